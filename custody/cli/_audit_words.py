@@ -1,0 +1,146 @@
+"""Audits in words: what auditors read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from custody.cli._ui import Screen
+from custody.cli._words import (
+    AnswerView,
+    CheckView,
+    MissingView,
+    answer_views,
+    check_views,
+    missing_views,
+    plain,
+    show_contents,
+    show_tally,
+    show_unreadable,
+    time,
+)
+from custody.encoding import Record
+from custody.formats.receipt import BadShare
+from custody.ops.audit import AuditedRelease, AuditReport
+from custody.rules.endings import Outcome
+from custody.rules.verdicts import Verdict
+
+_SHORT = 16
+_OUTCOMES: dict[Outcome, str] = {
+    "opened-and-burned": "opened and burned",
+    "opened-not-burned": "opened, not shown to be burned",
+    "retained": "opened, and kept sealed for restarts",
+    "never-opened": "never opened, and burned",
+    "failed": "not opened, not shown to be burned",
+    "approved": "approved, not shown to be opened",
+    "open": "open, approvals are missing",
+    "refused": "refused",
+}
+
+
+class ReleaseView(Record, frozen=True):
+    """One audited release."""
+
+    request: str
+    manifest: str
+    host: str
+    publisher: str
+    policy_version: int
+    outcome: str
+    sound: bool
+    at: datetime
+    time: str
+    receipt: str | None
+    burn: str | None
+    bad_shares: tuple[str, ...]
+    answers: tuple[AnswerView, ...]
+    missing: tuple[MissingView, ...]
+    checks: tuple[CheckView, ...]
+
+
+class AuditView(Record, frozen=True):
+    """What ``auditor verify --json`` shows."""
+
+    pin: str
+    sound: bool
+    checks: tuple[CheckView, ...]
+    unreadable: tuple[str, ...]
+    releases: tuple[ReleaseView, ...]
+
+
+def audit_view(report: AuditReport) -> AuditView:
+    """Turn an audit into what JSON shows."""
+    return AuditView(
+        pin=report.pin,
+        sound=report.sound,
+        checks=check_views(report.verdicts),
+        unreadable=tuple(f"{u.name}: {u.reason}" for u in report.unreadable),
+        releases=tuple(_release_view(release) for release in report.releases),
+    )
+
+
+def _release_view(release: AuditedRelease) -> ReleaseView:
+    return ReleaseView(
+        request=release.request,
+        manifest=release.manifest,
+        host=release.host,
+        publisher=release.publisher,
+        policy_version=release.policy_version,
+        outcome=release.outcome,
+        sound=release.sound,
+        at=release.at,
+        time=release.time,
+        receipt=release.receipt.digest if release.receipt else None,
+        burn=release.burn.digest if release.burn else None,
+        bad_shares=tuple(_author(release, bad) for bad in release.bad_shares),
+        answers=answer_views(release.tally) if release.tally else (),
+        missing=missing_views(release.tally.missing) if release.tally else (),
+        checks=check_views(release.verdicts),
+    )
+
+
+def _author(release: AuditedRelease, bad: BadShare) -> str:
+    """Name whose share a receipt calls bad: an officer, or a key that no approval here is by."""
+    answers = (*release.tally.counted, *release.tally.passed_over) if release.tally else ()
+    names = (answer.officer for answer in answers if answer.key == bad.officer and answer.officer)
+    return next(names, f"key {bad.officer[:_SHORT]}…")
+
+
+def show_audit(screen: Screen, report: AuditReport, *, checks: bool) -> None:
+    """Say what a case shows, with every check that fails, and with ``checks`` every other."""
+    opened = {one.manifest: one.contents for one in report.contents}
+    for release in report.releases:
+        screen.show(
+            f"{release.host}: {_OUTCOMES[release.outcome]}{'' if release.sound else ', NOT SOUND'}"
+        )
+        screen.show(f"manifest   {release.manifest}")
+        screen.show(f"request    {release.request}")
+        screen.show(
+            f"publisher  {release.publisher or 'unknown'}, policy version {release.policy_version}"
+        )
+        screen.show(f"judged at  {time(release.at)} (time: {release.time})")
+        if release.tally is not None:
+            show_tally(screen.show, release.tally)
+        for bad in release.bad_shares:
+            screen.show(
+                f"bad share  {plain(_author(release, bad))}, leaf {bad.leaf} (the host's word)"
+            )
+        if contents := opened.get(release.manifest):
+            show_contents(screen.show, contents)
+        else:
+            screen.show("contents   not opened: they need an officer's or auditor's share key")
+        _show_checks(screen, release.verdicts, checks=checks)
+        screen.show("")
+    _show_checks(screen, report.verdicts, checks=checks)
+    show_unreadable(screen.show, report.unreadable)
+    screen.show("sound" if report.sound else "NOT SOUND")
+
+
+def _show_checks(screen: Screen, verdicts: Sequence[Verdict], *, checks: bool) -> None:
+    failed = [verdict for verdict in verdicts if verdict.outcome == "fail"]
+    made = sum(verdict.outcome == "pass" for verdict in verdicts)
+    more = "" if checks else "; --checks shows them"
+    screen.show(f"checks     {made} hold, {len(failed)} do not{more}")
+    screen.verdicts(failed)
+    if checks:
+        screen.verdicts([verdict for verdict in verdicts if verdict.outcome != "fail"])

@@ -1,0 +1,174 @@
+"""``enroll``: how a person's keys are made in his own token and offered to a custodian."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from custody.cli._home import (
+    HomeOption,
+    JsonOption,
+    OutOption,
+    PinFdOption,
+    TokenOption,
+    example,
+    open_home,
+)
+from custody.cli._ui import Screen
+from custody.cli._wiring import open_token
+from custody.encoding import Digest, KeyId, Record, key_id
+from custody.formats.admission import Admission
+from custody.formats.envelope import decode_statement
+from custody.formats.policy import Role, SuiteName
+from custody.formats.state import Identity
+from custody.ops import admit as ops
+from custody.ops.landing import check_absent, write_new_file
+
+_SHARING: tuple[Role, ...] = ("officer", "auditor")
+
+
+class Enrolled(Record, frozen=True, kw_only=True):
+    """What ``enroll --json`` shows."""
+
+    principal: str
+    role: Role
+    admission: str
+    digest: Digest
+    """To be compared with the custodian by voice: admission.md, "Verifying", step 7."""
+    signing_key: KeyId
+    share_keys: tuple[KeyId, ...]
+
+
+def add_enroll(app: typer.Typer, role: Role) -> None:
+    """Add ``enroll`` to a role's commands; officers and auditors also get a share key."""
+    lines = (
+        f"custody {role} enroll alice --token pkcs11:token=alice \\",
+        "    --invitation invitation.json --out alice.admission.dsse",
+    )
+    if role in _SHARING:
+        _add_sharing(app, role, example(*lines))
+    else:
+        _add_signing(app, role, example(*lines))
+
+
+NameArgument = Annotated[str, typer.Argument(help="Your name in the policy.", show_default=False)]
+InvitationOption = Annotated[
+    Path, typer.Option("--invitation", help="A custodian's invitation.", metavar="FILE")
+]
+DisplayOption = Annotated[str, typer.Option("--display", help="Your name for people.")]
+
+
+def _add_signing(app: typer.Typer, role: Role, epilog: str) -> None:
+    @app.command(epilog=epilog)
+    def enroll(
+        name: NameArgument,
+        token: TokenOption,
+        invitation: InvitationOption,
+        out: OutOption,
+        display: DisplayOption = "",
+        home: HomeOption = None,
+        pin_fd: PinFdOption = None,
+        as_json: JsonOption = False,
+    ) -> None:
+        """Make your signing key in your own token and ask to be admitted with it."""
+        _enroll(
+            role,
+            None,
+            name=name,
+            token=token,
+            invitation=invitation,
+            out=out,
+            display=display,
+            home_path=home,
+            pin_fd=pin_fd,
+            as_json=as_json,
+        )
+
+
+def _add_sharing(app: typer.Typer, role: Role, epilog: str) -> None:
+    @app.command(epilog=epilog)
+    def enroll(
+        name: NameArgument,
+        token: TokenOption,
+        invitation: InvitationOption,
+        out: OutOption,
+        suite: Annotated[
+            SuiteName, typer.Option("--suite", help="What shares are sealed to you by.")
+        ] = "P256",
+        display: DisplayOption = "",
+        home: HomeOption = None,
+        pin_fd: PinFdOption = None,
+        as_json: JsonOption = False,
+    ) -> None:
+        """Make your keys in your own token and ask to be admitted with them.
+
+        A second token of yours gets a --home of its own and the same NAME.
+        """
+        _enroll(
+            role,
+            suite,
+            name=name,
+            token=token,
+            invitation=invitation,
+            out=out,
+            display=display,
+            home_path=home,
+            pin_fd=pin_fd,
+            as_json=as_json,
+        )
+
+
+def _enroll(
+    role: Role,
+    suite: SuiteName | None,
+    *,
+    name: str,
+    token: str,
+    invitation: Path,
+    out: Path,
+    display: str,
+    home_path: Path | None,
+    pin_fd: int | None,
+    as_json: bool,
+) -> None:
+    screen = Screen(as_json=as_json)
+    check_absent(out)
+    home = open_home(home_path, role)
+    invited = ops.read_invitation(invitation)
+    with open_token(token, pin_fd=pin_fd) as opened:
+        admission = ops.enroll(
+            home,
+            opened,
+            token_uri=token,
+            principal=name,
+            display=display,
+            role=role,
+            invitation=invited,
+            suite=suite,
+        )
+    write_new_file(out, admission)
+    show_enrolled(screen, home.identity(), out, admission)
+
+
+def show_enrolled(screen: Screen, identity: Identity, path: Path, admission: bytes) -> None:
+    """Show whose keys were made, so that they can be compared by voice."""
+    shown = Enrolled(
+        principal=identity.principal,
+        role=identity.role,
+        admission=str(path),
+        digest=decode_statement(Admission, admission).digest,
+        signing_key=key_id(identity.signing_spki),
+        share_keys=tuple(key_id(share.spki) for share in identity.shares),
+    )
+
+    def words() -> None:
+        screen.show(f"{shown.admission}: {shown.principal}, {shown.role}")
+        screen.show(f"  sign   {shown.signing_key}")
+        for share in shown.share_keys:
+            screen.show(f"  share  {share}")
+        screen.show("its digest, to read to the custodian:")
+        screen.speak(shown.digest)
+
+    screen.result(shown, words)

@@ -1,0 +1,257 @@
+"""``request`` and ``open``: how a deploy host comes by a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from custody.cli import _words
+from custody.cli._eventlog import EventLogOption, read_event_log
+from custody.cli._home import (
+    EnvOption,
+    HomeOption,
+    JsonOption,
+    OutOption,
+    TpmOption,
+    example,
+)
+from custody.cli._review import AnswersOption, BundleArgument
+from custody.cli._session import stand
+from custody.cli._ui import Screen
+from custody.cli._wiring import open_tpm
+from custody.encoding import MAX_STATEMENT_BYTES, Digest, Record
+from custody.errors import CustodyError, Incomplete
+from custody.formats.envelope import Statement
+from custody.formats.policy import Mode, Policy
+from custody.formats.receipt import BadShare
+from custody.formats.request import Request
+from custody.ops.bundle import Bundle
+from custody.ops.folders import read_file, read_statement_file
+from custody.ops.home import Home
+from custody.ops.kept import KeptKeys
+from custody.ops.landing import check_new_file, unfinished_output, write_new_file
+from custody.ops.open import Opened, interrupted, judge_answers, open_release
+from custody.ops.outstanding import Ledger
+from custody.ops.receipts import HostPlace, burn
+from custody.ops.request import request_release
+from custody.rules.situation import Situation
+
+RequestArgument = Annotated[
+    Path, typer.Argument(help="This host's request.dsse.", metavar="REQUEST")
+]
+ModeOption = Annotated[
+    Mode,
+    typer.Option("--mode", help="once, or sealed: keep the key in the TPM for restarts."),
+]
+ReceiptOption = Annotated[
+    Path | None, typer.Option("--receipt", help="Write the receipt here.", metavar="FILE")
+]
+BurnOption = Annotated[
+    Path | None,
+    typer.Option("--burn", help="Write the proof that the request is burnt here.", metavar="FILE"),
+]
+BaseOption = Annotated[
+    Path | None,
+    typer.Option("--base", help="The model an update is to, as it was opened here.", metavar="DIR"),
+]
+
+
+class OpenedView(Record, frozen=True):
+    """What ``open --json`` shows."""
+
+    target: str
+    name: str
+    version: str
+    files: int
+    officers: tuple[str, ...]
+    bad_shares: tuple[str, ...]
+    receipt: str
+    taken_bytes: int
+
+
+def add_open(app: typer.Typer) -> None:
+    """Add asking and opening to the host's verbs."""
+    app.command(
+        epilog=example(
+            "custody host request ./bundle --tpm tpm: --env ./production --out request.dsse"
+        )
+    )(request)
+    app.command(
+        name="open",
+        epilog=example(
+            "custody host open ./bundle request.dsse --answers ./answers \\",
+            "    --tpm tpm: --env ./production --out ./model \\",
+            "    --receipt receipt.dsse --burn burn.dsse",
+        ),
+    )(open_bundle)
+
+
+def place_of(home: Home) -> HostPlace:
+    """Return where a host's home keeps requests and receipts."""
+    return HostPlace(
+        ledger=Ledger(home.folder("requests")),
+        receipts=home.folder("receipts"),
+        keys=KeptKeys(home.folder("kept")),
+    )
+
+
+def request(
+    bundle: BundleArgument,
+    tpm: TpmOption,
+    out: OutOption,
+    env: EnvOption = None,
+    event_log: EventLogOption = None,
+    mode: ModeOption = "once",
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask for a bundle: terms, a key that only this TPM has and only this boot, and evidence."""
+    screen = Screen(as_json=as_json)
+    check_new_file(out)
+    standing = stand(home, env, "host")
+    made = request_release(
+        Bundle.at(bundle).statement,
+        situation=standing.situation,
+        tpm=open_tpm(tpm),
+        ledger=place_of(standing.home).ledger,
+        event_log=read_event_log(event_log),
+        mode=mode,
+    )
+    write_new_file(out, made.data)
+    screen.made(out)
+
+
+def open_bundle(
+    bundle: BundleArgument,
+    request: RequestArgument,
+    tpm: TpmOption,
+    out: OutOption,
+    receipt: ReceiptOption = None,
+    burn_receipt: BurnOption = None,
+    answers: AnswersOption = None,
+    base: BaseOption = None,
+    env: EnvOption = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Open a released bundle, write a receipt, and burn the request.
+
+    Nothing appears under its name before all of the model has verified.
+    """
+    screen = Screen(as_json=as_json)
+    check_outputs(out, receipt, burn_receipt)
+    standing = stand(home, env, "host", more=answers or ())
+    place = place_of(standing.home)
+    asked = read_statement_file(Request, request)
+    opened_tpm = open_tpm(tpm)
+    entry = place.find(asked.digest)
+    if interrupted(entry, out, place):
+        burn(entry, opened_tpm, place, now=standing.situation.now)
+        screen.say("the model was there already; the interrupted run's request is now burnt")
+        screen.made(out)
+        hand_out(place, asked.digest, receipt, burn_receipt)
+        return
+    if unfinished_output(out, asked.digest[:16]) is not None:
+        screen.say("going on: what an interrupted run left is checked part by part")
+    sealed = Bundle.at(bundle)
+    with _answers_shown(screen, sealed, asked, standing.situation), screen.progress() as progress:
+        opened = open_release(
+            sealed,
+            asked,
+            out,
+            situation=standing.situation,
+            tpm=opened_tpm,
+            place=place,
+            base=base,
+            progress=progress,
+        )
+    if base is not None and opened.contents.base is None:
+        screen.say("--base was not needed: this bundle carries the whole model")
+    policy = standing.situation.trusted.policy
+    screen.result(
+        _opened_view(out, opened, policy), lambda: _show_opened(screen, out, opened, policy)
+    )
+    hand_out(place, asked.digest, receipt, burn_receipt)
+
+
+def check_outputs(*paths: Path | None) -> None:
+    """Look at every output before anything is opened: afterwards it cannot be opened again."""
+    named = [path.absolute() for path in paths if path is not None]
+    if len(set(named)) < len(named):
+        raise typer.BadParameter("two outputs have one name", param_hint="--out")
+    for path in paths:
+        if path is not None:
+            check_new_file(path)
+
+
+@contextmanager
+def _answers_shown(
+    screen: Screen, bundle: Bundle, request: Statement[Request], situation: Situation
+) -> Iterator[None]:
+    """Say who answered what where the answers are why a request cannot be opened."""
+    try:
+        yield
+    except CustodyError as error:
+        if isinstance(error, Incomplete) or getattr(error, "check", "") == "quorum.denied":
+            judged = judge_answers(bundle.statement, request, situation)
+            _words.show_answers(screen.say, judged.tally, situation.documents.unreadable)
+        raise
+
+
+def hand_out(
+    place: HostPlace, request: Digest, receipt: Path | None, burn_receipt: Path | None
+) -> None:
+    """Copy what the home keeps of a request's end to where it was asked for."""
+    kept = ((receipt, place.receipt_path(request)), (burn_receipt, place.burn_path(request)))
+    for target, source in kept:
+        if target is None:
+            continue
+        try:
+            write_new_file(target, read_file(source, max_bytes=MAX_STATEMENT_BYTES))
+        except CustodyError as error:
+            error.hint = f"it is kept: custody host receipt {request[:16]} --out FILE"
+            raise
+
+
+def _opened_view(out: Path, opened: Opened, policy: Policy) -> OpenedView:
+    return OpenedView(
+        target=str(out),
+        name=opened.contents.name,
+        version=opened.contents.version,
+        files=len(opened.contents.files),
+        officers=opened.officers,
+        bad_shares=tuple(_named(bad, policy) for bad in opened.bad_shares),
+        receipt=opened.receipt.digest,
+        taken_bytes=_taken_bytes(opened),
+    )
+
+
+def _taken_bytes(opened: Opened) -> int:
+    return opened.contents.base.size_bytes if opened.contents.base else 0
+
+
+def _named(bad: BadShare, policy: Policy) -> str:
+    holder = policy.holder(bad.officer)
+    return holder.id if holder else bad.officer
+
+
+def _show_opened(screen: Screen, out: Path, opened: Opened, policy: Policy) -> None:
+    contents = opened.contents
+    for bad in opened.bad_shares:
+        screen.say(
+            f"bad share from {_named(bad, policy)} (leaf {bad.leaf}, key {bad.officer[:16]}…): "
+            "left out; the receipt names him"
+        )
+    screen.show(
+        f"opened   {_words.plain(contents.name)}, version {_words.plain(contents.version)}: "
+        f"{_words.count(len(contents.files), 'file')}, into {out}"
+    )
+    if taken := _taken_bytes(opened):
+        total = sum(file.size_bytes for file in contents.files)
+        screen.show(f"taken    {_words.size(taken)} of {_words.size(total)} from the base")
+    screen.show(f"approved {', '.join(opened.officers)}")
+    screen.show(f"receipt  {opened.receipt.digest}")

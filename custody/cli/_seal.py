@@ -1,0 +1,314 @@
+"""``seal``, ``inspect`` and ``check``: what a publisher does with a bundle."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from custody.cli import _words
+from custody.cli._home import (
+    EnvOption,
+    HomeOption,
+    JsonOption,
+    OutOption,
+    PinFdOption,
+    example,
+    moment,
+    read_digest,
+)
+from custody.cli._session import Unlocked, stand, unlocked
+from custody.cli._ui import EXIT_REFUSED, Screen
+from custody.encoding import Record, format_time
+from custody.errors import Malformed, Unavailable
+from custody.ops.bundle import Bundle
+from custody.ops.check import check_bundle
+from custody.ops.delta import Known, known_base
+from custody.ops.folders import read_file
+from custody.ops.home import Home
+from custody.ops.landing import check_absent
+from custody.ops.resume import SealKeeper
+from custody.ops.seal import Sealed, SealOrder, check_order, seal_model
+from custody.rules.verdicts import passed
+
+_MAX_SIGNATURE_BYTES = 1 << 28
+#: The folder of a publisher's home that has the digests of what he sealed.
+_SEALED = "sealed"
+_MAX_DAYS = 36_500
+
+
+class SealedView(Record, frozen=True):
+    """What ``seal --json`` shows."""
+
+    bundle: str
+    manifest: str
+    files: int
+    size_bytes: int
+    parts: int
+    payload_bytes: int
+    taken_bytes: int
+    empty_directories: tuple[str, ...]
+
+
+class CoreView(Record, frozen=True):
+    """What ``inspect --json`` shows: all that is public about a bundle."""
+
+    manifest: str
+    environment: str
+    policy_version: int
+    publisher: str
+    part_size_bytes: int
+    part_count: int
+    part_digest: str
+    sealed_at: datetime
+    not_after: datetime
+    replaces: str | None
+    slots: int
+    leaves: int
+
+
+class CheckedView(Record, frozen=True):
+    """What ``check --json`` shows."""
+
+    sound: bool
+    checks: tuple[_words.CheckView, ...]
+
+
+def add_seal(app: typer.Typer) -> None:
+    """Add the publisher's verbs."""
+    app.command(
+        epilog=example(
+            "custody publisher seal ./MiniLM --name MiniLM --release 1.2 \\",
+            "    --env ./production --out ./bundle",
+        )
+    )(seal)
+    app.command(epilog=example("custody publisher inspect ./bundle"))(inspect)
+    app.command(epilog=example("custody publisher check ./bundle --env ./production"))(check)
+
+
+def seal(
+    model: Annotated[Path, typer.Argument(help="The model's directory.", metavar="MODEL")],
+    out: OutOption,
+    name: Annotated[str, typer.Option("--name", help="What officers will read.")],
+    release: Annotated[str, typer.Option("--release", help="The model's version.")],
+    env: EnvOption = None,
+    notes: Annotated[str, typer.Option("--notes", help="More for officers to read.")] = "",
+    days: Annotated[
+        int,
+        typer.Option("--days", help="For how many days it may be released.", min=1, max=_MAX_DAYS),
+    ] = 90,
+    not_after: Annotated[
+        str | None, typer.Option("--not-after", help="Or until when.", metavar="TIME")
+    ] = None,
+    replaces: Annotated[
+        str | None,
+        typer.Option("--replaces", help="The manifest this one replaces.", metavar="DIGEST"),
+    ] = None,
+    signature: Annotated[
+        Path | None,
+        typer.Option("--signature", help="Your own model.sig to carry.", metavar="FILE"),
+    ] = None,
+    base: Annotated[
+        Path | None,
+        typer.Option(
+            "--base",
+            help="Carry only what differs from this bundle's model, which every host has.",
+            metavar="BUNDLE",
+        ),
+    ] = None,
+    base_model: Annotated[
+        Path | None,
+        typer.Option(
+            "--base-model",
+            help="The files --base was sealed from: finds also tensors that moved.",
+            metavar="DIR",
+        ),
+    ] = None,
+    start_over: Annotated[
+        bool,
+        typer.Option("--start-over", help="Throw away what an interrupted seal left here."),
+    ] = False,
+    home: HomeOption = None,
+    pin_fd: PinFdOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Seal a model for an environment: readable by nobody without its quorum.
+
+    An interrupted seal goes on where it stopped when the same command is given again; one with
+    --base starts again.  Hosts open that with --base too.
+    """
+    screen = Screen(as_json=as_json)
+    standing = stand(home, env, "publisher")
+    now = standing.situation.now
+    until = moment(not_after, option="--not-after") if not_after else now + timedelta(days=days)
+    order = SealOrder(
+        name=name,
+        version=release,
+        notes=notes,
+        not_after=until,
+        replaces=read_digest(replaces, option="--replaces") if replaces else None,
+        model_signature=(
+            read_file(signature, max_bytes=_MAX_SIGNATURE_BYTES) if signature else None
+        ),
+        base=_known_base(standing.home, model, base, base_model),
+    )
+    _check_order(order, now)
+    if until > (expires := standing.situation.trusted.policy.expires_at):
+        screen.say(
+            f"the policy in force ends {expires:%Y-%m-%d}, this bundle {until:%Y-%m-%d}: after the "
+            "former it takes the next policy to release it"
+        )
+    check_absent(out)
+    with unlocked(standing.home, pin_fd) as keys:
+        keeper = _keeper(standing.home, keys)
+        if keeper and start_over:
+            keeper.forget(out)
+        if base is None:
+            _say_how_far(screen, keeper, out)
+        with screen.progress() as progress:
+            sealed = seal_model(
+                model,
+                out,
+                order,
+                situation=standing.situation,
+                signer=keys.signer,
+                token_random=keys.token.random,
+                keeper=keeper,
+                progress=progress,
+            )
+    _remember(screen, standing.home, sealed)
+    if base and not sealed.taken_bytes:
+        screen.say("nothing was found that the base has: this is the whole model")
+    for directory in sealed.empty_directories:
+        screen.say(f"left out: {_words.plain(directory)} is an empty directory")
+    screen.result(_sealed_view(out, sealed), lambda: _show_sealed(screen, out, sealed))
+
+
+def _check_order(order: SealOrder, now: datetime) -> None:
+    """Name the option that is wrong, before a PIN is asked and anything is sealed."""
+    try:
+        check_order(order, now=now)
+    except Malformed as error:
+        option = {"version": "--release"}.get(error.where or "", f"--{error.where}")
+        raise typer.BadParameter(error.reason, param_hint=option.replace("_", "-")) from error
+
+
+def _remember(screen: Screen, home: Home, sealed: Sealed) -> None:
+    try:
+        sealed.remembered.remember(home.folder(_SEALED))
+    except Unavailable as error:
+        # The bundle is whole; what is lost is a convenience.
+        screen.say(f"updates to this bundle will need --base-model: {error}")
+
+
+def _known_base(
+    home: Home, model: Path, base: Path | None, base_model: Path | None
+) -> Known | None:
+    if base is None:
+        if base_model is not None:
+            raise typer.BadParameter("--base says which bundle it is of", param_hint="--base-model")
+        return None
+    return known_base(base, model, memory=home.folder(_SEALED), base_model=base_model)
+
+
+def _keeper(home: Home, keys: Unlocked) -> SealKeeper | None:
+    """Return what an interrupted seal is kept by: a share key in the publisher's own token."""
+    shares = home.identity().shares
+    if not shares:
+        return None
+    return SealKeeper(home.folder("unfinished"), keys.openers[0], shares[0].suite)
+
+
+def _say_how_far(screen: Screen, keeper: SealKeeper | None, out: Path) -> None:
+    if keeper is None:
+        screen.say("if this is interrupted it starts again: there is no share key in your token")
+    elif (there := keeper.parts_there(out)) is not None:
+        screen.say(f"going on: {there} parts are there and will be checked")
+
+
+def _sealed_view(out: Path, sealed: Sealed) -> SealedView:
+    return SealedView(
+        bundle=str(out),
+        manifest=sealed.statement.digest,
+        files=sealed.files,
+        size_bytes=sealed.size_bytes,
+        parts=sealed.part_count,
+        payload_bytes=sealed.payload_bytes,
+        taken_bytes=sealed.taken_bytes,
+        empty_directories=sealed.empty_directories,
+    )
+
+
+def _show_sealed(screen: Screen, out: Path, sealed: Sealed) -> None:
+    files = _words.count(sealed.files, "file")
+    screen.show(f"sealed   {files}, {_words.size(sealed.size_bytes)}, into {out}")
+    if sealed.taken_bytes:
+        screen.show(
+            f"carries  {_words.size(sealed.payload_bytes)}; "
+            f"{_words.size(sealed.taken_bytes)} are in the base"
+        )
+    screen.show(f"manifest {sealed.statement.digest}")
+
+
+def inspect(
+    bundle: Annotated[Path, typer.Argument(help="The bundle.", metavar="BUNDLE")],
+    as_json: JsonOption = False,
+) -> None:
+    """Show all that is public about a bundle.  Nothing is checked."""
+    screen = Screen(as_json=as_json)
+    statement = Bundle.at(bundle).statement
+    core, envelope = statement.predicate.core, statement.predicate.envelope
+    view = CoreView(
+        manifest=statement.digest,
+        environment=core.environment,
+        policy_version=core.policy_version,
+        publisher=core.publisher,
+        part_size_bytes=core.part_size_bytes,
+        part_count=core.part_count,
+        part_digest=core.part_digest,
+        sealed_at=core.sealed_at,
+        not_after=core.not_after,
+        replaces=core.replaces,
+        slots=len(envelope.slots),
+        leaves=len(envelope.commitments),
+    )
+
+    def words() -> None:
+        for field in CoreView.__struct_fields__:
+            screen.show(f"{field.replace('_', ' '):15} {_in_words(getattr(view, field))}")
+        screen.say("nothing here was checked: custody publisher check BUNDLE")
+
+    screen.result(view, words)
+
+
+def _in_words(value: object) -> str:
+    if isinstance(value, datetime):
+        return format_time(value)
+    return "none" if value is None else str(value)
+
+
+def check(
+    bundle: Annotated[Path, typer.Argument(help="The bundle.", metavar="BUNDLE")],
+    env: EnvOption = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make every check of a bundle that needs no key, down to the last part.
+
+    An interrupted check goes on where it stopped, as long as the files are the same.
+    """
+    screen = Screen(as_json=as_json)
+    standing = stand(home, env, "publisher")
+    with screen.progress() as progress:
+        verdicts = check_bundle(
+            Bundle.at(bundle),
+            situation=standing.situation,
+            memory=standing.home.folder("checks"),
+            progress=progress,
+        )
+    view = CheckedView(sound=passed(verdicts), checks=_words.check_views(verdicts))
+    screen.result(view, lambda: screen.verdicts(verdicts))
+    if not view.sound:
+        raise typer.Exit(EXIT_REFUSED)

@@ -1,0 +1,92 @@
+"""One command of somebody with a home: what he trusts, his token, one PIN."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from custody.cli._home import moment, open_home, read_env
+from custody.cli._wiring import open_token
+from custody.errors import Refused
+from custody.formats.case import Documents, merge
+from custody.formats.envelope import Statement
+from custody.formats.request import Request
+from custody.keys.api import Token
+from custody.ops.actor import openers_of, signer_of
+from custody.ops.bundle import Bundle
+from custody.ops.folders import read_folder, read_statement_file
+from custody.ops.home import Home
+from custody.ops.keys import ShareOpener, Signer
+from custody.ops.trust import current
+from custody.rules.situation import Situation
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Who runs a command, and what he judges by."""
+
+    home: Home
+    situation: Situation
+
+
+@dataclass(frozen=True, slots=True)
+class Unlocked:
+    """A token in one login."""
+
+    token: Token
+    signer: Signer
+    openers: tuple[ShareOpener, ...]
+
+    def opener_for(self, bundle: Bundle) -> ShareOpener:
+        """Return the share key that this bundle's contents are sealed to."""
+        for opener in self.openers:
+            if bundle.statement.predicate.slots_for(opener.recipient):
+                return opener
+        raise Refused(
+            "nothing in this bundle is sealed to your key",
+            check="approve.slot",
+            where=str(bundle.path),
+            hint="it was sealed before you, or this token, joined; the publisher must seal again",
+        )
+
+
+def stand(
+    home: Path | None,
+    env: Sequence[Path] | None,
+    role: str,
+    *,
+    more: Sequence[Path] = (),
+    answers: Path | None = None,
+) -> Standing:
+    """Open the home and judge the environment's files from its pin.
+
+    ``answers`` is a folder of which only the answers are taken, and which may not be there yet.
+    """
+    opened = open_home(home, role)
+    documents = read_env(env, *more)
+    if answers is not None and answers.is_dir():
+        beside = read_folder(answers)
+        there = Documents(
+            approvals=beside.approvals, denials=beside.denials, unreadable=beside.unreadable
+        )
+        documents = merge(documents, there)
+    return Standing(opened, current(opened, documents=documents, now=moment(None)))
+
+
+@contextmanager
+def unlocked(home: Home, pin_fd: int | None) -> Iterator[Unlocked]:
+    """Log in to the actor's token for the block; the PIN is asked once and forgotten after."""
+    identity = home.identity()
+    with open_token(identity.token, pin_fd=pin_fd) as token, token.session():
+        yield Unlocked(token, signer_of(identity, token), openers_of(home, identity, token))
+
+
+def read_requests(paths: Sequence[Path]) -> list[Statement[Request]]:
+    """Read request files, each request once."""
+    found: dict[str, Statement[Request]] = {}
+    for path in paths:
+        statement = read_statement_file(Request, path)
+        found.setdefault(statement.digest, statement)
+    return list(found.values())

@@ -1,0 +1,114 @@
+"""``unseal`` and ``forget``: a key that the quorum let this host keep for restarts."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from custody.cli import _words
+from custody.cli._eventlog import EventLogOption, read_event_log
+from custody.cli._home import (
+    EnvOption,
+    HomeOption,
+    JsonOption,
+    OutOption,
+    TpmOption,
+    example,
+    open_home,
+)
+from custody.cli._open import BaseOption, place_of
+from custody.cli._review import BundleArgument
+from custody.cli._session import stand
+from custody.cli._ui import Screen
+from custody.cli._wiring import open_tpm
+from custody.errors import Incomplete
+from custody.ops.bundle import Bundle
+from custody.ops.kept import Kept, KeptKeys
+from custody.ops.kept import forget as forget_key
+from custody.ops.unseal import unseal_release
+
+_SHORTEST = 8
+
+
+def add_unseal(app: typer.Typer) -> None:
+    """Add what a host does with a kept key."""
+    app.command(
+        epilog=example(
+            "custody host unseal ./bundle --tpm tpm: --env ./production --out /run/custody/model"
+        )
+    )(unseal)
+    app.command(epilog=example("custody host forget 4f57e7ce --tpm tpm:"))(forget)
+
+
+def unseal(
+    bundle: BundleArgument,
+    tpm: TpmOption,
+    out: OutOption,
+    env: EnvOption = None,
+    event_log: EventLogOption = None,
+    base: BaseOption = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Open a bundle again after a restart, with the key that was kept by leave of its quorum.
+
+    Only in the boot state it was kept for, and only while the newest policy, the revocation lists
+    and the manifest's own end allow it.
+    """
+    screen = Screen(as_json=as_json)
+    standing = stand(home, env, "host")
+    with screen.progress() as progress:
+        contents = unseal_release(
+            Bundle.at(bundle),
+            out,
+            situation=standing.situation,
+            tpm=open_tpm(tpm),
+            place=place_of(standing.home),
+            event_log=read_event_log(event_log),
+            base=base,
+            progress=progress,
+        )
+    screen.result(
+        {
+            "target": str(out),
+            "name": contents.name,
+            "version": contents.version,
+            "files": len(contents.files),
+        },
+        lambda: screen.show(
+            f"opened   {_words.plain(contents.name)}, version {_words.plain(contents.version)}: "
+            f"{len(contents.files)} files, into {out}"
+        ),
+    )
+
+
+def forget(
+    manifest: Annotated[
+        str, typer.Argument(help="The manifest's digest, or how it begins.", metavar="MANIFEST")
+    ],
+    tpm: TpmOption,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Destroy a kept key: no copy of it opens any more, wherever it lies."""
+    screen = Screen(as_json=as_json)
+    keys = place_of(open_home(home, "host")).keys
+    kept = _find(keys, manifest)
+    value = forget_key(kept, open_tpm(tpm), keys)
+    screen.result(
+        {"manifest": kept.manifest, "counter": value},
+        lambda: screen.show(f"forgotten {kept.manifest}"),
+    )
+
+
+def _find(keys: KeptKeys, beginning: str) -> Kept:
+    known = keys.all()
+    found = [kept for kept in known if kept.manifest.startswith(beginning.lower())]
+    if len(beginning) < _SHORTEST or len(found) != 1:
+        raise Incomplete(
+            "no key that is kept here, or several, begin like that",
+            missing=[kept.manifest for kept in known],
+            where=beginning,
+        )
+    return found[0]

@@ -1,0 +1,63 @@
+"""From a key URI to an opened device: the one place where devices are chosen.
+
+Adapters are imported when their scheme is met, so that who needs no device needs no library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, cast
+
+from custody.cli._ui import read_pin
+from custody.errors import Unavailable
+from custody.keys.api import PinReader, Pkcs11Uri, Token, TpmUri, parse_key_uri
+from custody.keys.pin import read_pin_source
+
+if TYPE_CHECKING:  # what a host needs is a fifth of the start-up of whoever is no host
+    from custody.keys.hostapi import HostTpm
+    from custody.ops.enroll import CredentialMaker
+
+
+def pin_reader(pin_fd: int | None) -> PinReader:
+    """Return how a PIN is come by: from a descriptor that was named, or from the terminal."""
+    if pin_fd is None:
+        return read_pin
+    return lambda _prompt, /: read_pin_source(f"fd:{pin_fd}")
+
+
+def open_token(uri: str, *, pin_fd: int | None = None) -> Token:
+    """Open the token a URI names, to be used in a ``with`` block; its PIN is asked when needed."""
+    parsed = parse_key_uri(uri)
+    if isinstance(parsed, Pkcs11Uri):
+        opened = _adapter("pkcs11", "open_token", library="python-pkcs11")
+    else:
+        opened = _adapter("tpm", "open_token", library="tpm2-pytss")
+    return cast("Token", opened(parsed, pin=pin_reader(pin_fd)))
+
+
+def open_tpm(uri: str) -> HostTpm:
+    """Open the TPM a ``tpm:`` URI names, as a host uses it."""
+    parsed = parse_key_uri(uri)
+    if not isinstance(parsed, TpmUri):
+        raise Unavailable("a host needs a TPM: a URI that begins with tpm:", where=uri)
+    return cast("HostTpm", _adapter("tpm", "open_host", library="tpm2-pytss")(parsed))
+
+
+def credential_maker() -> CredentialMaker:
+    """Return the making of credential challenges, which needs tpm2-tss but no TPM."""
+    made = _adapter("tpm_credential", "make_credential", library="tpm2-pytss", extra="tpm")
+    return cast("CredentialMaker", made)
+
+
+# Any: an adapter's opening function; the casts above say what it gives.
+def _adapter(
+    name: str, function: str, *, library: str, extra: str | None = None
+) -> Callable[..., Any]:
+    try:
+        module = import_module(f"custody.keys.{name}")
+    except ImportError as error:
+        raise Unavailable(
+            f"{library} is not installed here", hint=f"pip install 'custody[{extra or name}]'"
+        ) from error
+    return cast("Callable[..., Any]", getattr(module, function))

@@ -1,0 +1,303 @@
+"""Releases in words: what officers, hosts and auditors read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+import typer
+
+from custody.cli._ui import Screen
+from custody.crypto.quorum import Shortfall
+from custody.encoding import Record
+from custody.formats.case import Unreadable
+from custody.formats.contents import Contents
+from custody.formats.policy import Mode
+from custody.ops.approve import Changes, Review, ReviewedRequest
+from custody.rules.approvals import Tally
+from custody.rules.verdicts import Verdict
+
+_FILES_SHOWN = 20
+_SHORT = 16
+_MODES: dict[Mode, str] = {
+    "once": "opens once, dies with this boot",
+    "sealed": "KEEPS THE KEY: opens again after every restart into this state",
+}
+
+
+class CheckView(Record, frozen=True):
+    """One verdict."""
+
+    check: str
+    outcome: str
+    subject: str
+    reason: str
+
+
+class MissingView(Record, frozen=True):
+    """What one branch of the quorum tree still needs."""
+
+    needed: int
+    among: tuple[str, ...]
+
+
+class AnswerView(Record, frozen=True):
+    """One answer to a request, counted or not, and why not."""
+
+    officer: str
+    answer: str
+    counted: bool
+    until: datetime | None
+    reason: str
+
+
+class RequestView(Record, frozen=True):
+    """One request and where it stands."""
+
+    request: str
+    host: str
+    trust_class: str
+    boot_state: str
+    sound: bool
+    complete: bool
+    answers: tuple[AnswerView, ...]
+    missing: tuple[MissingView, ...]
+    checks: tuple[CheckView, ...]
+
+
+class ReviewView(Record, frozen=True):
+    """What ``review --json`` shows."""
+
+    manifest: str
+    publisher: str
+    name: str | None
+    version: str | None
+    notes: str | None
+    files: int | None
+    size_bytes: int | None
+    changed: tuple[str, ...] | None
+    base: str | None
+    not_after: datetime
+    checks: tuple[CheckView, ...]
+    requests: tuple[RequestView, ...]
+
+
+def check_views(verdicts: Sequence[Verdict]) -> tuple[CheckView, ...]:
+    """Turn verdicts into what JSON shows."""
+    return tuple(
+        CheckView(check=v.check, outcome=v.outcome, subject=v.subject, reason=v.reason)
+        for v in verdicts
+    )
+
+
+def missing_views(gaps: Sequence[Shortfall]) -> tuple[MissingView, ...]:
+    return tuple(MissingView(needed=gap.needed, among=gap.among) for gap in gaps)
+
+
+def answer_views(tally: Tally) -> tuple[AnswerView, ...]:
+    counted = [
+        AnswerView(
+            officer=a.officer,
+            answer="approval",
+            counted=True,
+            until=a.statement.predicate.expires_at,
+            reason="",
+        )
+        for a in tally.counted
+    ]
+    over = [
+        AnswerView(
+            officer=a.officer or a.key[:_SHORT],
+            answer="approval",
+            counted=False,
+            until=a.statement.predicate.expires_at,
+            reason=next(
+                (v.reason for v in a.verdicts if v.outcome == "fail"),
+                "this officer is counted already",
+            ),
+        )
+        for a in tally.passed_over
+    ]
+    denials = [
+        AnswerView(
+            officer=d.officer or "nobody known",
+            answer="denial",
+            counted=False,
+            until=None,
+            reason=d.statement.predicate.reason,
+        )
+        for d in tally.denials
+    ]
+    return (*counted, *over, *denials)
+
+
+def _request_view(request: ReviewedRequest) -> RequestView:
+    return RequestView(
+        request=request.statement.digest,
+        host=request.host,
+        trust_class=request.trust_class,
+        boot_state=f"{request.golden_name}, epoch {request.golden_epoch}",
+        sound=request.sound,
+        complete=request.tally.complete,
+        answers=answer_views(request.tally),
+        missing=missing_views(request.tally.missing),
+        checks=check_views(request.verdicts),
+    )
+
+
+def review_view(review: Review) -> ReviewView:
+    """Turn a review into what JSON shows."""
+    contents, changes = review.contents, review.changes
+    return ReviewView(
+        manifest=review.manifest.digest,
+        publisher=review.publisher,
+        name=contents.name if contents else None,
+        version=contents.version if contents else None,
+        notes=contents.notes if contents else None,
+        files=len(contents.files) if contents else None,
+        size_bytes=sum(f.size_bytes for f in contents.files) if contents else None,
+        changed=tuple(f.name for f in changes.files) if changes else None,
+        base=contents.base.manifest if contents and contents.base else None,
+        not_after=review.manifest.predicate.core.not_after,
+        checks=check_views(review.verdicts),
+        requests=tuple(_request_view(request) for request in review.requests),
+    )
+
+
+def show_review(screen: Screen, review: Review, *, checks: bool, to_stderr: bool = False) -> None:
+    """Say what an officer is asked to consent to."""
+    show: Callable[[str], None] = (
+        (lambda text: typer.echo(text, err=True)) if to_stderr else screen.show
+    )
+    core = review.manifest.predicate.core
+    if review.contents is not None:
+        show_contents(show, review.contents)
+    else:
+        show("model      (sealed: shown only with an officer's token)")
+    show(f"publisher  {plain(review.publisher)}, sealed {_day(core.sealed_at)}")
+    show(
+        f"bundle     manifest {review.manifest.digest[:_SHORT]}…, may be released until "
+        f"{_day(core.not_after)}"
+    )
+    if core.replaces:
+        show(f"replaces   manifest {core.replaces[:_SHORT]}…")
+    if review.changes is not None:
+        _show_changes(show, review.changes)
+    for request in review.requests:
+        terms = request.statement.predicate.terms
+        show("")
+        show(
+            f"host       {request.host} ({request.trust_class} TPM), request "
+            f"{request.statement.digest[:_SHORT]}…"
+        )
+        show(
+            f"boot       {plain(request.golden_name)}, epoch {request.golden_epoch}; "
+            f"{_MODES[terms.mode]}"
+        )
+        show(f"asked      {time(request.statement.predicate.requested_at)} by the host's clock")
+        failed = [v for v in request.verdicts if v.outcome == "fail"]
+        made = sum(v.outcome == "pass" for v in request.verdicts)
+        show(f"checks     {made} passed, {len(failed)} failed")
+        for verdict in failed:
+            show(f"  NO {verdict.check}: {plain(verdict.reason)}")
+        show_tally(show, request.tally)
+    if checks:
+        show("")
+        screen.verdicts([*review.verdicts, *(v for r in review.requests for v in r.verdicts)])
+
+
+def plain(text: str) -> str:
+    """Show what strangers wrote without letting it move the cursor."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+def count(number: int, thing: str) -> str:
+    """Write a number of things: 1 file, 2 files."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def size(size_bytes: int) -> str:
+    """Write a size for people."""
+    value = float(size_bytes)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def _day(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d}"
+
+
+def time(moment: datetime) -> str:
+    """Write a moment for people."""
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def show_contents(show: Callable[[str], None], contents: Contents) -> None:
+    total = sum(file.size_bytes for file in contents.files)
+    show(
+        f"model      {plain(contents.name)}, version {plain(contents.version)}: "
+        f"{count(len(contents.files), 'file')}, {size(total)}"
+    )
+    if contents.base:
+        show(f"update     to the model of manifest {contents.base.manifest}")
+    for line in contents.notes.splitlines():
+        show(f"notes      {plain(line)}")
+
+
+def _show_changes(show: Callable[[str], None], changes: Changes) -> None:
+    show(
+        f"changes    since {plain(changes.previous_name)}, version "
+        f"{plain(changes.previous_version)}: {count(len(changes.files), 'file')} changed, "
+        f"{changes.unchanged} unchanged"
+    )
+    for change in changes.files[:_FILES_SHOWN]:
+        mark = "added" if not change.before else "removed" if not change.after else "changed"
+        show(f"  {mark:8} {plain(change.name)}")
+    if len(changes.files) > _FILES_SHOWN:
+        show(f"  and {len(changes.files) - _FILES_SHOWN} more")
+
+
+def show_status(screen: Screen, review: Review, unreadable: Sequence[Unreadable]) -> None:
+    """Say where each request stands."""
+    for request in review.requests:
+        screen.show(f"{request.host}: request {request.statement.digest[:_SHORT]}…")
+        show_tally(screen.show, request.tally)
+    show_unreadable(screen.say, unreadable)
+
+
+def show_answers(
+    show: Callable[[str], None], tally: Tally, unreadable: Sequence[Unreadable]
+) -> None:
+    """Say who answered, and what could not be read among the answers."""
+    if not tally.unanswered:
+        show_tally(show, tally)
+    show_unreadable(show, unreadable)
+
+
+def show_unreadable(show: Callable[[str], None], unreadable: Sequence[Unreadable]) -> None:
+    """Name files that could not be read: an answer may be among them."""
+    for file in unreadable:
+        show(f"unreadable {plain(file.name)}: {plain(file.reason)}")
+
+
+def show_tally(show: Callable[[str], None], tally: Tally) -> None:
+    for answer in answer_views(tally):
+        officer, reason = plain(answer.officer), plain(answer.reason)
+        if answer.counted and answer.until is not None:
+            show(f"approved   {officer}, good until {time(answer.until)}")
+        elif answer.answer == "denial":
+            show(f"denied     {officer}: {reason}")
+        else:
+            show(f"uncounted  {officer}: {reason}")
+    if tally.out_of_reach and not tally.complete:
+        show("quorum     out of reach: it can be opened no more; the host must ask again")
+        return
+    # Where nobody was heard, nothing shows that anybody failed to answer.
+    label = "needs  " if tally.unanswered else "missing"
+    for gap in tally.missing:
+        show(f"{label}    {gap.needed} of {', '.join(gap.among)}")
+    if tally.complete:
+        show("quorum     complete")

@@ -1,0 +1,76 @@
+"""``custody auditor``: verify what happened, with no hardware."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from custody.cli._case import AtOption, CaseArgument, ContentsOption, PolicyPinOption, audit
+from custody.cli._home import HomeOption, JsonOption, PinFdOption, example, role_app
+from custody.cli._later import later
+from custody.cli._model import add_verify_model
+from custody.cli._ui import EXIT_REFUSED, Screen
+
+app = role_app(
+    "auditor",
+    "custody auditor trust 3f9c…e1 --env ./production",
+    "custody auditor verify ./case --policy-pin 3f9c…e1",
+)
+
+
+def _add_rest(app: typer.Typer) -> None:
+    from custody.cli._enroll import add_enroll
+    from custody.cli._report import add_report
+    from custody.cli._trust import add_trust
+
+    add_enroll(app, "auditor")
+    add_trust(app, "auditor")
+    add_report(app)
+
+
+app.info.cls = later(_add_rest)
+add_verify_model(app)
+
+
+@app.command(
+    epilog=example(
+        "custody auditor verify ./case --policy-pin 3f9c…e1",
+        "custody auditor verify ./case --policy-pin 3f9c…e1 --at 2027-01-05T12:00:00Z --json",
+        "custody auditor verify ./case --contents ./bundle --checks",
+    )
+)
+def verify(
+    case: CaseArgument,
+    policy_pin: PolicyPinOption = None,
+    at: AtOption = None,
+    contents: ContentsOption = None,
+    checks: Annotated[
+        bool, typer.Option("--checks", help="Show also the checks that hold.")
+    ] = False,
+    home: HomeOption = None,
+    pin_fd: PinFdOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Judge every release of a case again, from its files alone.
+
+    Exit code 0 only if every check of every release holds.
+    """
+    from custody.cli import _audit_words
+
+    screen = Screen(as_json=as_json)
+    report = audit(
+        screen,
+        case,
+        policy_pin=policy_pin,
+        at=at,
+        contents=contents,
+        home=home,
+        pin_fd=pin_fd,
+    )
+    screen.result(
+        _audit_words.audit_view(report),
+        lambda: _audit_words.show_audit(screen, report, checks=checks),
+    )
+    if not report.sound:
+        raise typer.Exit(EXIT_REFUSED)

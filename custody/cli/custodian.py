@@ -1,0 +1,248 @@
+"""``custody custodian``: keep the policy and the certificates of an environment."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from custody.cli._enroll import DisplayOption, NameArgument, add_enroll, show_enrolled
+from custody.cli._home import (
+    HomeOption,
+    JsonOption,
+    OutOption,
+    PinFdOption,
+    TokenOption,
+    YesOption,
+    example,
+    moment,
+    open_home,
+    read_digest,
+    role_app,
+)
+from custody.cli._policy import policy_app
+from custody.cli._trust import add_trust
+from custody.cli._ui import Screen, spoken
+from custody.cli._wiring import open_token
+from custody.crypto.certificates import Reason
+from custody.encoding import encode, format_time
+from custody.errors import Refused
+from custody.formats.case import MAX_CERTIFICATE_BYTES, MAX_CRL_BYTES
+from custody.ops import admit as people
+from custody.ops import authority as ca
+from custody.ops.folders import read_file
+from custody.ops.home import Home
+from custody.ops.landing import (
+    check_absent,
+    check_folder,
+    check_new_file,
+    disk_errors,
+    new_directory,
+    write_new_file,
+)
+
+app = role_app(
+    "custodian",
+    "custody custodian init ida --environment production --token pkcs11:token=ida \\",
+    "    --authority --out production-start",
+    "custody custodian admit alice.admission.dsse --out production",
+    "custody custodian policy propose draft.toml *.admission.dsse --out policy-1.dsse",
+)
+app.add_typer(policy_app, name="policy")
+
+
+@app.command(
+    epilog=example(
+        "custody custodian init ida --environment production --token pkcs11:token=ida \\",
+        "    --authority --out production-start",
+    )
+)
+def init(
+    name: NameArgument,
+    environment: Annotated[str, typer.Option("--environment", help="Its name, as production.")],
+    token: TokenOption,
+    out: OutOption,
+    authority: Annotated[
+        bool, typer.Option("--authority", help="Also keep the certificate authority here.")
+    ] = False,
+    display: DisplayOption = "",
+    home: HomeOption = None,
+    pin_fd: PinFdOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Begin an environment: make your key, an invitation for everybody else, and an authority.
+
+    Writes a folder with invitation.json (for the others), your own admission, and with
+    --authority its certificate and first revocation list (for the environment's folder).
+    """
+    screen = Screen(as_json=as_json)
+    check_absent(out)
+    where = open_home(home, "custodian")
+    if where.has_identity():
+        screen.say(
+            f"{where.path} has begun already: its keys are kept, the invitation is a new one"
+        )
+    invitation = people.invite(where, environment=environment, custodian=name)
+    with new_directory(out, mode=0o755) as folder:
+        with open_token(token, pin_fd=pin_fd) as opened, opened.session():
+            admission = people.enroll(
+                where,
+                opened,
+                token_uri=token,
+                principal=name,
+                display=display,
+                role="custodian",
+                invitation=invitation,
+                suite=None,
+            )
+            if authority:
+                certificate = ca.found_authority(
+                    where, opened, environment=environment, now=moment(None)
+                )
+                write_new_file(folder / "authority.cer", certificate)
+                write_new_file(folder / "authority.crl", ca.newest_crl(where))
+        write_new_file(folder / "invitation.json", encode(invitation))
+        write_new_file(folder / f"{name}.admission.dsse", admission)
+    show_enrolled(screen, where.identity(), out / f"{name}.admission.dsse", admission)
+
+
+@app.command(
+    epilog=example(
+        "custody custodian admit alice.admission.dsse bob.admission.dsse --out production"
+    )
+)
+def admit(
+    admissions: Annotated[
+        list[Path],
+        typer.Argument(help="Admissions that answer your invitation.", metavar="FILE"),
+    ],
+    out: OutOption,
+    days: Annotated[
+        int, typer.Option("--days", help="How long certificates live.", min=1, max=397)
+    ] = 397,
+    home: HomeOption = None,
+    pin_fd: PinFdOption = None,
+    yes: YesOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Check that people hold the keys they offer, and issue certificates for them.
+
+    Whether they are who they say is yours to know: compare the digests with them by voice.
+    """
+    screen = Screen(as_json=as_json)
+    where = open_home(home, "custodian")
+    checked = [people.check(where, path) for path in admissions]
+    for admission in checked:
+        person = admission.principal
+        screen.say(f"{person.id}, {person.name}: {', '.join(person.roles)}")
+        for key in admission.offered:
+            screen.say(f"  {key.use:22} {key.key_id}")
+        for line in spoken(admission.statement.digest):
+            screen.say(f"    {line}")
+    check_folder(out)
+    for admission in checked:
+        for file in ca.certificate_names(admission):
+            check_absent(out / file)
+    screen.confirm("admit them?", yes=yes)
+    with disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+    made: list[Path] = []
+    with open_token(where.identity().token, pin_fd=pin_fd) as opened, opened.session():
+        authority = ca.open_authority(where, opened)
+        for admission in checked:
+            issued = ca.issue(authority, admission, now=moment(None), life=timedelta(days=days))
+            made += ca.write_certificates(out, issued)
+            people.keep(where, admission)
+    screen.made(*made)
+
+
+@app.command(
+    epilog=example(
+        "custody custodian revoke production/bob.sign-1f0c77ab.cer --reason keyCompromise \\",
+        "    --out production/authority-2.crl",
+    )
+)
+def revoke(
+    which: Annotated[
+        list[str],
+        typer.Argument(help="Certificate files, or key ids.", metavar="CERT|KEYID"),
+    ],
+    reason: Annotated[Reason, typer.Option("--reason", help="Why (RFC 5280).")],
+    out: OutOption,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            "--since", help="What was signed before still counts  [default: now]", metavar="TIME"
+        ),
+    ] = None,
+    crl: Annotated[
+        Path | None,
+        typer.Option("--crl", help="The list in use, if newer than yours.", metavar="FILE"),
+    ] = None,
+    home: HomeOption = None,
+    pin_fd: PinFdOption = None,
+    yes: YesOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Revoke certificates: issue the next revocation list with them in it."""
+    screen = Screen(as_json=as_json)
+    where = open_home(home, "custodian")
+    when = moment(since, option="--since")
+    check_new_file(out)
+    ders = [der for text in which for der in _certificates(where, text)]
+    for der in ders:
+        screen.say(f"{ca.whose(der)}: {reason}, since {format_time(when)}")
+    screen.confirm("revoke?", yes=yes)
+    with open_token(where.identity().token, pin_fd=pin_fd) as opened:
+        new = ca.revoke(
+            ca.open_authority(where, opened),
+            ders,
+            reason=reason,
+            since=when,
+            now=moment(None),
+            current=_read_crl(crl),
+        )
+    write_new_file(out, new)
+    screen.made(out)
+
+
+@app.command(
+    "renew-crl", epilog=example("custody custodian renew-crl --out production/authority-3.crl")
+)
+def renew_crl(
+    out: OutOption,
+    crl: Annotated[
+        Path | None,
+        typer.Option("--crl", help="The list in use, if newer than yours.", metavar="FILE"),
+    ] = None,
+    home: HomeOption = None,
+    pin_fd: PinFdOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Issue the next revocation list before the current one grows stale."""
+    where = open_home(home, "custodian")
+    check_absent(out)
+    with open_token(where.identity().token, pin_fd=pin_fd) as opened:
+        new = ca.renew(ca.open_authority(where, opened), now=moment(None), current=_read_crl(crl))
+    write_new_file(out, new)
+    Screen(as_json=as_json).made(out)
+
+
+def _certificates(home: Home, text: str) -> tuple[bytes, ...]:
+    path = Path(text)
+    if path.is_file():
+        return (read_file(path, max_bytes=MAX_CERTIFICATE_BYTES),)
+    found = ca.certificates_of(home, read_digest(text, option="CERT|KEYID"))
+    if not found:
+        raise Refused("no certificate was issued here for this key", check="revoke.key", where=text)
+    return found
+
+
+def _read_crl(path: Path | None) -> bytes | None:
+    return None if path is None else read_file(path, max_bytes=MAX_CRL_BYTES)
+
+
+add_enroll(app, "custodian")
+add_trust(app, "custodian")

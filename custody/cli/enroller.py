@@ -1,0 +1,255 @@
+"""``custody enroller``: vouch for hosts and their boot states."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from custody.cli._enroll import add_enroll
+from custody.cli._home import (
+    EnvOption,
+    HomeOption,
+    JsonOption,
+    OutOption,
+    PinFdOption,
+    YesOption,
+    example,
+    moment,
+    open_home,
+    read_env,
+    role_app,
+)
+from custody.cli._trust import add_trust
+from custody.cli._ui import Screen
+from custody.cli._wiring import credential_maker, open_token
+from custody.encoding import Digest, Record, decode, encode
+from custody.formats.enrolment import Answer, EnrolmentRecord, EnrolmentRequest
+from custody.formats.envelope import Predicate, decode_statement
+from custody.formats.goldenset import GoldenSet
+from custody.formats.measurement import Measurement
+from custody.formats.policy import TrustClass
+from custody.ops import enroll as hosts
+from custody.ops.actor import signer_of
+from custody.ops.folders import read_file, read_statement_file, reading
+from custody.ops.golden import approve_state
+from custody.ops.home import Home
+from custody.ops.landing import check_absent, write_new_file
+from custody.ops.trust import current
+from custody.rules.situation import Situation
+from custody.rules.trust import count_signers
+
+_MAX_BYTES = 1 << 20
+_MAX_MEASUREMENT_BYTES = 2 << 20
+
+app = role_app(
+    "enroller",
+    "custody enroller challenge gpu-7.enrolment.json --inventory inventory.txt \\",
+    "    --env ./production --out erik.challenge.json",
+    "custody enroller record gpu-7.enrolment.json --answer erik.answer.json \\",
+    "    --inventory inventory.txt --trust-class hardware --env ./production \\",
+    "    --out gpu-7.enrolment.dsse",
+)
+
+RequestArgument = Annotated[
+    Path, typer.Argument(help="A host's enrolment request.", metavar="FILE", show_default=False)
+]
+InventoryOption = Annotated[
+    Path,
+    typer.Option(
+        "--inventory",
+        help="Approved EKs: lines of digests, or a folder of certificates.",
+        metavar="PATH",
+    ),
+]
+OntoOption = Annotated[
+    Path | None,
+    typer.Option("--onto", help="What other enrollers have signed; add to it.", metavar="FILE"),
+]
+
+
+class Vouched(Record, frozen=True, kw_only=True):
+    """What ``record --json`` and ``golden --json`` show."""
+
+    file: str
+    digest: Digest
+    signed: tuple[str, ...]
+    missing: int
+
+
+@app.command(
+    epilog=example(
+        "custody enroller challenge gpu-7.enrolment.json --inventory inventory.txt \\",
+        "    --env ./production --out erik.challenge.json",
+    )
+)
+def challenge(
+    request: RequestArgument,
+    inventory: InventoryOption,
+    out: OutOption,
+    env: EnvOption = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a host's request and challenge its TPM."""
+    screen = Screen(as_json=as_json)
+    check_absent(out)
+    where = open_home(home, "enroller")
+    made = hosts.challenge(
+        where,
+        _read_request(request),
+        situation=_situation(where, env),
+        inventory=hosts.read_inventory(inventory),
+        make_credential=credential_maker(),
+    )
+    write_new_file(out, encode(made.challenge))
+
+    def words() -> None:
+        screen.verdicts(made.verdicts)
+        screen.show(str(out))
+
+    screen.result({"file": str(out), "verdicts": made.verdicts}, words)
+
+
+@app.command(
+    epilog=example(
+        "custody enroller record gpu-7.enrolment.json --answer erik.answer.json \\",
+        "    --inventory inventory.txt --trust-class hardware --env ./production \\",
+        "    --out gpu-7.enrolment.dsse",
+    )
+)
+def record(
+    request: RequestArgument,
+    answer: Annotated[
+        Path, typer.Option("--answer", help="The host's answer to your challenge.", metavar="FILE")
+    ],
+    inventory: InventoryOption,
+    trust_class: Annotated[
+        TrustClass, typer.Option("--trust-class", help="What kind of TPM this is.")
+    ],
+    out: OutOption,
+    onto: OntoOption = None,
+    env: EnvOption = None,
+    home: HomeOption = None,
+    pin_fd: PinFdOption = None,
+    yes: YesOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Vouch for a host whose answer is right.  Each challenge is good for one answer."""
+    screen = Screen(as_json=as_json)
+    check_absent(out)
+    where = open_home(home, "enroller")
+    asked = _read_request(request)
+    with reading(answer):
+        given = decode(Answer, read_file(answer, max_bytes=_MAX_BYTES))
+    situation = _situation(where, env)
+    screen.say(f"host {asked.host}, {trust_class}, EK {hosts.ek_digest(asked)}")
+    screen.confirm("vouch for it?", yes=yes)
+    identity = where.identity()
+    with open_token(identity.token, pin_fd=pin_fd) as opened:
+        signed = hosts.record(
+            where,
+            asked,
+            given,
+            signer=signer_of(identity, opened),
+            situation=situation,
+            inventory=hosts.read_inventory(inventory),
+            trust_class=trust_class,
+            onto=None if onto is None else read_statement_file(EnrolmentRecord, onto),
+        )
+    write_new_file(out, signed)
+    needed = situation.trusted.policy.thresholds.enrolment
+    _show(screen, EnrolmentRecord, signed, situation, needed=needed, out=out)
+
+
+@app.command(
+    epilog=example(
+        "custody enroller golden gpu-7.boot.json --name kernel-6.12.9 --epoch 1 \\",
+        "    --env ./production --out kernel-6.12.9.dsse",
+        "custody enroller golden gpu-8.boot.json --onto kernel-6.12.9.dsse \\",
+        "    --env ./production --out production/kernel-6.12.9.dsse",
+    )
+)
+def golden(
+    measurement: Annotated[
+        Path, typer.Argument(help="What a host measured.", metavar="FILE", show_default=False)
+    ],
+    out: OutOption,
+    name: Annotated[str, typer.Option("--name", help="What to call this boot state.")] = "",
+    epoch: Annotated[int, typer.Option("--epoch", help="Grows by each set of a name.", min=1)] = 1,
+    oldest: Annotated[
+        int | None,
+        typer.Option(
+            "--oldest", help="The oldest epoch that stays good; without it, this one.", min=1
+        ),
+    ] = None,
+    notes: Annotated[str, typer.Option("--notes", help="Words for people.")] = "",
+    onto: OntoOption = None,
+    env: EnvOption = None,
+    home: HomeOption = None,
+    pin_fd: PinFdOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Vouch for a boot state you know to be right; with --onto name and notes are the first's."""
+    screen = Screen(as_json=as_json)
+    check_absent(out)
+    where = open_home(home, "enroller")
+    with reading(measurement):
+        measured = decode(Measurement, read_file(measurement, max_bytes=_MAX_MEASUREMENT_BYTES))
+    first = None if onto is None else read_statement_file(GoldenSet, onto)
+    if first is None and not name:
+        raise typer.BadParameter("a new golden set has a name", param_hint="--name")
+    situation = _situation(where, env)
+    identity = where.identity()
+    with open_token(identity.token, pin_fd=pin_fd) as opened:
+        signed = approve_state(
+            measured,
+            signer=signer_of(identity, opened),
+            situation=situation,
+            name=name if first is None else first.predicate.name,
+            notes=notes if first is None else first.predicate.notes,
+            epoch=epoch if first is None else first.predicate.epoch,
+            oldest=oldest if first is None else first.predicate.oldest,
+            onto=first,
+        )
+    write_new_file(out, signed)
+    needed = situation.trusted.policy.thresholds.golden
+    _show(screen, GoldenSet, signed, situation, needed=needed, out=out)
+
+
+def _situation(home: Home, env: list[Path] | None) -> Situation:
+    return current(home, documents=read_env(env), now=moment(None))
+
+
+def _read_request(path: Path) -> EnrolmentRequest:
+    with reading(path):
+        return decode(EnrolmentRequest, read_file(path, max_bytes=_MAX_BYTES))
+
+
+def _show(
+    screen: Screen,
+    kind: type[Predicate],
+    signed: bytes,
+    situation: Situation,
+    *,
+    needed: int,
+    out: Path,
+) -> None:
+    statement = decode_statement(kind, signed)
+    count = count_signers(
+        statement.envelope, situation.trusted.policy, role="enroller", needed=needed
+    )
+    shown = Vouched(
+        file=str(out), digest=statement.digest, signed=count.signers, missing=count.missing
+    )
+
+    def words() -> None:
+        screen.show(str(out))
+        screen.show(f"signed by {len(count.signers)} of {needed}: {', '.join(count.signers)}")
+
+    screen.result(shown, words)
+
+
+add_enroll(app, "enroller")
+add_trust(app, "enroller")

@@ -1,0 +1,373 @@
+"""``custody log``: keep a public log of statements, follow one, witness one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from custody.cli._home import (
+    HomeOption,
+    JsonOption,
+    OutOption,
+    PinFdOption,
+    TokenOption,
+    example,
+    open_home,
+    role_app,
+)
+from custody.cli._ui import Screen
+from custody.cli._wiring import open_token
+from custody.crypto.notekeys import parse_vkey
+from custody.encoding import Record, format_time
+from custody.errors import Refused
+from custody.formats.logpolicy import MAX_POLICY_BYTES, LogPolicy, decode_log_policy, trust_key
+from custody.formats.logproof import MAX_PROOF_BYTES, LogProof, decode_proof
+from custody.log.reader import Followed
+from custody.log.witness import Answer
+from custody.ops import logs
+from custody.ops.folders import read_file, reading
+from custody.ops.home import Home
+from custody.ops.landing import check_absent, write_new_file
+from custody.transports.api import open_source, open_store
+
+app = role_app(
+    "log",
+    "custody log init ./log --origin log.example.com/models --token pkcs11:token=log",
+    "custody log append ./log manifest.dsse request.dsse alice.dsse --proofs ./proofs",
+    "custody log checkpoint https://log.example.com/models --policy logs.policy",
+)
+witness_app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Be a witness, or ask witnesses.",
+    epilog=example("custody log witness init --name witness.example.com/w1"),
+)
+app.add_typer(witness_app, name="witness")
+
+_ROLE = "log"
+
+StoreArgument = Annotated[
+    str,
+    typer.Argument(help="Where the log lies: a directory, s3://, gs:// or az://.", metavar="LOG"),
+]
+SourceArgument = Annotated[
+    str,
+    typer.Argument(help="Where the log is read: as for writing, or https://.", metavar="LOG"),
+]
+FilesArgument = Annotated[
+    list[Path], typer.Argument(help="Statements.", metavar="FILE", show_default=False)
+]
+KeyOption = Annotated[
+    str | None,
+    typer.Option("--key", help="The log's verifier key: NAME+ID+KEY.", metavar="VKEY"),
+]
+PolicyOption = Annotated[
+    Path | None,
+    typer.Option("--policy", help="Logs and witnesses that count (tlog-policy).", metavar="FILE"),
+]
+
+
+class Shown(Record, frozen=True, kw_only=True):
+    """What commands show of a checkpoint with ``--json``."""
+
+    origin: str
+    size: int
+    root: str
+    witnessed_at: str | None
+    witnesses: tuple[str, ...]
+    new: int
+
+
+class Logged(Record, frozen=True, kw_only=True):
+    """What ``append --json`` shows of a statement."""
+
+    index: int
+    kind: str
+    digest: str
+    file: str
+    proof: str | None
+
+
+@app.command(
+    epilog=example(
+        "custody log init ./log --origin log.example.com/models --token pkcs11:token=log"
+    )
+)
+def init(
+    log: StoreArgument,
+    origin: Annotated[
+        str, typer.Option("--origin", help="The log's name: an address without scheme.")
+    ],
+    token: TokenOption,
+    label: Annotated[str, typer.Option("--label", help="The key's label in the token.")] = "log",
+    home: HomeOption = None,
+    pin_fd: PinFdOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Begin a log, with a key made in its token; shows the verifier key for others to trust."""
+    screen = Screen(as_json=as_json)
+    store = open_store(log)
+    with open_token(token, pin_fd=pin_fd) as opened:
+        key = logs.init_log(
+            open_home(home, _ROLE), store, opened, uri=token, origin=origin, label=label
+        )
+    screen.result({"key": key.vkey}, lambda: screen.show(key.vkey))
+
+
+@app.command(epilog=example("custody log append ./log *.dsse --proofs ./proofs"))
+def append(
+    log: StoreArgument,
+    files: FilesArgument,
+    proofs: Annotated[
+        Path | None,
+        typer.Option("--proofs", help="Write NAME.tlog-proof files here.", metavar="DIR"),
+    ] = None,
+    policy: PolicyOption = None,
+    home: HomeOption = None,
+    pin_fd: PinFdOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Log the digests of statements, all in one batch.
+
+    With --policy its witnesses cosign before anything is published.
+    """
+    screen = Screen(as_json=as_json)
+    targets = [None if proofs is None else proofs / f"{file.stem}.tlog-proof" for file in files]
+    for target in targets:
+        if target is not None:
+            check_absent(target)
+    entries = [logs.read_entry(file) for file in files]
+    where, store = open_home(home, _ROLE), open_store(log)
+    cosigning = None if policy is None else _ask_all(policy)
+    with open_token(logs.log_identity(where).token, pin_fd=pin_fd) as opened:
+        writer = logs.open_writer(where, store, opened, cosigning=cosigning)
+        done = writer.append([entry.encode() for entry in entries])
+    tree = logs.tree_of(store, done.signed)
+    shown = []
+    for index, (file, target, entry) in enumerate(
+        zip(files, targets, entries, strict=True), done.start
+    ):
+        if target is not None:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            proof = LogProof(index, tree.inclusion(index), done.signed)
+            write_new_file(target, proof.encode())
+        shown.append(
+            Logged(
+                index=index,
+                kind=entry.kind,
+                digest=entry.digest,
+                file=str(file),
+                proof=None if target is None else str(target),
+            )
+        )
+    rows = [(str(row.index), row.kind, row.digest, row.file) for row in shown]
+    screen.result(shown, lambda: screen.table(("index", "kind", "digest", "file"), rows))
+
+
+@app.command(
+    epilog=example("custody log checkpoint https://log.example.com/models --policy logs.policy")
+)
+def checkpoint(
+    log: SourceArgument,
+    key: KeyOption = None,
+    policy: PolicyOption = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Follow a log: verify its newest checkpoint, that it continues what was seen, and remember.
+
+    Two heads that contradict each other are kept as evidence.
+    """
+    screen = Screen(as_json=as_json)
+    _show(screen, logs.follow_log(open_home(home, _ROLE), open_source(log), _trust(key, policy)))
+
+
+@app.command(epilog=example("custody log prove ./log alice.dsse --key VKEY --out alice.tlog-proof"))
+def prove(
+    log: SourceArgument,
+    statement: Annotated[Path, typer.Argument(help="A logged statement.", metavar="FILE")],
+    out: OutOption,
+    key: KeyOption = None,
+    policy: PolicyOption = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find a statement in a log and write the proof, which is good offline."""
+    screen = Screen(as_json=as_json)
+    check_absent(out)
+    entry = logs.read_entry(statement)
+    where = open_home(home, _ROLE)
+    followed = logs.follow_log(where, open_source(log), _trust(key, policy))
+    index = followed.find(entry.encode())
+    if index is None:
+        raise Refused("is not in the log", check="log.missing", where=str(statement))
+    write_new_file(out, followed.prove(index).encode())
+    screen.made(out)
+
+
+@app.command(epilog=example("custody log verify alice.tlog-proof alice.dsse --policy logs.policy"))
+def verify(
+    proof: Annotated[Path, typer.Argument(help="A .tlog-proof file.", metavar="PROOF")],
+    statement: Annotated[Path, typer.Argument(help="The statement.", metavar="FILE")],
+    key: KeyOption = None,
+    policy: PolicyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Verify offline that a statement is logged."""
+    screen = Screen(as_json=as_json)
+    entry = logs.read_entry(statement)
+    trusted = _trust(key, policy)
+    with reading(proof):
+        read = decode_proof(read_file(proof, max_bytes=MAX_PROOF_BYTES))
+        vouched = trusted.judge(read.signed)
+        read.check_entry(entry.encode())
+    when = _when(vouched.seconds)
+    shown = {"index": read.index, "log": vouched.log.name, "witnessedAt": when}
+
+    def words() -> None:
+        screen.show(f"entry {read.index} of {vouched.log.name}")
+        screen.show(f"witnessed at {when}" if when else "time: claimed by nobody")
+
+    screen.result(shown, words)
+
+
+@app.command(
+    epilog=example(
+        "custody log serve ./log --listen 127.0.0.1:8460",
+        "custody log serve --witness --policy logs.policy --listen 127.0.0.1:8461",
+    )
+)
+def serve(
+    log: Annotated[
+        str | None, typer.Argument(help="Where the log lies.", metavar="[LOG]", show_default=False)
+    ] = None,
+    listen: Annotated[
+        str, typer.Option("--listen", help="Address and port.", metavar="ADDRESS:PORT")
+    ] = "127.0.0.1:8460",
+    witness: Annotated[
+        bool, typer.Option("--witness", help="Cosign the logs of --policy, as this home's witness.")
+    ] = False,
+    policy: PolicyOption = None,
+    home: HomeOption = None,
+) -> None:
+    """Serve a log over HTTP, read-only; or be a witness for others' logs; or both."""
+    from custody.transports.serve import LogServer
+
+    if log is None and not witness:
+        raise typer.BadParameter("a log, --witness, or both", param_hint="LOG")
+    if witness and policy is None:
+        raise typer.BadParameter("which logs are witnessed?", param_hint="--policy")
+    source = None if log is None else open_source(log)
+    answer = _answering(open_home(home, _ROLE), policy) if witness and policy else None
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise typer.BadParameter("ADDRESS:PORT", param_hint="--listen")
+    with LogServer((host.strip("[]"), int(port)), source, answer) as server:
+        typer.echo(f"http://{host}:{server.server_port}/")
+        server.serve_forever()
+
+
+@app.command(epilog=example("custody log key"))
+def key(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Show the verifier keys of this home: of its log, of its witness."""
+    screen = Screen(as_json=as_json)
+    found = [made.vkey for made in logs.own_keys(open_home(home, _ROLE))]
+    screen.result({"keys": found}, lambda: screen.show("\n".join(found)))
+
+
+@witness_app.command("init", epilog=example("custody log witness init --name w1.example.com"))
+def witness_init(
+    name: Annotated[str, typer.Option("--name", help="The witness's name, in its key.")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a witness's key in this home; shows the verifier key for others to trust."""
+    screen = Screen(as_json=as_json)
+    made = logs.init_witness(open_home(home, _ROLE), name=name)
+    screen.result({"key": made.vkey}, lambda: screen.show(made.vkey))
+
+
+@witness_app.command("ask", epilog=example("custody log witness ask ./log --policy logs.policy"))
+def witness_ask(
+    log: StoreArgument,
+    policy: Annotated[
+        Path, typer.Option("--policy", help="The witnesses, with addresses.", metavar="FILE")
+    ],
+    home: HomeOption = None,
+    pin_fd: PinFdOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Have witnesses cosign the checkpoint that a log of ours has published already."""
+    screen = Screen(as_json=as_json)
+    where, store = open_home(home, _ROLE), open_store(log)
+    with open_token(logs.log_identity(where).token, pin_fd=pin_fd) as opened:
+        logs.open_writer(where, store, opened).add_cosignatures(_ask_all(policy))
+    _show(screen, logs.follow_log(where, store, _trust(None, policy)))
+
+
+def _trust(key: str | None, policy: Path | None) -> LogPolicy:
+    match key, policy:
+        case str(), None:
+            return trust_key(parse_vkey(key))
+        case None, Path():
+            return _read_policy(policy)
+        case _:
+            raise typer.BadParameter("one of --key and --policy", param_hint="--key")
+
+
+def _read_policy(path: Path) -> LogPolicy:
+    with reading(path):
+        return decode_log_policy(read_file(path, max_bytes=MAX_POLICY_BYTES))
+
+
+def _ask_all(policy: Path) -> logs.AskAll:
+    from custody.transports.web import post
+
+    return logs.AskAll(_read_policy(policy), post)
+
+
+def _answering(home: Home, policy: Path) -> Callable[[bytes], Answer]:
+    trusted = _read_policy(policy)
+    logs.witness_signer(home)
+
+    def answer(body: bytes) -> Answer:
+        return logs.answer_as_witness(home, trusted, body, seconds=int(time.time()))
+
+    return answer
+
+
+def _show(screen: Screen, followed: Followed) -> None:
+    head, vouched = followed.signed.checkpoint, followed.vouched
+    shown = Shown(
+        origin=head.origin,
+        size=head.size,
+        root=head.root.hex(),
+        witnessed_at=_when(vouched.seconds),
+        witnesses=tuple(name for name, _ in vouched.witnesses),
+        new=head.size - followed.seen,
+    )
+
+    def words() -> None:
+        screen.show(f"log      {shown.origin}")
+        screen.show(f"entries  {shown.size}, {shown.new} of them new here")
+        screen.show(f"root     {shown.root}")
+        screen.show(f"time     {shown.witnessed_at or 'claimed by nobody'}")
+        for name, seconds in vouched.witnesses:
+            screen.show(f"witness  {name}, {_when(seconds)}")
+
+    screen.result(shown, words)
+
+
+def _when(seconds: int | None) -> str | None:
+    """Write a witness's time; one that no calendar holds is shown as it is."""
+    if seconds is None:
+        return None
+    try:
+        return format_time(datetime.fromtimestamp(seconds, UTC))
+    except (OverflowError, ValueError, OSError):
+        return f"{seconds} s"

@@ -1,0 +1,197 @@
+"""A heap of files, sorted by what they are.  Format: case.md, version 1.
+
+Everybody judges from the same kinds of files: statements (``*.dsse``), certificates (``*.cer``)
+and revocation lists (``*.crl``), both DER.  Which folder a file came from says nothing about it;
+what it is follows from its bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import msgspec
+
+from custody.encoding import Digest
+from custody.errors import CustodyError, Malformed
+from custody.formats.approval import Approval, Denial
+from custody.formats.burn import Burn
+from custody.formats.enrolment import EnrolmentRecord
+from custody.formats.envelope import (
+    Predicate,
+    Signature,
+    Statement,
+    decode_envelope,
+    decode_statement,
+    predicate_type,
+)
+from custody.formats.goldenset import GoldenSet
+from custody.formats.manifest import Manifest
+from custody.formats.policy import Policy
+from custody.formats.receipt import Receipt
+from custody.formats.request import Request
+
+#: The most files one reader takes; a folder with more is not a case.
+MAX_FILES = 20_000
+MAX_CERTIFICATE_BYTES = 65_536
+MAX_CRL_BYTES = 16 << 20
+
+P = TypeVar("P", bound=Predicate)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unreadable:
+    """A file that is none of ours, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Documents:
+    """The files of a case by kind.  Nothing here is verified.
+
+    A statement of many signers is here once, with the signatures of all its copies.  One of a
+    single signer is here once for each signature it came with: only a rule can tell which is good.
+    """
+
+    policies: tuple[Statement[Policy], ...] = ()
+    enrolments: tuple[Statement[EnrolmentRecord], ...] = ()
+    golden_sets: tuple[Statement[GoldenSet], ...] = ()
+    manifests: tuple[Statement[Manifest], ...] = ()
+    requests: tuple[Statement[Request], ...] = ()
+    approvals: tuple[Statement[Approval], ...] = ()
+    denials: tuple[Statement[Denial], ...] = ()
+    receipts: tuple[Statement[Receipt], ...] = ()
+    burns: tuple[Statement[Burn], ...] = ()
+    certificates: tuple[bytes, ...] = ()
+    crls: tuple[bytes, ...] = ()
+    unreadable: tuple[Unreadable, ...] = ()
+    names: tuple[tuple[Digest, str], ...] = field(default=(), repr=False)
+
+    def enrolment(self, digest: Digest) -> Statement[EnrolmentRecord] | None:
+        """Return the enrolment record with that statement digest."""
+        return find(self.enrolments, digest)
+
+    def golden(self, digest: Digest) -> Statement[GoldenSet] | None:
+        """Return the golden set with that statement digest."""
+        return find(self.golden_sets, digest)
+
+    def name_of(self, digest: Digest) -> str:
+        """Return the name of the file a statement came in, or its digest's beginning."""
+        return next((name for known, name in self.names if digest == known), digest[:16])
+
+
+def find(statements: Iterable[Statement[P]], digest: Digest) -> Statement[P] | None:
+    """Return the statement with that digest."""
+    return next((statement for statement in statements if statement.digest == digest), None)
+
+
+_KINDS: tuple[type[Predicate], ...] = (
+    Policy,
+    EnrolmentRecord,
+    GoldenSet,
+    Manifest,
+    Request,
+    Approval,
+    Denial,
+    Receipt,
+    Burn,
+)
+
+
+def read_statement(data: bytes) -> Statement[Predicate]:
+    """Read a ``.dsse`` file of whichever kind it says it is."""
+    claimed = predicate_type(decode_envelope(data))
+    for kind in _KINDS:
+        if claimed == kind.PREDICATE_TYPE:
+            return decode_statement(kind, data)
+    raise Malformed(f"holds a statement of unknown type {claimed[:80]!r}")
+
+
+def sort_documents(files: Iterable[tuple[str, bytes]]) -> Documents:
+    """Sort ``(name, bytes)`` pairs by kind.
+
+    A file that does not parse is listed as unreadable instead of stopping the reader: whoever can
+    write to a folder could otherwise hide everything in it behind one bad file.  Whether an
+    unreadable file may be there is for the rules to say.
+    """
+    statements: list[Statement[Predicate]] = []
+    names: dict[Digest, str] = {}
+    certificates: list[bytes] = []
+    crls: list[bytes] = []
+    unreadable: list[Unreadable] = []
+    for count, (name, data) in enumerate(sorted(files, key=lambda pair: pair[0])):
+        if count >= MAX_FILES:
+            raise Malformed(f"more than {MAX_FILES} files")
+        try:
+            if name.endswith(".dsse"):
+                statement = read_statement(data)
+                statements.append(statement)
+                names.setdefault(statement.digest, name)
+            elif name.endswith(".cer") and len(data) <= MAX_CERTIFICATE_BYTES:
+                certificates.append(data)
+            elif name.endswith(".crl") and len(data) <= MAX_CRL_BYTES:
+                crls.append(data)
+            else:
+                unreadable.append(Unreadable(name=name, reason="not a file custody reads"))
+        except CustodyError as error:
+            unreadable.append(Unreadable(name=name, reason=error.reason))
+    found = _gather(statements)
+    return Documents(
+        policies=_of(Policy, found),
+        enrolments=_of(EnrolmentRecord, found),
+        golden_sets=_of(GoldenSet, found),
+        manifests=_of(Manifest, found),
+        requests=_of(Request, found),
+        approvals=_of(Approval, found),
+        denials=_of(Denial, found),
+        receipts=_of(Receipt, found),
+        burns=_of(Burn, found),
+        certificates=tuple(certificates),
+        crls=tuple(crls),
+        unreadable=tuple(unreadable),
+        names=tuple(names.items()),
+    )
+
+
+def _gather(statements: Iterable[Statement[P]]) -> list[Statement[P]]:
+    """Put the copies of each statement together.
+
+    Choosing one copy would let whoever can add a file hide a good statement behind a copy of it
+    with spoilt signatures, or one signature more.
+    """
+    found: dict[tuple[Digest, tuple[Signature, ...]], Statement[P]] = {}
+    for statement in statements:
+        signatures = statement.envelope.signatures
+        key = (statement.digest, () if statement.predicate.MANY_SIGNERS else signatures)
+        known = found.get(key)
+        if known is None:
+            found[key] = statement
+        elif not set(signatures) <= set(known.envelope.signatures):
+            found[key] = _with_signatures(known, {*known.envelope.signatures, *signatures})
+    return list(found.values())
+
+
+def _with_signatures(statement: Statement[P], signatures: Iterable[Signature]) -> Statement[P]:
+    ordered = tuple(sorted(signatures, key=lambda s: (s.keyid, s.sig)))
+    envelope = msgspec.structs.replace(statement.envelope, signatures=ordered)
+    return msgspec.structs.replace(statement, envelope=envelope)
+
+
+def _of(kind: type[P], statements: Iterable[Statement[Predicate]]) -> tuple[Statement[P], ...]:
+    # The test tells what each predicate is, and so each statement; mypy does not follow that far.
+    return tuple(s for s in statements if isinstance(s.predicate, kind))  # type: ignore[misc]
+
+
+def merge(*heaps: Documents) -> Documents:
+    """Put several heaps together, as if their files had lain in one."""
+    joined: dict[str, object] = {}
+    for name in (f for f in Documents.__slots__ if f != "names"):
+        items = [item for heap in heaps for item in getattr(heap, name)]
+        plain = name in {"certificates", "crls", "unreadable"}
+        joined[name] = tuple(dict.fromkeys(items)) if plain else tuple(_gather(items))
+    names = dict(pair for heap in reversed(heaps) for pair in heap.names)
+    # Each field is joined from fields of its own name, which getattr keeps from mypy.
+    return Documents(**joined, names=tuple(names.items()))  # type: ignore[arg-type]

@@ -1,0 +1,134 @@
+"""The signed policy of one environment.  Format: policy.md, version 1."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+import msgspec
+
+from custody.crypto.keyslots import recipient_id
+from custody.crypto.quorum import Person, Threshold, tree_digest
+from custody.encoding import Blob, Digest, KeyId, Moment, Name, Record, Text, key_id
+
+Role = Literal["custodian", "publisher", "officer", "enroller", "host", "log", "auditor"]
+SuiteName = Literal["P256", "P384", "MLKEM1024_P384"]
+TrustClass = Literal["hardware", "firmware", "virtual", "software"]
+Mode = Literal["once", "sealed"]
+PartDigest = Literal["blake3", "sha256"]
+LogDemand = Literal["required", "optional"]
+
+Quorum = Person | Threshold
+
+
+class SigningKey(Record, frozen=True, tag_field="use", tag="sign"):
+    """A key whose signatures count for its principal."""
+
+    spki: Blob
+
+    @property
+    def key_id(self) -> KeyId:
+        """Hex SHA-256 of the SPKI."""
+        return key_id(self.spki)
+
+
+class ShareKey(Record, frozen=True, tag_field="use", tag="share"):
+    """A key that secrets are sealed to.  ``mlkem`` is the public ML-KEM-1024 half, if any."""
+
+    spki: Blob
+    suite: SuiteName
+    mlkem: Annotated[bytes, msgspec.Meta(min_length=1568, max_length=1568)] | None
+
+    @property
+    def key_id(self) -> KeyId:
+        """The recipient id that key slots name."""
+        return recipient_id(self.spki, self.mlkem)
+
+
+class Principal(Record, frozen=True):
+    """A person, host or service, with every key that speaks for it."""
+
+    id: Name
+    name: Text
+    roles: Annotated[tuple[Role, ...], msgspec.Meta(min_length=1, max_length=7)]
+    keys: Annotated[tuple[SigningKey | ShareKey, ...], msgspec.Meta(min_length=1, max_length=16)]
+
+
+class Thresholds(Record, frozen=True):
+    """How many distinct principals must sign each kind of many-signer statement.
+
+    Never one: a single custodian who may write policies, or a single enroller who may approve a
+    boot state, is everybody.
+    """
+
+    root: Annotated[int, msgspec.Meta(ge=2, le=32)]
+    enrolment: Annotated[int, msgspec.Meta(ge=2, le=32)]
+    golden: Annotated[int, msgspec.Meta(ge=2, le=32)]
+
+
+class HostRequirements(Record, frozen=True):
+    """What a host's TPM must show.  ``vendor_roots`` are DER certificates.
+
+    ``event_log``: whether a request must explain its registers by a log.  One that is shown is
+    judged in either case.
+    """
+
+    bank: Literal["sha256"]
+    pcrs: Annotated[
+        tuple[Annotated[int, msgspec.Meta(ge=0, le=23)], ...],
+        msgspec.Meta(min_length=1, max_length=24),
+    ]
+    trust_classes: Annotated[tuple[TrustClass, ...], msgspec.Meta(min_length=1, max_length=4)]
+    vendor_roots: Annotated[tuple[Blob, ...], msgspec.Meta(min_length=1, max_length=64)]
+    event_log: LogDemand
+
+
+class Limits(Record, frozen=True):
+    """Bounds in seconds."""
+
+    request_window_seconds: Annotated[int, msgspec.Meta(ge=60, le=30 * 86400)]
+    approval_seconds: Annotated[int, msgspec.Meta(ge=60, le=30 * 86400)]
+    crl_max_age_seconds: Annotated[int, msgspec.Meta(ge=3600, le=400 * 86400)]
+
+
+class Policy(Record, frozen=True):
+    """Who may do what in one environment.  Its signatures are not checked yet."""
+
+    PREDICATE_TYPE: ClassVar[str] = "urn:custody:policy:v1"
+    MANY_SIGNERS: ClassVar[bool] = True
+
+    environment: Name
+    genesis: Digest | None
+    version: Annotated[int, msgspec.Meta(ge=1, le=2**31)]
+    issued_at: Moment
+    expires_at: Moment
+    principals: Annotated[tuple[Principal, ...], msgspec.Meta(min_length=1, max_length=256)]
+    authorities: Annotated[tuple[Blob, ...], msgspec.Meta(min_length=1, max_length=16)]
+    quorum: Quorum
+    thresholds: Thresholds
+    host: HostRequirements
+    limits: Limits
+    modes: Annotated[tuple[Mode, ...], msgspec.Meta(min_length=1, max_length=2)]
+    part_digest: PartDigest
+    weakest_suite: SuiteName
+    self_approval: bool
+    withdrawn: Annotated[tuple[Digest, ...], msgspec.Meta(max_length=65536)]
+
+    def subject(self) -> tuple[str, Digest]:
+        """Name the environment, version and quorum tree."""
+        return f"{self.environment}/{self.version}", tree_digest(self.quorum)
+
+    def principal(self, name: str) -> Principal | None:
+        """Return the principal of that id."""
+        return next((p for p in self.principals if p.id == name), None)
+
+    def holder(self, key: KeyId) -> Principal | None:
+        """Return the principal a key belongs to, whatever its use."""
+        return next((p for p in self.principals if any(k.key_id == key for k in p.keys)), None)
+
+    def signing_key(self, key: KeyId) -> SigningKey | None:
+        """Return the listed signing key of that id."""
+        for principal in self.principals:
+            for candidate in principal.keys:
+                if isinstance(candidate, SigningKey) and candidate.key_id == key:
+                    return candidate
+        return None

@@ -1,0 +1,199 @@
+"""What a deploy host asks of its TPM.  Protocol: docs/protocol.md section 5.
+
+All structures cross this interface as the TPM's own bytes (evidence.md): TPMT_PUBLIC, TPMS_ATTEST,
+TPMT_SIGNATURE and so on, without the two size bytes of their TPM2B wrappings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, NamedTuple, Protocol
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from custody.crypto.quorum import Person, Threshold
+from custody.crypto.tpmpolicy import Conditions, host_policy
+from custody.encoding import Blob, Count, Digest, Record
+from custody.formats.evidence import Curve
+
+#: The counters of what is kept for restarts, one each (owner range).
+RETAINED_INDEXES = range(0x01800C10, 0x01800C18)
+
+
+class Attested(NamedTuple):
+    """A TPMS_ATTEST and the AK's TPMT_SIGNATURE over it."""
+
+    attest: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clock:
+    """The TPM's clock: powered-on milliseconds, and how often it was reset and restarted."""
+
+    clock_ms: int
+    reset_count: int
+    restart_count: int
+    safe: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counter:
+    """An NV counter of the pool.  ``public`` is its TPMS_NV_PUBLIC."""
+
+    index: int
+    public: bytes
+    name: bytes
+    value: int
+
+
+class HostKey(Record, frozen=True, kw_only=True):
+    """H and how it came to be.  ``private`` is readable only by the TPM that made it, this boot."""
+
+    public: Blob
+    private: Blob
+    parent_public: Blob
+    creation_data: Blob
+    creation_hash: Blob
+    creation_ticket: Blob
+
+
+class SealedSeed(Record, frozen=True, kw_only=True):
+    """A secret sealed beside H, under the same parent and policy."""
+
+    public: Blob
+    private: Blob
+
+
+class RetainedKey(Record, frozen=True, kw_only=True):
+    """A secret sealed in the owner hierarchy for one boot state, in any boot of this TPM.
+
+    ``counter`` is what the NV counter at ``counter_index`` must stand at: when it moves on, the
+    sealed object opens nothing more, whoever has a copy of it.
+    """
+
+    public: Blob
+    private: Blob
+    pcrs: tuple[Annotated[int, msgspec.Meta(ge=0, le=23)], ...]
+    pcr_digest: Digest
+    counter_index: Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
+    counter: Count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostPolicyPlan:
+    """All that H's policy must be shown.
+
+    ``officers`` gives the SPKI of every leaf of ``tree``, signed or not; ``signatures`` the DER
+    ECDSA-SHA256 signatures over ``00000000 ‖ terms`` of the leaves that did sign.
+    """
+
+    tree: Person | Threshold
+    officers: Mapping[str, bytes]
+    signatures: Mapping[str, bytes] = field(repr=False)
+    terms: bytes
+    conditions: Conditions
+    counter_index: int
+
+    @property
+    def auth_policy(self) -> bytes:
+        """What H's authPolicy must be for this plan to open it (32 bytes)."""
+        return host_policy(self.tree, self.officers, terms=self.terms, conditions=self.conditions)
+
+
+class HostTpm(Protocol):
+    """One host's TPM.
+
+    Every method raises `Unavailable` if the TPM cannot be asked.
+    """
+
+    def salted_to(self, ek_spki: bytes) -> HostTpm:
+        """Return the same TPM, which must hold this endorsement key (DER SPKI).
+
+        Without it the certificate the TPM itself shows is believed: good enough to ask what is
+        public, not to send or receive a secret.  Another key is `Refused` (``tpm.ek``).
+        """
+
+    def ek_certificate(self) -> bytes:
+        """Return the DER certificate of the endorsement key."""
+
+    def ek_intermediates(self) -> tuple[bytes, ...]:
+        """Return the DER certificates the vendor put beside it, if any."""
+
+    def ak_public(self) -> bytes:
+        """Return the attestation key's TPMT_PUBLIC, making the key on first use."""
+
+    def activate(self, credential_blob: bytes, encrypted_secret: bytes) -> bytes:
+        """Open a credential challenge made for this TPM's EK and AK (part 3 section 12.5).
+
+        A challenge for another EK or AK is `Refused` (``tpm.activate``).
+        """
+
+    def quote(self, qualifying: bytes, pcrs: tuple[int, ...]) -> Attested:
+        """Quote registers of the SHA-256 bank with the AK."""
+
+    def pcr_values(self, pcrs: tuple[int, ...]) -> tuple[bytes, ...]:
+        """Read registers of the SHA-256 bank, in the order given."""
+
+    def clock(self) -> Clock:
+        """Read clock and boot counts."""
+
+    def counters(self) -> tuple[Counter, ...]:
+        """List the counters of the pool that exist."""
+
+    def allocate_counter(self, busy: Collection[int]) -> Counter:
+        """Return a counter whose index is not in ``busy``, freshly incremented.
+
+        None left: `Incomplete`, naming the busy indexes.
+        """
+
+    def read_counter(self, index: int) -> int:
+        """Read a counter."""
+
+    def increment(self, index: int) -> int:
+        """Increment a counter and return its new value; whatever its old value opened is burnt."""
+
+    def certify_counter(self, index: int, qualifying: bytes) -> Attested:
+        """Certify with the AK what a counter stands at (TPM2_NV_Certify, part 3 section 31.16)."""
+
+    def create_host_key(
+        self, auth_policy: bytes, pcrs: tuple[int, ...], *, curve: Curve | None = None
+    ) -> HostKey:
+        """Make H under the NULL hierarchy.  Without ``curve``: P-384 if the TPM has it."""
+
+    def certify_creation(self, host_key: HostKey, qualifying: bytes) -> Attested:
+        """Certify with the AK that H was made in this TPM."""
+
+    def seal_seed(self, auth_policy: bytes, seed: bytes | bytearray) -> SealedSeed:
+        """Seal up to 128 bytes under H's parent and ``auth_policy``."""
+
+    def unseal_seed(self, sealed: SealedSeed, plan: HostPolicyPlan) -> bytearray:
+        """Unseal it again: refused as `open_host_key`'s key refuses."""
+
+    def open_host_key(self, host_key: HostKey, plan: HostPolicyPlan) -> ec.EllipticCurvePrivateKey:
+        """Return H as a key whose ``exchange`` runs the whole policy in the TPM each time.
+
+        `Refused` by the TPM: ``tpm.quorum`` (a signature), ``tpm.pcr`` (the boot state),
+        ``tpm.counter`` (burnt), ``tpm.deadline``, ``tpm.rebooted`` (reset, restart or suspend),
+        ``tpm.policy`` (H was made for another policy).  Too few signatures: `Incomplete`.
+        """
+
+    def retain(
+        self, secret: bytes | bytearray, *, pcrs: tuple[int, ...], pcr_digest: bytes, index: int
+    ) -> RetainedKey:
+        """Seal up to 128 bytes for a boot state, and for the counter at ``index``, made anew.
+
+        Whatever was kept with that counter before is forgotten.
+        """
+
+    def unseal_retained(self, key: RetainedKey) -> bytearray:
+        """Unseal what `retain` sealed.
+
+        `Refused` by the TPM: ``tpm.pcr`` (another boot state), ``tpm.counter`` (forgotten),
+        ``tpm.retained`` (another TPM, or one that was cleared).
+        """
+
+    def forget_retained(self, key: RetainedKey) -> int:
+        """Move the counter on, after which no copy of ``key`` opens; return its new value."""

@@ -1,0 +1,217 @@
+"""Templates of our keys in a PKCS#11 token, written in full and read back.
+
+A binding's defaults give an EC key SIGN *and* DERIVE and leave it MODIFIABLE: a share key that
+signs would let one prompt stand for another, and a key whose flags can be added to later is only
+as good as its last editor.  So no attribute is left to a default, and what the token then says it
+stored is compared with what we asked.  PKCS#11 3.1 sections 4.8, 4.9 and 6.3.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+import pkcs11
+from cryptography.hazmat.primitives.asymmetric import ec
+from pkcs11 import Attribute, KeyType, Mechanism, ObjectClass
+from pkcs11.attributes import AttributeMapper
+
+from custody.errors import Malformed, Refused
+from custody.keys.api import KeyRole
+from custody.keys.profiles import Profile
+
+Template = Mapping[Attribute, Any]
+
+# DER of the namedCurve OBJECT IDENTIFIER, as CKA_EC_PARAMS holds it (RFC 5480 section 2.1.1.1).
+CURVES: Mapping[bytes, ec.EllipticCurve] = {
+    bytes.fromhex("06082a8648ce3d030107"): ec.SECP256R1(),
+    bytes.fromhex("06052b81040022"): ec.SECP384R1(),
+    bytes.fromhex("06052b81040023"): ec.SECP521R1(),
+}
+PARAMETERS: Mapping[str, bytes] = {curve.name: params for params, curve in CURVES.items()}
+
+_MECHANISM_WORD = struct.Struct("L")
+
+
+def mapper() -> AttributeMapper:
+    """Return an attribute mapper that also knows CKA_ALLOWED_MECHANISMS (an array of CK_ULONG)."""
+    known = AttributeMapper()
+    known.register_handler(
+        Attribute.ALLOWED_MECHANISMS,
+        lambda values: b"".join(_MECHANISM_WORD.pack(value) for value in values),
+        lambda raw: tuple(word for (word,) in _MECHANISM_WORD.iter_unpack(raw)),
+    )
+    return known
+
+
+def private_template(role: KeyRole, *, label: str, id: bytes) -> Template:
+    """Every attribute of a private key of ``role``."""
+    return {
+        Attribute.CLASS: ObjectClass.PRIVATE_KEY,
+        Attribute.KEY_TYPE: KeyType.EC,
+        Attribute.LABEL: label,
+        Attribute.ID: id,
+        **_private_flags(role),
+        # Last: SoftHSM fixes the object as soon as it reads it.
+        Attribute.MODIFIABLE: False,
+    }
+
+
+def public_template(role: KeyRole, *, label: str, id: bytes, curve: ec.EllipticCurve) -> Template:
+    """Every attribute of the public key stored beside it."""
+    return {
+        Attribute.CLASS: ObjectClass.PUBLIC_KEY,
+        Attribute.KEY_TYPE: KeyType.EC,
+        Attribute.LABEL: label,
+        Attribute.ID: id,
+        Attribute.EC_PARAMS: PARAMETERS[curve.name],
+        **_public_flags(role),
+        Attribute.MODIFIABLE: False,
+    }
+
+
+def derived_template(size: int) -> Template:
+    """Template of the ECDH result: a session object that may be read, since the host needs it."""
+    return {
+        Attribute.CLASS: ObjectClass.SECRET_KEY,
+        Attribute.KEY_TYPE: KeyType.GENERIC_SECRET,
+        Attribute.TOKEN: False,
+        Attribute.PRIVATE: True,
+        Attribute.SENSITIVE: False,
+        Attribute.EXTRACTABLE: True,
+        Attribute.VALUE_LEN: size,
+        Attribute.ENCRYPT: False,
+        Attribute.DECRYPT: False,
+        Attribute.SIGN: False,
+        Attribute.VERIFY: False,
+        Attribute.WRAP: False,
+        Attribute.UNWRAP: False,
+        Attribute.DERIVE: False,
+    }
+
+
+def check_private(key: pkcs11.Object, role: KeyRole, profile: Profile) -> tuple[str, ...]:
+    """Compare a private key with its role's template; return the quirks that excuse differences.
+
+    Raises `Refused` (``key.template``) naming the attributes nothing excuses.
+    """
+    made = {
+        Attribute.LOCAL: True,
+        Attribute.ALWAYS_SENSITIVE: True,
+        Attribute.NEVER_EXTRACTABLE: True,
+        Attribute.KEY_TYPE: KeyType.EC,
+        Attribute.MODIFIABLE: False,
+    }
+    return _compare(key, {**_private_flags(role), **made}, "private", profile)
+
+
+def check_public(key: pkcs11.Object, role: KeyRole, profile: Profile) -> tuple[str, ...]:
+    """Compare a public key object with its role's template, as `check_private` does."""
+    made = {Attribute.KEY_TYPE: KeyType.EC, Attribute.MODIFIABLE: False}
+    return _compare(key, {**_public_flags(role), **made}, "public", profile)
+
+
+def public_key_of(item: pkcs11.Object) -> ec.EllipticCurvePublicKey:
+    """Read a public key object: CKA_EC_PARAMS and CKA_EC_POINT, of our curves, strictly DER.
+
+    The point is an uncompressed one in an OCTET STRING (PKCS#11 3.1 section 6.3.3), on its curve.
+    """
+    curve = CURVES.get(bytes(item[Attribute.EC_PARAMS]))
+    if curve is None:
+        raise Malformed("not a key on a named curve P-256, P-384 or P-521")
+    size = 1 + 2 * ((curve.key_size + 7) // 8)
+    head = bytes([0x04, size]) if size < 128 else bytes([0x04, 0x81, size])
+    raw = bytes(item[Attribute.EC_POINT])
+    point = raw.removeprefix(head)
+    if len(raw) != len(head) + size or len(point) != size or point[0] != 0x04:
+        raise Malformed("not an uncompressed point in an OCTET STRING")
+    try:
+        return ec.EllipticCurvePublicKey.from_encoded_point(curve, point)
+    except ValueError as error:
+        raise Malformed("not a point of its curve") from error
+
+
+def _private_flags(role: KeyRole) -> dict[Attribute, Any]:
+    mechanism = Mechanism.ECDH1_DERIVE if role.derives else Mechanism.ECDSA
+    return {
+        Attribute.TOKEN: True,
+        Attribute.PRIVATE: True,
+        Attribute.SENSITIVE: True,
+        Attribute.EXTRACTABLE: False,
+        Attribute.WRAP_WITH_TRUSTED: False,
+        Attribute.ALWAYS_AUTHENTICATE: False,
+        Attribute.SIGN: not role.derives,
+        Attribute.SIGN_RECOVER: False,
+        Attribute.DECRYPT: False,
+        Attribute.UNWRAP: False,
+        Attribute.DERIVE: role.derives,
+        Attribute.ALLOWED_MECHANISMS: (mechanism,),
+        Attribute.COPYABLE: False,
+        Attribute.DESTROYABLE: _destroyable(role),
+    }
+
+
+def _public_flags(role: KeyRole) -> dict[Attribute, Any]:
+    return {
+        Attribute.TOKEN: True,
+        Attribute.PRIVATE: False,
+        Attribute.VERIFY: not role.derives,
+        Attribute.VERIFY_RECOVER: False,
+        Attribute.ENCRYPT: False,
+        Attribute.WRAP: False,
+        Attribute.DERIVE: False,
+        Attribute.COPYABLE: False,
+        Attribute.DESTROYABLE: _destroyable(role),
+    }
+
+
+def _destroyable(role: KeyRole) -> bool:
+    # A person's keys are replaced when he leaves.  Losing the authority's or the log's by one
+    # wrong command would end an environment; they go when the token is initialised anew.
+    return role in (KeyRole.SIGN, KeyRole.SHARE)
+
+
+def _compare(
+    key: pkcs11.Object, wanted: Mapping[Attribute, Any], kind: str, profile: Profile
+) -> tuple[str, ...]:
+    quirks: list[str] = []
+    wrong: list[str] = []
+    for attribute, value in wanted.items():
+        found = _read(key, attribute)
+        if type(found) is type(value) and found == value:
+            continue
+        excuse = next(
+            (
+                quirk.id
+                for quirk in profile.quirk
+                if (quirk.object, quirk.attribute) == (kind, attribute.name)
+                and quirk.reads == found
+            ),
+            None,
+        )
+        if excuse is None:
+            wrong.append(f"{attribute.name} is {_words(found)}")
+        else:
+            quirks.append(excuse)
+    if wrong:
+        raise Refused(
+            f"the token's {kind} key is not as its role demands: {', '.join(wrong)}",
+            check="key.template",
+            hint="make the key with custody; a key made otherwise may do more than its role",
+        )
+    return tuple(quirks)
+
+
+def _read(key: pkcs11.Object, attribute: Attribute) -> Any:
+    try:
+        value = key[attribute]
+    except (pkcs11.AttributeTypeInvalid, pkcs11.FunctionFailed, pkcs11.AttributeSensitive):
+        return "missing"
+    return "empty" if value == () else value
+
+
+def _words(found: object) -> str:
+    if isinstance(found, tuple):
+        return " ".join(f"{value:#x}" for value in found)
+    return str(found).lower()

@@ -1,0 +1,134 @@
+"""Device profiles: where a token's library lies, and its named departures from the templates.
+
+A profile is data (``hsm_profiles/NAME.toml``).  It can excuse a difference the device makes to an
+attribute we asked for, by name and with its source; it can switch no check off.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+import custody
+from custody.errors import Malformed, Unavailable
+
+AttributeName = Annotated[str, msgspec.Meta(pattern=r"\A[A-Z][A-Z0-9_]{1,40}\Z")]
+Words = Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
+
+
+class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A TOML table of which every key is known."""
+
+
+class Libraries(_Table, frozen=True, kw_only=True):
+    """Where the PKCS#11 library lies, tried in order."""
+
+    linux: tuple[str, ...] = ()
+    darwin: tuple[str, ...] = ()
+    win32: tuple[str, ...] = ()
+
+
+class Match(_Table, frozen=True, kw_only=True):
+    """How a token says it is of this kind (CK_TOKEN_INFO)."""
+
+    manufacturer: Words
+    model: Words
+
+
+class Quirk(_Table, frozen=True, kw_only=True):
+    """One difference between the attribute we write and what the device then reads back."""
+
+    id: Annotated[str, msgspec.Meta(pattern=r"\A[a-z0-9-]{3,60}\Z")]
+    object: Literal["private", "public"]
+    attribute: AttributeName
+    reads: bool | Literal["missing", "empty"]
+    why: Words
+    source: Words
+
+
+class Fact(_Table, frozen=True, kw_only=True):
+    """Something to know about the device that no template shows."""
+
+    id: Annotated[str, msgspec.Meta(pattern=r"\A[a-z0-9-]{3,60}\Z")]
+    says: Words
+    source: Words
+
+
+class Profile(_Table, frozen=True, kw_only=True):
+    """One kind of token."""
+
+    name: Annotated[str, msgspec.Meta(pattern=r"\A[a-z0-9][a-z0-9-]{0,30}\Z")]
+    title: Words
+    match: tuple[Match, ...]
+    libraries: Libraries
+    mechanisms: tuple[AttributeName, ...]
+    """What the device must offer for our roles; more may be there."""
+    ecdh_point: Literal["raw", "der"] = "raw"
+    """How C_DeriveKey wants the other's point: bytes, or in a DER OCTET STRING."""
+    quirk: tuple[Quirk, ...] = ()
+    fact: tuple[Fact, ...] = ()
+
+
+#: A token that no profile describes: every difference is refused.
+UNKNOWN = Profile(
+    name="unknown",
+    title="a token without a profile",
+    match=(),
+    libraries=Libraries(),
+    mechanisms=("EC_KEY_PAIR_GEN", "ECDSA", "ECDH1_DERIVE"),
+)
+
+
+def data_directory(name: str) -> Path:
+    """Find a directory of packaged data: in the wheel (``custody/_data``), else in the checkout."""
+    package = Path(custody.__file__).resolve().parent
+    for place in (package / "_data" / name, package.parent / name):
+        if place.is_dir():
+            return place
+    raise Unavailable(f"this installation has no {name} directory")
+
+
+def parse_profile(data: bytes, *, where: str) -> Profile:
+    """Read one profile; unknown keys, wrong types and a repeated quirk are `Malformed`."""
+    try:
+        profile = msgspec.toml.decode(data, type=Profile)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise Malformed(f"not a device profile: {error}", where=where) from error
+    ids = [quirk.id for quirk in profile.quirk] + [fact.id for fact in profile.fact]
+    if len(set(ids)) != len(ids):
+        raise Malformed("a quirk or fact id appears twice", where=where)
+    return profile
+
+
+@cache
+def load_profiles() -> tuple[Profile, ...]:
+    """Read every shipped profile, by name."""
+    paths = sorted(data_directory("hsm_profiles").glob("*.toml"))
+    return tuple(parse_profile(path.read_bytes(), where=path.name) for path in paths)
+
+
+def profile_named(name: str) -> Profile:
+    """Return the profile with this name (a key URI's ``module-name``)."""
+    for profile in load_profiles():
+        if profile.name == name:
+            return profile
+    known = ", ".join(profile.name for profile in load_profiles())
+    raise Unavailable(f"no device profile is named {name!r}", hint=f"profiles: {known}")
+
+
+def profile_of(manufacturer: str, model: str) -> Profile:
+    """Return the profile a token's own description matches, or `UNKNOWN`."""
+    for profile in load_profiles():
+        if any(item.manufacturer == manufacturer and item.model == model for item in profile.match):
+            return profile
+    return UNKNOWN
+
+
+def library_paths(profile: Profile) -> tuple[Path, ...]:
+    """List where this operating system may have the profile's library."""
+    paths: tuple[str, ...] = getattr(profile.libraries, sys.platform, ())
+    return tuple(Path(path) for path in paths)

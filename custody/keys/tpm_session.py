@@ -1,0 +1,309 @@
+"""One conversation with a TPM: connect, talk in salted encrypted sessions, leave nothing behind.
+
+A connection lasts for one operation.  Whatever it loads is flushed when it closes, on every path:
+a TPM without a resource manager has three slots, and a handle left behind takes one until the next
+boot.
+
+Sessions are salted to the endorsement key (part 1 section 19.6.8), whose public area is rebuilt
+from its certificate and the TCG template.  Somebody on the bus who answers with a key of his own is
+refused before a secret is sent, and everything secret is encrypted to the real one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+# tss2 writes its own words to stderr; ours are in the error that is raised.
+os.environ.setdefault("TSS2_LOG", "all+none")
+
+from tpm2_pytss import ESAPI, TSS2_Exception
+from tpm2_pytss.constants import (
+    ESYS_TR,
+    TPM2_ALG,
+    TPM2_CAP,
+    TPM2_SE,
+    TPMA_SESSION,
+    TSS2_RC,
+)
+from tpm2_pytss.types import TPM2B_PUBLIC, TPM2B_SENSITIVE_CREATE
+
+from custody.errors import CustodyError, Malformed, Refused, Unavailable
+from custody.formats.evidence import ek_public, parse_public
+from custody.formats.tpmpublic import EK_ECC_P384_CREATION, EK_RSA_2048_CREATION, RsaPublic
+from custody.formats.tpmwire import sized
+
+#: Where vendors put EK certificates and keys (TCG EK Credential Profile 2.5, section 2.2.1.4).
+_EK_CERTIFICATES = (0x01C00002, 0x01C00016)
+_EK_RSA_HANDLE = 0x81010001
+_EK_P384_HANDLE = 0x81010016
+_TRANSIENT_FIRST = 0x80000000
+_HMAC_SESSION_FIRST = 0x02000000
+_MAX_HANDLES = 64
+_NV_CHUNK_BYTES = 1024
+_MAX_CERTIFICATE_BYTES = 4096
+
+_LAYER_TPM = 0x00
+_LAYER_RESOURCE_MANAGER_TPM = 0x0B
+_RC_WARNING = 0x900
+_RC_LOCKOUT = 0x921
+
+#: Response codes (part 2 section 6.6.3) that callers tell apart, without handle and parameter.
+RC_VALUE = 0x084
+RC_HANDLE = 0x08B
+RC_AUTH_FAIL = 0x08E
+RC_INTEGRITY = 0x09F
+RC_POLICY_FAIL = 0x09D
+RC_BAD_AUTH = 0x0A2
+RC_POLICY = 0x126
+RC_PCR_CHANGED = 0x128
+
+#: What tpm2-tss says of an answer whose HMAC or Name is wrong.
+_ALTERED = (
+    TSS2_RC.ESYS_RC_RSP_AUTH_FAILED,
+    TSS2_RC.ESYS_RC_MALFORMED_RESPONSE,
+)
+
+_NO_TPM = "is there a /dev/tpmrm0, and is your user in its group (tss)?"
+
+#: A TPM handle as tpm2-tss hands it out.
+Handle = Any
+
+
+@dataclass(frozen=True, slots=True)
+class EndorsementKey:
+    """The EK sessions are salted to: its TPMT_PUBLIC, how it is made, where it is persisted."""
+
+    public: bytes
+    template: bytes
+    persistent: int
+
+
+class Tpm:
+    """A way to one TPM.
+
+    ``tcti`` is a tpm2-tss TCTI configuration (None: the system's own choice).  ``ek_spki`` pins
+    the endorsement key, by the certificate in the host's enrolment; without it the certificate in
+    the TPM names the key, and a TPM that has none is taken at its word.
+    """
+
+    def __init__(self, tcti: str | None = None, *, ek_spki: bytes | None = None) -> None:
+        self._tcti = tcti
+        self._ek = None if ek_spki is None else _endorsement_key(ek_public(ek_spki))
+
+    @property
+    def where(self) -> str:
+        """Name this TPM in errors."""
+        return self._tcti or "tpm"
+
+    @contextmanager
+    def connect(self, doing: str) -> Iterator[Connection]:
+        """Open a connection to do one thing, named by ``doing`` in errors."""
+        try:
+            esys = ESAPI(self._tcti)
+        except TSS2_Exception as error:
+            raise Unavailable(
+                "there is no TPM, or it does not answer", where=self.where, hint=_NO_TPM
+            ) from error
+        link = Connection(esys)
+        try:
+            if (self._tcti or "").startswith("swtpm"):
+                # Nothing stands between us and a software TPM: what a killed process left loaded
+                # would otherwise stay until the next boot.
+                link.flush_stale()
+            if self._ek is None:
+                self._ek = _find_endorsement_key(link)
+            link.endorsement_key = self._ek
+            yield link
+        except TSS2_Exception as error:
+            raise translate(error, doing, where=self.where) from error
+        finally:
+            link.close()
+
+
+class Connection:
+    """An open connection.  Every handle given to `keep` is flushed when it closes."""
+
+    def __init__(self, esys: Any) -> None:
+        self.esys = esys
+        self.endorsement_key: EndorsementKey | None = None
+        self._loaded: list[Handle] = []
+
+    def keep(self, handle: Handle) -> Handle:
+        """Flush ``handle`` when the connection closes, if `drop` has not done it before."""
+        self._loaded.append(handle)
+        return handle
+
+    def drop(self, handle: Handle) -> None:
+        """Flush a kept handle now; a persistent key is left where it is."""
+        if handle in self._loaded:
+            self._loaded.remove(handle)
+            self.esys.flush_context(handle)
+
+    def close(self) -> None:
+        """Flush everything and hang up."""
+        for handle in reversed(self._loaded):
+            # A TPM that has gone away has nothing left to flush, and the first error counts.
+            with suppress(TSS2_Exception):
+                self.esys.flush_context(handle)
+        self._loaded.clear()
+        self.esys.close()
+
+    def handles(self, first: int, count: int = _MAX_HANDLES) -> tuple[int, ...]:
+        """List up to ``count`` handles of the TPM from ``first`` on, of the same kind."""
+        _, found = self.esys.get_capability(TPM2_CAP.HANDLES, first, count)
+        return tuple(int(handle) for handle in found.data.handles)
+
+    def flush_stale(self) -> None:
+        """Flush transient objects and sessions nobody can own any more."""
+        for first in (_TRANSIENT_FIRST, _HMAC_SESSION_FIRST):
+            for number in self.handles(first):
+                self.esys.flush_context(self.esys.tr_from_tpmpublic(number))
+
+    def salted_session(self, *, policy: bool = False) -> Handle:
+        """Start an HMAC or policy session salted to the EK, encrypting both ways (AES-128-CFB)."""
+        ek = self.load_endorsement_key()
+        session = self.keep(
+            self.esys.start_auth_session(
+                tpm_key=ek,
+                bind=ESYS_TR.NONE,
+                session_type=TPM2_SE.POLICY if policy else TPM2_SE.HMAC,
+                symmetric="aes128cfb",
+                auth_hash=TPM2_ALG.SHA256,
+            )
+        )
+        self.drop(ek)
+        attributes = TPMA_SESSION.DECRYPT | TPMA_SESSION.ENCRYPT | TPMA_SESSION.CONTINUESESSION
+        self.esys.trsess_set_attributes(session, attributes)
+        return session
+
+    def load_endorsement_key(self) -> Handle:
+        """Return the EK's handle, refusing any key but the expected one (``tpm.ek``)."""
+        expected = self.endorsement_key
+        if expected is None:
+            raise ValueError("the connection knows no endorsement key yet")
+        if expected.persistent in self.handles(expected.persistent, 1):
+            handle = self.esys.tr_from_tpmpublic(expected.persistent)
+            if self._holds(handle, expected.public):
+                return handle
+        # Not persisted, or something else is in its place: the seed makes it again.
+        handle = self.keep(self.create_primary(ESYS_TR.ENDORSEMENT, expected.template))
+        if not self._holds(handle, expected.public):
+            raise Refused("the TPM's EK is not the one its certificate names", check="tpm.ek")
+        return handle
+
+    def create_primary(self, hierarchy: Handle, template: bytes) -> Handle:
+        """Make a primary key from a TPMT_PUBLIC; the caller keeps or flushes it."""
+        return self.esys.create_primary(
+            TPM2B_SENSITIVE_CREATE(), unmarshal(TPM2B_PUBLIC, sized(template)), hierarchy
+        )[0]
+
+    def _holds(self, handle: Handle, public: bytes) -> bool:
+        # It is tss's own copy that a session is salted with; asking the TPM again would let
+        # somebody on the bus answer twice, differently.
+        return bool(self.esys.tr_serialize(handle).endswith(sized(public)))
+
+    def public(self, handle: Handle) -> bytes:
+        """Return the TPMT_PUBLIC of a loaded key."""
+        return bytes(self.esys.read_public(handle)[0].publicArea.marshal())
+
+    def nv_read(self, index: int) -> bytes:
+        """Read a whole NV index with its own, empty, authorisation."""
+        handle = self.esys.tr_from_tpmpublic(index)
+        size = self.esys.nv_read_public(handle)[0].nvPublic.dataSize
+        if size > _MAX_CERTIFICATE_BYTES:
+            raise Malformed(f"NV index 0x{index:08x} is larger than any certificate")
+        data = b""
+        while len(data) < size:
+            piece = min(_NV_CHUNK_BYTES, size - len(data))
+            data += bytes(self.esys.nv_read(handle, piece, len(data)))
+        return data
+
+
+def unmarshal(kind: Any, data: bytes) -> Any:
+    """Read one whole TPM structure for tpm2-tss; anything else is `Malformed`."""
+    try:
+        value, used = kind.unmarshal(data)
+    except TSS2_Exception as error:
+        raise Malformed(f"not a {kind.__name__}") from error
+    if used != len(data):
+        raise Malformed(f"not a {kind.__name__}: {len(data) - used} trailing bytes")
+    return value
+
+
+def code(error: TSS2_Exception) -> int:
+    """Return a response code without handle, parameter and session; 0 if no TPM gave it."""
+    if error.rc >> 16 & 0xFF not in (_LAYER_TPM, _LAYER_RESOURCE_MANAGER_TPM):
+        return 0
+    return int(error.error) & 0xFFFF
+
+
+def is_refusal(error: TSS2_Exception) -> bool:
+    """Say whether a TPM answered no, rather than being away, busy or full."""
+    return code(error) != 0 and code(error) & 0xF80 != _RC_WARNING
+
+
+def translate(error: TSS2_Exception, doing: str, *, where: str) -> CustodyError:
+    """Turn a tpm2-tss error nobody expected into one of ours."""
+    if error.rc in _ALTERED:
+        return Refused("the TPM's answer was altered on its way", check="tpm.session", where=where)
+    if code(error) == _RC_LOCKOUT:
+        return Refused("the TPM is locked after wrong PINs", check="token.pin-locked", where=where)
+    if not is_refusal(error):
+        return Unavailable(f"the TPM cannot {doing} (0x{error.rc:x})", where=where)
+    return Refused(f"the TPM refused to {doing} (0x{error.rc:x})", check="tpm.command", where=where)
+
+
+def read_certificates(data: bytes) -> tuple[bytes, ...]:
+    """Cut DER certificates that stand one behind the other; padding behind the last is dropped."""
+    found = []
+    at = 0
+    # Vendors fill up what the certificate leaves of its index, with zeros or 0xff.
+    while data[at : at + 2] == b"\x30\x82" and len(data) >= at + 4:
+        end = at + 4 + int.from_bytes(data[at + 2 : at + 4], "big")
+        if end > len(data):
+            break
+        found.append(data[at:end])
+        at = end
+    return tuple(found)
+
+
+def read_ek_certificate(link: Connection) -> bytes | None:
+    """Return the first EK certificate the TPM holds."""
+    for index in _EK_CERTIFICATES:
+        if index in link.handles(index, 1):
+            found = read_certificates(link.nv_read(index))
+            if found:
+                return found[0]
+    return None
+
+
+def _endorsement_key(public: bytes) -> EndorsementKey:
+    if isinstance(parse_public(public), RsaPublic):
+        return EndorsementKey(public, EK_RSA_2048_CREATION, _EK_RSA_HANDLE)
+    return EndorsementKey(public, EK_ECC_P384_CREATION, _EK_P384_HANDLE)
+
+
+def _find_endorsement_key(link: Connection) -> EndorsementKey:
+    held = read_ek_certificate(link)
+    if held is not None:
+        return _endorsement_key(ek_public(certificate_spki(held)))
+    handle = link.keep(link.create_primary(ESYS_TR.ENDORSEMENT, EK_RSA_2048_CREATION))
+    public = link.public(handle)
+    link.drop(handle)
+    return _endorsement_key(public)
+
+
+def certificate_spki(certificate: bytes) -> bytes:
+    """Return the DER SubjectPublicKeyInfo of the key in a DER certificate."""
+    try:
+        key = x509.load_der_x509_certificate(certificate).public_key()
+    except ValueError as error:
+        raise Malformed("the EK certificate cannot be read") from error
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

@@ -1,0 +1,208 @@
+"""People: their keys are made in their own tokens, and a custodian admits them.  admission.md."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from custody.crypto.certificates import make_csr, read_csr
+from custody.encoding import KeyId, Record, decode, encode, key_id
+from custody.errors import Malformed, Refused
+from custody.formats.admission import Admission, Invitation, InvitationKeys, claim_share
+from custody.formats.envelope import Statement, decode_statement, encode_statement
+from custody.formats.policy import Principal, Role, ShareKey, SigningKey, SuiteName
+from custody.formats.state import Identity
+from custody.keys.api import KeyRole, Token
+from custody.ops.actor import ShareKeyPair, make_share_key, signer_of
+from custody.ops.folders import read_file, reading
+from custody.ops.home import Home
+from custody.ops.keys import Signer
+from custody.ops.landing import replace_file, write_new_file
+from custody.ops.wellformed import check_name, well_formed
+from custody.rules.admission import check_admission
+from custody.rules.verdicts import Verdict, require
+
+_INVITATIONS = "invitations"
+_ADMITTED = "admitted"
+_MAX_BYTES = 1 << 20
+MAX_DISPLAY_CHARS = 200
+
+
+class OfferedKey(Record, frozen=True, kw_only=True):
+    """One key of an admission, for people to compare."""
+
+    use: str
+    key_id: KeyId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedAdmission:
+    """An admission whose every proof holds.  Whose it is, a person has to say."""
+
+    statement: Statement[Admission]
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def principal(self) -> Principal:
+        """What a policy says about its sender."""
+        admission = self.statement.predicate
+        keys: list[SigningKey | ShareKey] = [SigningKey(spki=read_csr(admission.csr).spki)]
+        keys += [
+            ShareKey(spki=share.spki, suite=share.suite, mlkem=share.mlkem)
+            for share in admission.shares
+        ]
+        return Principal(
+            id=admission.principal,
+            name=admission.display,
+            roles=(admission.role,),
+            keys=tuple(keys),
+        )
+
+    @property
+    def offered(self) -> tuple[OfferedKey, ...]:
+        """Its keys, as policy and certificates will name them."""
+        return tuple(
+            OfferedKey(
+                use="sign" if isinstance(key, SigningKey) else f"share, {key.suite}",
+                key_id=key_id(key.spki),
+            )
+            for key in self.principal.keys
+        )
+
+
+def invite(home: Home, *, environment: str, custodian: str) -> Invitation:
+    """Make an invitation; its private halves stay in the custodian's home."""
+    keys = InvitationKeys.generate(
+        environment=check_name(environment), custodian=check_name(custodian)
+    )
+    path = home.folder(_INVITATIONS) / f"{keys.invitation.digest()}.json"
+    write_new_file(path, encode(keys), mode=0o600)
+    return keys.invitation
+
+
+def read_invitation(path: Path) -> Invitation:
+    """Read an invitation file."""
+    with reading(path):
+        return decode(Invitation, read_file(path, max_bytes=_MAX_BYTES))
+
+
+def enroll(
+    home: Home,
+    token: Token,
+    *,
+    token_uri: str,
+    principal: str,
+    display: str,
+    role: Role,
+    invitation: Invitation,
+    suite: SuiteName | None,
+) -> bytes:
+    """Make a person's keys in his token and offer them; returns the admission (``.dsse``).
+
+    ``suite`` None makes no share key, but for a publisher, who keeps it to himself.  Done again in
+    the same home it offers the same keys, for a new invitation; another person or token needs a
+    home of its own: `Refused` (``home.taken``).
+    """
+    check_name(principal)
+    if not display.isprintable() or len(display) > MAX_DISPLAY_CHARS:
+        raise Malformed("a name for people is one printable line", where=principal)
+    with token.session():
+        if home.has_identity():
+            identity = home.identity()
+            _check_same(home, identity, principal=principal, role=role, token_uri=token_uri)
+            signer = signer_of(identity, token)
+            pairs = tuple(
+                ShareKeyPair(share, token.find(KeyRole.SHARE, key_id=key_id(share.spki)))
+                for share in identity.shares
+            )
+        else:
+            label = f"{invitation.environment} {principal}"
+            signer = Signer(token.make(KeyRole.SIGN, f"{label} sign", ec.SECP256R1()))
+            kept = suite or ("P256" if role == "publisher" else None)
+            pairs = (make_share_key(home, token, kept, label=f"{label} share"),) if kept else ()
+            identity = Identity(
+                kind="custody/identity/v1",
+                principal=principal,
+                display=display or principal,
+                role=role,
+                token=token_uri,
+                signing_spki=signer.spki,
+                shares=tuple(pair.identity for pair in pairs),
+            )
+            home.save_identity(identity)
+        # A publisher's share key keeps what he has not finished sealing; nobody else seals to it.
+        offered = () if role == "publisher" else pairs
+        return _offer(identity, signer, offered, invitation=invitation)
+
+
+def _check_same(
+    home: Home, identity: Identity, *, principal: str, role: Role, token_uri: str
+) -> None:
+    if (identity.principal, identity.role, identity.token) != (principal, role, token_uri):
+        raise Refused(
+            f"this home is {identity.principal}'s, as {identity.role}, with token {identity.token}",
+            check="home.taken",
+            where=str(home.path),
+            hint="take another --home; a second token of one person has a home of its own",
+        )
+
+
+def _offer(
+    identity: Identity,
+    signer: Signer,
+    pairs: Sequence[ShareKeyPair],
+    *,
+    invitation: Invitation,
+) -> bytes:
+    csr = make_csr(signer.key, name=identity.principal)
+    claims = tuple(
+        claim_share(
+            pair.key,
+            invitation=invitation,
+            principal=identity.principal,
+            csr=csr,
+            suite=pair.identity.suite,
+            mlkem=pair.identity.mlkem,
+        )
+        for pair in pairs
+    )
+    admission = Admission(
+        invitation=invitation.digest(),
+        principal=identity.principal,
+        display=identity.display,
+        role=identity.role,
+        csr=csr,
+        shares=claims,
+    )
+    return signer.statement(well_formed(admission))
+
+
+def check(home: Home, path: Path) -> CheckedAdmission:
+    """Check an admission file against the invitation it answers, which must be of this home.
+
+    Only who made an invitation can check the share keys' proofs: they are made for his eyes.
+    Raises `Refused` with the first check that fails.
+    """
+    with reading(path):
+        statement = decode_statement(Admission, read_file(path, max_bytes=_MAX_BYTES))
+        kept = home.folder(_INVITATIONS) / f"{statement.predicate.invitation}.json"
+        if not kept.exists():
+            raise Refused(
+                "answers no invitation of this home",
+                check="admission.invitation",
+                hint="the custodian who made the invitation checks what answers it",
+            )
+        keys = decode(InvitationKeys, read_file(kept, max_bytes=_MAX_BYTES))
+        verdicts = check_admission(statement, keys=keys)
+        require(verdicts)
+    return CheckedAdmission(statement=statement, verdicts=verdicts)
+
+
+def keep(home: Home, admission: CheckedAdmission) -> None:
+    """Keep a copy of an admission beside what was issued for it."""
+    statement = admission.statement
+    data = encode_statement(statement.predicate, statement.envelope.signatures)
+    replace_file(home.folder(_ADMITTED) / f"{statement.digest}.dsse", data)

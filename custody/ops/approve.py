@@ -1,0 +1,371 @@
+"""An officer reviews requests, and answers them.  Protocol section 6, "Officer"."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from custody.crypto.keyslots import approval_info, commitment, slot_info
+from custody.crypto.keyslots import open as open_slot
+from custody.crypto.keyslots import seal as seal_slot
+from custody.crypto.quorum import Node, leaves
+from custody.crypto.secret import wipe
+from custody.crypto.signature import sign
+from custody.encoding import check_text
+from custody.errors import Refused
+from custody.formats.approval import Approval, Denial
+from custody.formats.contents import Contents
+from custody.formats.envelope import Statement
+from custody.formats.manifest import KeySlot, Manifest
+from custody.formats.policy import Principal
+from custody.formats.request import Request
+from custody.ops.answers import Answered, keep_answers, own_answers
+from custody.ops.bundle import Bundle
+from custody.ops.folders import reading
+from custody.ops.home import Home
+from custody.ops.keys import ShareOpener, Signer
+from custody.ops.model_signature import judge_contents
+from custody.rules.approvals import Tally, policy_signed_bytes, tally
+from custody.rules.attestation import host_spki
+from custody.rules.manifest import check_manifest
+from custody.rules.memory import remember_request
+from custody.rules.people import check_key
+from custody.rules.quorum import leaf_of
+from custody.rules.request import check_request, enrolment_of, golden_of
+from custody.rules.situation import Situation
+from custody.rules.verdicts import Verdict, passed, require
+
+_SHARE_BYTES = 32
+_PREVIOUS = frozenset(
+    {"manifest.author", "manifest.signature", "manifest.publisher", "manifest.environment"}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileChange:
+    """One file that differs from the previous release; a digest is empty where there is none."""
+
+    name: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """What a release changes since the previous one."""
+
+    previous_name: str
+    previous_version: str
+    files: tuple[FileChange, ...]
+    unchanged: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReviewedRequest:
+    """One request, every check made on it, and where its quorum stands."""
+
+    statement: Statement[Request]
+    verdicts: tuple[Verdict, ...]
+    host: str
+    trust_class: str
+    golden_name: str
+    golden_epoch: int
+    tally: Tally
+
+    @property
+    def sound(self) -> bool:
+        """Whether every check held."""
+        return passed(self.verdicts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Review:
+    """What an officer is asked to consent to.  ``contents`` and ``changes`` need his share key."""
+
+    manifest: Statement[Manifest]
+    verdicts: tuple[Verdict, ...]
+    publisher: str
+    contents: Contents | None
+    changes: Changes | None
+    requests: tuple[ReviewedRequest, ...]
+
+
+def review_requests(
+    bundle: Bundle,
+    requests: Sequence[Statement[Request]],
+    *,
+    situation: Situation,
+    opener: ShareOpener | None = None,
+    previous: Bundle | None = None,
+) -> Review:
+    """Judge a bundle and requests for it; nothing is signed.
+
+    ``opener`` reads the confidential contents; with ``previous``, the last release of the same
+    model, the review says what changes.
+    """
+    manifest = bundle.statement
+    holder = situation.trusted.policy.holder(manifest.predicate.core.publisher)
+    publisher = situation.trusted.policy.signing_key(manifest.predicate.core.publisher)
+    contents = bundle.contents_for(opener) if opener else None
+    changes = None
+    if contents is not None and previous is not None and opener is not None:
+        _check_previous(previous, situation)
+        changes = compare_contents(previous.contents_for(opener), contents)
+    return Review(
+        manifest=manifest,
+        verdicts=(
+            *check_manifest(manifest, situation),
+            *judge_contents(contents, publisher.spki if publisher else None),
+        ),
+        publisher=holder.id if holder else "nobody the policy knows",
+        contents=contents,
+        changes=changes,
+        requests=tuple(_review_one(request, manifest, situation) for request in requests),
+    )
+
+
+def _check_previous(previous: Bundle, situation: Situation) -> None:
+    """Refuse a "previous release" that no publisher of this environment signed.
+
+    Anybody can seal something to an officer's key, and make a review say that nothing changes.
+    It may well have expired, or been withdrawn.
+    """
+    judged = check_manifest(previous.statement, situation)
+    with reading(previous.path):
+        require(v for v in judged if v.check in _PREVIOUS)
+
+
+def _review_one(
+    request: Statement[Request], manifest: Statement[Manifest], situation: Situation
+) -> ReviewedRequest:
+    enrolment, golden = enrolment_of(request, situation), golden_of(request, situation)
+    return ReviewedRequest(
+        statement=request,
+        verdicts=check_request(request, manifest, situation),
+        host=enrolment.predicate.host,
+        trust_class=enrolment.predicate.trust_class,
+        golden_name=golden.predicate.name,
+        golden_epoch=golden.predicate.epoch,
+        tally=tally(
+            [a for a in situation.documents.approvals if a.predicate.request == request.digest],
+            situation.documents.denials,
+            request,
+            manifest,
+            situation,
+        ),
+    )
+
+
+def compare_contents(before: Contents, after: Contents) -> Changes:
+    """Say which files a release adds, removes or changes."""
+    old = {file.name: file.sha256 for file in before.files}
+    new = {file.name: file.sha256 for file in after.files}
+    changed = [
+        FileChange(name=name, before=old.get(name, ""), after=new.get(name, ""))
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]
+    return Changes(
+        previous_name=before.name,
+        previous_version=before.version,
+        files=tuple(changed),
+        unchanged=sum(old.get(name) == digest for name, digest in new.items()),
+    )
+
+
+def approve_requests(
+    bundle: Bundle,
+    requests: Sequence[Statement[Request]],
+    *,
+    situation: Situation,
+    home: Home,
+    signer: Signer,
+    opener: ShareOpener,
+    lifetime: timedelta | None = None,
+) -> tuple[Answered, ...]:
+    """Consent to every request, all or none: open this officer's share once, seal it to each H.
+
+    ``lifetime`` (whole seconds) is at most the policy's, which it is without one.  Raises `Refused`
+    with the first check that fails, and ``share.commitment`` when the share itself is bad: then
+    publisher or storage is at fault.
+    """
+    manifest = bundle.statement
+    lifetime = _lifetime(lifetime, situation)
+    require(check_manifest(manifest, situation))
+    officer = _officer(signer, situation)
+    for request in requests:
+        require(check_request(request, manifest, situation))
+        _check_may_approve(officer, request, manifest, situation, home)
+    slot = _own_slot(manifest, officer, opener, situation)
+    secret = bytearray(_open_share(manifest.predicate, slot, opener, situation))
+    try:
+        answers = [
+            _approval(
+                request, slot.leaf, secret, situation=situation, signer=signer, lifetime=lifetime
+            )
+            for request in requests
+        ]
+    finally:
+        wipe(secret)
+    _remember(home, requests)
+    return keep_answers(home, Approval, requests, answers)
+
+
+def _lifetime(wanted: timedelta | None, situation: Situation) -> timedelta:
+    longest = timedelta(seconds=situation.trusted.policy.limits.approval_seconds)
+    if wanted is None:
+        return longest
+    if not timedelta(seconds=1) <= wanted <= longest or wanted.microseconds:
+        raise Refused(
+            f"an approval lives from 1 to {longest.total_seconds():.0f} whole seconds",
+            check="approve.lifetime",
+        )
+    return wanted
+
+
+def deny_requests(
+    manifest: Statement[Manifest],
+    requests: Sequence[Statement[Request]],
+    *,
+    reason: str,
+    situation: Situation,
+    home: Home,
+    signer: Signer,
+) -> tuple[Answered, ...]:
+    """Refuse requests, for the record.  A denial needs no sound request: it may be why."""
+    with reading("reason"):
+        check_text(reason)
+    _officer(signer, situation)
+    denials = [
+        signer.statement(
+            Denial(
+                request=request.digest,
+                manifest=manifest.digest,
+                policy=situation.trusted.digest,
+                terms=request.predicate.terms.digest().hex(),
+                reason=reason,
+                denied_at=situation.now,
+            )
+        )
+        for request in requests
+    ]
+    return keep_answers(home, Denial, requests, denials)
+
+
+def _officer(signer: Signer, situation: Situation) -> str:
+    policy = situation.trusted.policy
+    holder, key = policy.holder(signer.key_id), policy.signing_key(signer.key_id)
+    if holder is None or key is None or "officer" not in holder.roles:
+        raise Refused(
+            f"{_whose(holder)} in policy version {policy.version}", check="approve.officer"
+        )
+    require(check_key(holder, key, situation))
+    return holder.id
+
+
+def _whose(holder: Principal | None) -> str:
+    if holder is None:
+        return "this key is nobody's"
+    return f"{holder.id} is {' and '.join(holder.roles)}, and no officer,"
+
+
+def _check_may_approve(
+    officer: str,
+    request: Statement[Request],
+    manifest: Statement[Manifest],
+    situation: Situation,
+    home: Home,
+) -> None:
+    policy = situation.trusted.policy
+    publisher = policy.holder(manifest.predicate.core.publisher)
+    if publisher is not None and publisher.id == officer and not policy.self_approval:
+        raise Refused("you published this manifest yourself", check="approval.self")
+    # His own home remembers what he said, though nobody brought it along.
+    denials = (*situation.documents.denials, *own_answers(home, Denial, request))
+    now = tally((), denials, request, manifest, situation)
+    if any(denial.officer == officer and passed(denial.verdicts) for denial in now.denials):
+        raise Refused(
+            "you denied these terms; a new request is needed",
+            check="approval.denied",
+            where=f"request of {request.predicate.host}",
+        )
+
+
+def _own_slot(
+    manifest: Statement[Manifest], officer: str, opener: ShareOpener, situation: Situation
+) -> KeySlot:
+    leaf = leaf_of(_tree(manifest.predicate, situation), officer)
+    for slot in manifest.predicate.slots_for(opener.recipient):
+        if slot.purpose == "share" and leaf is not None and slot.leaf == leaf.path:
+            return slot
+    raise Refused(
+        "no share of this bundle is sealed to your key",
+        check="approve.slot",
+        hint="it was sealed before you, or this token, joined; the publisher must seal again",
+    )
+
+
+def _tree(manifest: Manifest, situation: Situation) -> Node:
+    """Return the tree the bundle was sealed by; `check_manifest` made sure it is known."""
+    sealed_for = situation.trusted.version(manifest.core.policy_version)
+    if sealed_for is None:
+        raise Refused("the policy it was sealed for is not known here", check="manifest.tree")
+    return sealed_for.quorum
+
+
+def _open_share(
+    manifest: Manifest, slot: KeySlot, opener: ShareOpener, situation: Situation
+) -> bytes:
+    """Open the share in the token and hold it against its commitment."""
+    binding = manifest.core.binding()
+    info = slot_info(binding, "share", slot.leaf, slot.recipient)
+    secret = open_slot(slot.suite, opener.key, opener.mlkem_seed, slot.sealed, info=info)
+    leaf = next(leaf for leaf in leaves(_tree(manifest, situation)) if leaf.path == slot.leaf)
+    share, salt = secret[:_SHARE_BYTES], secret[_SHARE_BYTES:]
+    if commitment(binding, leaf.path, leaf.x, share, salt).hex() != manifest.commitment(slot.leaf):
+        raise Refused(
+            "your share does not match its commitment: the publisher or the storage is at fault",
+            check="share.commitment",
+        )
+    return secret
+
+
+def _approval(
+    request: Statement[Request],
+    leaf: str,
+    secret: bytearray,
+    *,
+    situation: Situation,
+    signer: Signer,
+    lifetime: timedelta,
+) -> bytes:
+    body = request.predicate
+    terms = body.terms.digest()
+    return signer.statement(
+        Approval(
+            request=request.digest,
+            manifest=body.terms.manifest,
+            policy=situation.trusted.digest,
+            terms=terms.hex(),
+            leaf=leaf,
+            sealed_share=seal_slot(
+                body.suite,
+                host_spki(body),
+                body.mlkem,
+                secret,
+                info=approval_info(request.digest, leaf, signer.key_id),
+            ),
+            terms_signature=sign(signer.key, policy_signed_bytes(terms)),
+            approved_at=situation.now,
+            expires_at=situation.now + lifetime,
+        )
+    )
+
+
+def _remember(home: Home, requests: Sequence[Statement[Request]]) -> None:
+    with home.lock():
+        memory = home.memory()
+        for request in requests:
+            memory = remember_request(memory, request)
+        home.save_memory(memory)

@@ -1,0 +1,354 @@
+"""Re-judge what happened from files and a policy pin, with no hardware and no network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, TypeVar
+
+from custody.encoding import Digest
+from custody.formats.burn import Burn
+from custody.formats.case import Documents, Unreadable, find
+from custody.formats.envelope import Predicate, Statement
+from custody.formats.manifest import Manifest
+from custody.formats.policy import Policy, Role
+from custody.formats.receipt import BadShare, Receipt
+from custody.formats.request import Request
+from custody.formats.state import Memory
+from custody.ops.audit_contents import OpenedContents
+from custody.ops.exhibits import Exhibits, gather_exhibits
+from custody.rules.approvals import Tally, lacking
+from custody.rules.endings import Outcome, judge_burns, judge_receipts, outcome_of
+from custody.rules.receipt import check_receipt
+from custody.rules.release import Answers, Judgement, judge
+from custody.rules.situation import Situation
+from custody.rules.trust import JudgedChain, check_author, judge_chain
+from custody.rules.verdicts import Ledger, Verdict, passed
+
+TimeBasis = Literal["stated", "claimed"]
+
+P = TypeVar("P", bound=Predicate)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditedRelease:
+    """One request, judged again: who asked, who answered, and what came of it.
+
+    ``outcome`` is what the host attested.  It opened, and its TPM showed that the key opens nothing
+    more (``opened-and-burned``) or has not shown so (``opened-not-burned``); it kept the key sealed
+    for restarts (``retained``); or it did not open, and can no longer (``never-opened``) or still
+    could (``failed``).  Without a receipt it is how far the request came: ``approved``, ``open``
+    (approvals are missing) or ``refused``.
+    """
+
+    request: Digest
+    manifest: Digest
+    host: str
+    publisher: str
+    policy_version: int
+    at: datetime
+    time: TimeBasis
+    verdicts: tuple[Verdict, ...]
+    tally: Tally | None
+    receipt: Statement[Receipt] | None
+    burn: Statement[Burn] | None
+    bad_shares: tuple[BadShare, ...]
+    outcome: Outcome
+    exhibits: Exhibits
+
+    @property
+    def sound(self) -> bool:
+        """Whether every check held, and nothing was opened without a complete quorum."""
+        opened = self.receipt is not None and self.receipt.predicate.outcome != "failed"
+        unlawful = opened and not (self.tally is not None and self.tally.complete)
+        return passed(self.verdicts) and not unlawful
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditReport:
+    """What a case shows."""
+
+    pin: Digest
+    releases: tuple[AuditedRelease, ...]
+    verdicts: tuple[Verdict, ...]
+    unreadable: tuple[Unreadable, ...]
+    contents: tuple[OpenedContents, ...] = ()
+
+    @property
+    def sound(self) -> bool:
+        """Whether every release and the case as a whole hold."""
+        return passed(self.verdicts) and all(release.sound for release in self.releases)
+
+
+def audit_case(
+    documents: Documents,
+    *,
+    pin: Digest,
+    at: datetime | None = None,
+    contents: Sequence[OpenedContents] = (),
+) -> AuditReport:
+    """Judge every request of a case.
+
+    ``pin`` is the digest of a policy the auditor trusts, from elsewhere than the case.  ``at`` is
+    the moment to judge at; without it each release is judged at the time its own statements
+    claim, and says so.  ``contents`` are those that whoever audits could open.
+    """
+    ledger = Ledger(subject="case")
+    ledger.add(
+        "case.readable",
+        not documents.unreadable,
+        "every file parses",
+        otherwise=f"files that do not parse: {len(documents.unreadable)}",
+    )
+    ledger.add(
+        "case.requests",
+        bool(documents.requests),
+        f"requests: {len(documents.requests)}",
+        otherwise="there is no request to judge",
+    )
+    known = {request.digest for request in documents.requests}
+    answered = [
+        *(a.predicate.request for a in documents.approvals),
+        *(d.predicate.request for d in documents.denials),
+        *(r.predicate.request for r in documents.receipts),
+        *(b.predicate.request for b in documents.burns),
+    ]
+    strays = [request for request in answered if request not in known]
+    ledger.add(
+        "case.complete",
+        not strays,
+        "every answer and receipt has its request here",
+        otherwise=f"answers or receipts to requests that are not here: {len(strays)}",
+    )
+    releases = tuple(
+        _audit_copies(copies, documents, pin=pin, at=at)
+        for copies in _by_request(documents.requests)
+    )
+    for opened in contents:
+        ledger.extend(opened.verdicts)
+    return AuditReport(
+        pin=pin,
+        releases=releases,
+        verdicts=ledger.done(),
+        unreadable=documents.unreadable,
+        contents=tuple(contents),
+    )
+
+
+def _by_request(
+    requests: Iterable[Statement[Request]],
+) -> Iterable[list[Statement[Request]]]:
+    """Put the copies of each request together, the oldest request first."""
+    found: dict[Digest, list[Statement[Request]]] = {}
+    for request in sorted(requests, key=lambda r: (r.predicate.requested_at, r.digest)):
+        found.setdefault(request.digest, []).append(request)
+    return found.values()
+
+
+def _audit_copies(
+    copies: Sequence[Statement[Request]],
+    documents: Documents,
+    *,
+    pin: Digest,
+    at: datetime | None,
+) -> AuditedRelease:
+    """Judge one request: a copy of it with a spoilt signature says nothing about it."""
+    judged = [_audit_one(request, documents, pin=pin, at=at) for request in copies]
+    return next((release for release in judged if passed(release.verdicts)), judged[0])
+
+
+def _audit_one(
+    request: Statement[Request], documents: Documents, *, pin: Digest, at: datetime | None
+) -> AuditedRelease:
+    ledger = Ledger(subject=f"request of {request.predicate.host}")
+    named = find(documents.policies, request.predicate.terms.policy)
+    moment = at or _claimed_moment(request, documents, named)
+    chain = _judge_policies(ledger, documents, named, pin=pin, moment=moment)
+    manifest = _manifest_of(request, documents, chain)
+    ledger.add("case.manifest", manifest is not None, "its manifest is here")
+    tally: Tally | None = None
+    situation: Situation | None = None
+    if chain is not None and passed(chain.verdicts) and manifest is not None:
+        situation = Situation(
+            trusted=chain.trusted(),
+            documents=documents,
+            memory=_fresh_memory(pin, chain.trusted().genesis),
+            now=moment,
+        )
+        answers = Answers(
+            approvals=[a for a in documents.approvals if a.predicate.request == request.digest],
+            denials=documents.denials,
+        )
+        judgement = judge(manifest, request, answers, situation)
+        ledger.extend(judgement.verdicts)
+        tally = judgement.tally
+        receipts = judge_receipts(ledger, documents, request)
+        for each in receipts:
+            _judge_account(ledger, each, judgement, situation)
+    else:
+        ledger.extend(chain.verdicts if chain is not None else ())
+        receipts = judge_receipts(ledger, documents, request)
+    burns = judge_burns(ledger, documents, request, {receipt.digest for receipt in receipts})
+    receipt = receipts[0] if receipts else None
+    burn = burns[0] if burns else None
+    policies = chain.statements if chain is not None else ()
+    return AuditedRelease(
+        request=request.digest,
+        manifest=request.predicate.terms.manifest,
+        host=request.predicate.host,
+        publisher=_publisher(manifest, [s.predicate for s in policies]),
+        policy_version=policies[-1].predicate.version if policies else 0,
+        at=moment,
+        time="stated" if at else "claimed",
+        verdicts=ledger.done(),
+        tally=tally,
+        receipt=receipt,
+        burn=burn,
+        bad_shares=receipt.predicate.bad_shares if receipt else (),
+        outcome=outcome_of(request, receipt, burn, tally, ledger),
+        exhibits=gather_exhibits(
+            request,
+            documents,
+            manifest=manifest,
+            policies=policies,
+            receipts=receipts,
+            burns=burns,
+            situation=situation,
+            tally=tally,
+        ),
+    )
+
+
+def _judge_policies(
+    ledger: Ledger,
+    documents: Documents,
+    named: Statement[Policy] | None,
+    *,
+    pin: Digest,
+    moment: datetime,
+) -> JudgedChain | None:
+    """Judge the policies up to the one a request was made under; newer ones judge later requests.
+
+    That a newer one was already signed is shown, not failed: which policy had reached this host
+    and its officers, nothing in a case without a log can prove.
+    """
+    ledger.add(
+        "case.policy",
+        named is not None,
+        "the policy it was made under is here",
+        otherwise="the policy it was made under is not in the case",
+    )
+    if named is None:
+        return None
+    here = named.predicate
+    newer = [
+        p.predicate
+        for p in documents.policies
+        if p.predicate.version > here.version
+        and p.predicate.genesis == (here.genesis or named.digest)
+        and p.predicate.issued_at <= moment
+    ]
+    if newer:
+        latest = max(newer, key=lambda policy: policy.version)
+        ledger.skip(
+            "case.superseded",
+            f"policy version {latest.version} claims to be issued {latest.issued_at:%Y-%m-%d}, "
+            f"before this moment, but version {here.version} was used",
+        )
+    upto = [
+        p
+        for p in documents.policies
+        if p.predicate.version < here.version or p.digest == named.digest
+    ]
+    return judge_chain(upto, pin=pin, floor=0, now=moment)
+
+
+def _manifest_of(
+    request: Statement[Request], documents: Documents, chain: JudgedChain | None
+) -> Statement[Manifest] | None:
+    """Return the manifest a request names; of several copies, one whose signature is good."""
+    wanted = request.predicate.terms.manifest
+    copies = [m for m in documents.manifests if m.digest == wanted]
+    if chain is not None and chain.statements:
+        policy = chain.statements[-1].predicate
+        copies.sort(key=lambda manifest: not _by_author(manifest, policy, "publisher"))
+    return copies[0] if copies else None
+
+
+def _by_author(statement: Statement[P], policy: Policy, role: Role) -> bool:
+    _, _, verdicts = check_author(statement, policy, role=role, check="case", subject="case")
+    return passed(verdicts)
+
+
+def _claimed_moment(
+    request: Statement[Request], documents: Documents, named: Statement[Policy] | None
+) -> datetime:
+    """Return when the host says that it opened; without a receipt, the latest signed claim.
+
+    Nobody vouches for it, so the report calls it claimed.  What is not signed by somebody the
+    policy knows moves it nowhere: a stranger's file could otherwise shift the moment to one at
+    which every approval has expired.
+    """
+    good = [
+        r.predicate
+        for r in documents.receipts
+        if r.predicate.request == request.digest and passed(check_receipt(r, request))
+    ]
+    finished = [r.finished_at for r in good if r.outcome != "failed"] or [
+        r.finished_at for r in good
+    ]
+    if finished:
+        return max(finished)
+    approved = [
+        a.predicate.approved_at
+        for a in documents.approvals
+        if a.predicate.request == request.digest
+        and named is not None
+        and _by_author(a, named.predicate, "officer")
+    ]
+    return max([request.predicate.requested_at, *approved])
+
+
+def _judge_account(
+    ledger: Ledger,
+    receipt: Statement[Receipt],
+    judgement: Judgement,
+    situation: Situation,
+) -> None:
+    """Judge whether the approvals a receipt names explain the opening it attests."""
+    if receipt.predicate.outcome == "failed":
+        return
+    said = receipt.predicate
+    judged = (*judgement.tally.counted, *judgement.tally.passed_over)
+    counting = {j.statement.digest: j.officer for j in judged if j.counts}
+    named = set(said.approvals)
+    good = named - {share.approval for share in said.bad_shares}
+    officers = {counting[digest] for digest in good & counting.keys()}
+    ledger.add(
+        "receipt.approvals",
+        named <= counting.keys() and not lacking(officers, judgement.manifest, situation),
+        "the approvals it names are here and satisfy the quorum",
+        otherwise="it names approvals that are not here, do not count, or are too few",
+    )
+
+
+def _publisher(manifest: Statement[Manifest] | None, policies: list[Policy]) -> str:
+    if manifest is None or not policies:
+        return ""
+    holder = policies[-1].holder(manifest.predicate.core.publisher)
+    return holder.id if holder else ""
+
+
+def _fresh_memory(pin: Digest, environment: Digest) -> Memory:
+    """An auditor comes with a pin and remembers nothing else: the case must speak for itself."""
+    return Memory(
+        kind="custody/memory/v1",
+        pin=pin,
+        environment=environment,
+        policy=pin,
+        policy_version=0,
+        crls=(),
+        golden_sets=(),
+        hosts=(),
+    )

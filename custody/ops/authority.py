@@ -1,0 +1,264 @@
+"""The certificate authority of an environment: certificates, and lists of the revoked.
+
+A certificate adds validity and revocation to a key the policy lists, never a key: an authority
+that is stolen can stop releases, it cannot make one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from custody.crypto.certificates import (
+    Reason,
+    Revocation,
+    Use,
+    certificate_signed_by,
+    crl_number,
+    crl_signed_by,
+    issue_authority,
+    issue_certificate,
+    issue_crl,
+    read_certificate,
+    read_crl,
+    revocations_of,
+    spki_of,
+)
+from custody.encoding import KeyId, key_id
+from custody.errors import Incomplete, Refused
+from custody.formats.case import MAX_CERTIFICATE_BYTES, MAX_CRL_BYTES
+from custody.formats.policy import Principal, ShareKey, SigningKey
+from custody.keys.api import KeyRole, Token
+from custody.ops.admit import CheckedAdmission
+from custody.ops.folders import read_file
+from custody.ops.home import Home
+from custody.ops.landing import replace_file, write_new_file
+
+#: Ten years: longer than any policy, so that replacing it can be planned.
+AUTHORITY_LIFE = timedelta(days=3653)
+CERTIFICATE_LIFE = timedelta(days=397)
+CRL_LIFE = timedelta(days=35)
+#: A clock a little behind ours must not find our certificates not yet valid.
+BACKDATE = timedelta(minutes=5)
+
+_CERTIFICATE = "authority.cer"
+_CRL = "authority.crl"
+_ISSUED = "issued"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssuedCertificate:
+    """A certificate and the file name it should have."""
+
+    name: str
+    der: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Authority:
+    """The authority of a custodian's home, and its key."""
+
+    home: Home
+    certificate: bytes = field(repr=False)
+    key: ec.EllipticCurvePrivateKey = field(repr=False)
+
+
+def found_authority(home: Home, token: Token, *, environment: str, now: datetime) -> bytes:
+    """Make an authority's key in the token, its certificate and its first, empty revocation list.
+
+    Returns the certificate; the list is `newest_crl`.  A home that has an authority for this
+    environment keeps it, so that a start that was interrupted can be made again.
+    """
+    name = f"{environment} authority"
+    if (home.path / _CERTIFICATE).exists():
+        known = open_authority(home, token).certificate
+        if read_certificate(known).subject.rfc4514_string() != f"CN={name}":
+            raise Refused(
+                "this home keeps the authority of another environment",
+                check="home.taken",
+                where=str(home.path),
+            )
+        return known
+    key = token.make(KeyRole.CA, name, ec.SECP384R1())
+    start = now - BACKDATE
+    certificate = issue_authority(
+        key, name=name, not_before=start, not_after=start + AUTHORITY_LIFE
+    )
+    crl = issue_crl(
+        key,
+        certificate,
+        entries=(),
+        number=1,
+        this_update=now,
+        next_update=now + CRL_LIFE,
+    )
+    # The certificate last: where it is, the rest is too.
+    replace_file(home.path / _CRL, crl)
+    write_new_file(home.path / _CERTIFICATE, certificate, mode=0o600)
+    return certificate
+
+
+def open_authority(home: Home, token: Token) -> Authority:
+    """Find the authority's key in the token; a home without an authority: `Incomplete`."""
+    path = home.path / _CERTIFICATE
+    if not path.exists():
+        raise Incomplete(
+            "this home has no certificate authority",
+            missing=("the home of the custodian who keeps the authority",),
+            where=str(home.path),
+            hint="custody custodian init --authority makes one",
+        )
+    certificate = read_file(path, max_bytes=MAX_CERTIFICATE_BYTES)
+    key = token.find(KeyRole.CA, key_id=key_id(spki_of(certificate)))
+    return Authority(home=home, certificate=certificate, key=key)
+
+
+def newest_crl(home: Home) -> bytes:
+    """Return the newest revocation list this home has issued."""
+    return read_file(home.path / _CRL, max_bytes=MAX_CRL_BYTES)
+
+
+def issue(
+    authority: Authority,
+    admission: CheckedAdmission,
+    *,
+    now: datetime,
+    life: timedelta = CERTIFICATE_LIFE,
+) -> tuple[IssuedCertificate, ...]:
+    """Issue a certificate for every key of an admission, and keep copies in the home."""
+    person = admission.principal
+    end = min(now + life, read_certificate(authority.certificate).not_valid_after_utc)
+    issued = []
+    for key in person.keys:
+        use: Use = "sign" if isinstance(key, SigningKey) else "share"
+        der = issue_certificate(
+            authority.key,
+            authority.certificate,
+            spki=key.spki,
+            principal=person.id,
+            display=person.name,
+            use=use,
+            not_before=now - BACKDATE,
+            not_after=end,
+            code_signing=use == "sign" and "publisher" in person.roles,
+        )
+        issued.append(IssuedCertificate(name=_file_name(person, key), der=der))
+    folder = authority.home.folder(_ISSUED)
+    for certificate in issued:
+        serial = read_certificate(certificate.der).serial_number
+        write_new_file(folder / f"{serial:040x}.cer", certificate.der, mode=0o600)
+    return tuple(issued)
+
+
+def certificate_names(admission: CheckedAdmission) -> tuple[str, ...]:
+    """Name the files that `issue` will give certificates for."""
+    return tuple(_file_name(admission.principal, key) for key in admission.principal.keys)
+
+
+def _file_name(person: Principal, key: SigningKey | ShareKey) -> str:
+    use: Use = "sign" if isinstance(key, SigningKey) else "share"
+    return f"{person.id}.{use}-{key_id(key.spki)[:8]}.cer"
+
+
+def certificates_of(home: Home, key: KeyId) -> tuple[bytes, ...]:
+    """Return every certificate this home has issued for a key."""
+    issued = sorted(home.folder(_ISSUED).glob("*.cer"))
+    ders = (read_file(path, max_bytes=MAX_CERTIFICATE_BYTES) for path in issued)
+    return tuple(der for der in ders if key_id(spki_of(der)) == key)
+
+
+def whose(certificate: bytes) -> str:
+    """Say in words whose key a certificate is for, and which."""
+    subject = read_certificate(certificate).subject.rfc4514_string()
+    return f"{subject}, key {key_id(spki_of(certificate))[:16]}…"
+
+
+def revoke(
+    authority: Authority,
+    certificates: Sequence[bytes],
+    *,
+    reason: Reason,
+    since: datetime,
+    now: datetime,
+    current: bytes | None = None,
+    life: timedelta = CRL_LIFE,
+) -> bytes:
+    """Issue the next revocation list, with ``certificates`` revoked since a moment.
+
+    ``current`` is the list in use, if it may be newer than this home's (the token was used from
+    another machine).  What was signed before ``since`` still counts.
+    """
+    entries = []
+    for der in certificates:
+        certificate = read_certificate(der)
+        # Its own list is the last place where anybody would look for it.
+        if spki_of(der) == spki_of(authority.certificate):
+            raise Refused(
+                "is the authority itself, which no list of its own can revoke",
+                check="revoke.authority",
+                hint="make a new one, and list it alone in the next policy's authorities",
+            )
+        if not certificate_signed_by(certificate, authority.certificate):
+            raise Refused("not issued by this authority", check="revoke.issuer")
+        serial = certificate.serial_number
+        entries.append(Revocation(serial=serial, revoked_at=since, reason=reason))
+    return _next_crl(authority, entries, now=now, current=current, life=life)
+
+
+def renew(
+    authority: Authority,
+    *,
+    now: datetime,
+    current: bytes | None = None,
+    life: timedelta = CRL_LIFE,
+) -> bytes:
+    """Issue the next revocation list with the entries of this one."""
+    return _next_crl(authority, (), now=now, current=current, life=life)
+
+
+def _next_crl(
+    authority: Authority,
+    entries: Iterable[Revocation],
+    *,
+    now: datetime,
+    current: bytes | None,
+    life: timedelta,
+) -> bytes:
+    with authority.home.lock():
+        base = _base(authority, current)
+        crl = read_crl(base)
+        known = {entry.serial: entry for entry in revocations_of(crl)}
+        for entry in entries:
+            known.setdefault(entry.serial, entry)
+        new = issue_crl(
+            authority.key,
+            authority.certificate,
+            entries=tuple(known.values()),
+            number=crl_number(crl) + 1,
+            this_update=now,
+            next_update=now + life,
+            previous=base,
+        )
+        replace_file(authority.home.path / _CRL, new)
+    return new
+
+
+def _base(authority: Authority, current: bytes | None) -> bytes:
+    kept = newest_crl(authority.home)
+    if current is None:
+        return kept
+    given = read_crl(current)
+    if not crl_signed_by(given, authority.certificate):
+        raise Refused("the list is not of this authority", check="revoke.issuer")
+    return current if crl_number(given) > crl_number(read_crl(kept)) else kept
+
+
+def write_certificates(folder: Path, certificates: Sequence[IssuedCertificate]) -> tuple[Path, ...]:
+    """Write certificates into the environment's folder."""
+    for certificate in certificates:
+        write_new_file(folder / certificate.name, certificate.der)
+    return tuple(folder / certificate.name for certificate in certificates)

@@ -1,0 +1,317 @@
+"""Hosts: what a machine shows, and how each enroller makes sure of it.  enrolment.md.
+
+One enroller convinces nobody.  Each runs his own credential challenge, and signs a record only if
+its bytes are those he would have written himself.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Literal, Protocol
+
+from msgspec.structs import replace
+
+from custody.crypto.certificates import spki_of
+from custody.crypto.secret import fresh_secret, wipe
+from custody.encoding import Digest, Moment, Record, decode, encode, key_id, sha256
+from custody.errors import Incomplete, Malformed, Refused
+from custody.formats.enrolment import (
+    Answer,
+    Challenge,
+    EnrolmentRecord,
+    EnrolmentRequest,
+    activation_proof,
+)
+from custody.formats.envelope import Statement, encode_statement
+from custody.formats.evidence import ek_public, name, pack_quote
+from custody.formats.policy import TrustClass
+from custody.keys.hostapi import Attested
+from custody.ops.folders import read_file, reading
+from custody.ops.home import Home
+from custody.ops.keys import Signer, TokenRandom
+from custody.ops.landing import write_new_file
+from custody.ops.pem import read_certificate_file
+from custody.ops.wellformed import check_name, well_formed
+from custody.rules.endorsement import check_attestation_key, check_endorsement, firmware_of
+from custody.rules.situation import Situation
+from custody.rules.verdicts import Verdict, require
+
+#: The register a host's enrolment quote is over: its content is not judged, the quote's rest is.
+_QUOTED = (0,)
+_CHALLENGES = "challenges"
+_MAX_BYTES = 1 << 20
+#: By files a challenge takes days, not seconds; after this long it is asked again.
+CHALLENGE_LIFE = timedelta(days=7)
+
+
+class CredentialMaker(Protocol):
+    """TPM2_MakeCredential in software (TPM 2.0 part 1, section 24)."""
+
+    def __call__(self, ek_public: bytes, ak_name: bytes, secret: bytes, /) -> tuple[bytes, bytes]:
+        """Return (credential blob, encrypted secret)."""
+        ...
+
+
+class EnrollingTpm(Protocol):
+    """As much of a `HostTpm` as enrolment uses."""
+
+    def ek_certificate(self) -> bytes:
+        """See `HostTpm`."""
+        ...
+
+    def ek_intermediates(self) -> tuple[bytes, ...]:
+        """See `HostTpm`."""
+        ...
+
+    def ak_public(self) -> bytes:
+        """See `HostTpm`."""
+        ...
+
+    def quote(self, qualifying: bytes, pcrs: tuple[int, ...]) -> Attested:
+        """See `HostTpm`."""
+        ...
+
+    def activate(self, credential_blob: bytes, encrypted_secret: bytes) -> bytes:
+        """See `HostTpm`."""
+        ...
+
+
+class ExpectedAnswer(Record, frozen=True, kw_only=True):
+    """What an enroller keeps of his challenge: enough to know the answer, not to give it."""
+
+    kind: Literal["custody/expected-answer/v1"]
+    request: Digest
+    proof_sha256: Digest
+    challenged_at: Moment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Challenged:
+    """A challenge, and every check that was made before it."""
+
+    challenge: Challenge
+    verdicts: tuple[Verdict, ...]
+
+
+# ── the host ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def ask(tpm: EnrollingTpm, *, host: str, intermediates: Sequence[bytes] = ()) -> EnrolmentRequest:
+    """Show a machine's TPM: its EK certificate, its AK, and a quote over both.
+
+    ``intermediates`` are DER certificates between vendor root and EK that the TPM does not hold.
+    """
+    draft = EnrolmentRequest(
+        kind="custody/enrolment-request/v1",
+        host=check_name(host),
+        ek_certificate=tpm.ek_certificate(),
+        ek_intermediates=tuple(dict.fromkeys((*tpm.ek_intermediates(), *intermediates))),
+        ak_public=tpm.ak_public(),
+        quote=b"\0",
+    )
+    attested = tpm.quote(draft.qualifying(), _QUOTED)
+    quote = pack_quote(attested.attest, attested.signature)
+    return well_formed(replace(draft, quote=quote))
+
+
+def answer(tpm: EnrollingTpm, challenge: Challenge) -> Answer:
+    """Open an enroller's challenge in the TPM; one made for another TPM is `Refused`."""
+    secret = tpm.activate(challenge.credential_blob, challenge.encrypted_secret)
+    proof = activation_proof(secret, challenge.request, challenge.enroller)
+    return Answer(
+        kind="custody/enrolment-answer/v1",
+        request=challenge.request,
+        enroller=challenge.enroller,
+        proof=proof,
+    )
+
+
+# ── the enroller ─────────────────────────────────────────────────────────────────────────────────
+
+
+def read_inventory(path: Path) -> frozenset[Digest]:
+    """Read the approved EKs: a folder of certificates, or lines of hex SHA-256 of their SPKI.
+
+    A line may go on with a comment after ``#``.
+    """
+    if path.is_dir():
+        return frozenset(
+            key_id(spki_of(read_certificate_file(file))) for file in sorted(path.iterdir())
+        )
+    with reading(path):
+        try:
+            lines = read_file(path, max_bytes=_MAX_BYTES * 16).decode("ascii").splitlines()
+        except UnicodeDecodeError as error:
+            raise Malformed("not an inventory: lines of hex digests") from error
+        listed = [line.partition("#")[0].strip().lower() for line in lines]
+        for line in filter(None, listed):
+            if len(line) != 64 or not set(line) <= set("0123456789abcdef"):
+                raise Malformed(f"not an inventory: {line[:80]!r} is no digest")
+        return frozenset(filter(None, listed))
+
+
+def ek_digest(request: EnrolmentRequest) -> Digest:
+    """Return how an inventory names the EK of a request."""
+    return key_id(spki_of(request.ek_certificate))
+
+
+def judge_request(
+    request: EnrolmentRequest, *, situation: Situation, inventory: Collection[Digest]
+) -> tuple[Verdict, ...]:
+    """Judge all that an enrolment request shows by itself."""
+    return (
+        *check_endorsement(
+            request, policy=situation.trusted.policy, inventory=inventory, now=situation.now
+        ),
+        *check_attestation_key(request),
+    )
+
+
+def challenge(
+    home: Home,
+    request: EnrolmentRequest,
+    *,
+    situation: Situation,
+    inventory: Collection[Digest],
+    make_credential: CredentialMaker,
+    token_random: TokenRandom | None = None,
+) -> Challenged:
+    """Challenge a host to show that its AK and EK are in one TPM.
+
+    Raises `Refused` with the first check of the request that fails.  A new challenge for the same
+    request takes the place of the old one.
+    """
+    verdicts = judge_request(request, situation=situation, inventory=inventory)
+    require(verdicts)
+    enroller = key_id(home.identity().signing_spki)
+    secret = fresh_secret(32, token_random)
+    blob, encrypted = make_credential(
+        ek_public(spki_of(request.ek_certificate)), name(request.ak_public), bytes(secret)
+    )
+    proof = activation_proof(bytes(secret), request.digest(), enroller)
+    wipe(secret)
+    expected = ExpectedAnswer(
+        kind="custody/expected-answer/v1",
+        request=request.digest(),
+        proof_sha256=sha256(bytes.fromhex(proof)).hex(),
+        challenged_at=situation.now,
+    )
+    with home.lock():
+        _expected_path(home, request).unlink(missing_ok=True)
+        write_new_file(_expected_path(home, request), encode(expected), mode=0o600)
+    return Challenged(
+        challenge=Challenge(
+            kind="custody/enrolment-challenge/v1",
+            request=request.digest(),
+            enroller=enroller,
+            credential_blob=blob,
+            encrypted_secret=encrypted,
+        ),
+        verdicts=verdicts,
+    )
+
+
+def record(
+    home: Home,
+    request: EnrolmentRequest,
+    given: Answer,
+    *,
+    signer: Signer,
+    situation: Situation,
+    inventory: Collection[Digest],
+    trust_class: TrustClass,
+    onto: Statement[EnrolmentRecord] | None = None,
+) -> bytes:
+    """Vouch for a host whose answer is right; returns the record (``.dsse``).
+
+    ``onto`` is the record that other enrollers have signed: its bytes must be what this enroller
+    derives himself, but for the time.  The challenge is used up, whatever its outcome.
+    """
+    _check_role(situation, signer)
+    require(judge_request(request, situation=situation, inventory=inventory))
+    if trust_class not in situation.trusted.policy.host.trust_classes:
+        raise Refused(f"the policy takes no {trust_class} hosts", check="enrolment.class")
+    _use_up(home, request, given, now=situation.now, enroller=signer.key_id)
+    spki = spki_of(request.ek_certificate)
+    derived = well_formed(
+        EnrolmentRecord(
+            environment=situation.trusted.genesis,
+            host=request.host,
+            ek_spki=key_id(spki),
+            ek_certificate=request.ek_certificate,
+            ak_public=request.ak_public,
+            ak_name=name(request.ak_public).hex(),
+            trust_class=trust_class,
+            firmware=firmware_of(request),
+            enrolled_at=situation.now if onto is None else onto.predicate.enrolled_at,
+        )
+    )
+    if onto is None:
+        return signer.statement(derived)
+    _check_onto(onto, derived, signer, now=situation.now)
+    return encode_statement(derived, [*onto.envelope.signatures, signer.signature(derived)])
+
+
+def _check_role(situation: Situation, signer: Signer) -> None:
+    person = situation.trusted.policy.holder(signer.key_id)
+    if person is None or "enroller" not in person.roles:
+        raise Refused("the signing key is no enroller's in this policy", check="enrolment.signer")
+
+
+def _use_up(
+    home: Home, request: EnrolmentRequest, given: Answer, *, now: datetime, enroller: Digest
+) -> None:
+    """Compare an answer with the one that was expected, which is forgotten first.
+
+    One attempt per challenge: an answer that is wrong teaches its sender nothing he could use.
+    """
+    path = _expected_path(home, request)
+    with home.lock():
+        if not path.exists():
+            raise Incomplete(
+                "you have no challenge open for this request",
+                missing=("an answer to a challenge of yours",),
+                hint="custody enroller challenge makes one; each is good for one answer",
+            )
+        with reading(path):
+            expected = decode(ExpectedAnswer, read_file(path, max_bytes=_MAX_BYTES))
+        if (given.request, given.enroller) != (request.digest(), enroller):
+            raise Refused("answers another challenge", check="enrolment.answer")
+        path.unlink()
+    if not hmac.compare_digest(
+        sha256(bytes.fromhex(given.proof)), bytes.fromhex(expected.proof_sha256)
+    ):
+        raise Refused(
+            "the AK and the EK are not shown to be in one TPM",
+            check="enrolment.activation",
+            hint="the challenge is used up; make a new one",
+        )
+    if not expected.challenged_at <= now <= expected.challenged_at + CHALLENGE_LIFE:
+        raise Refused("the challenge has expired", check="enrolment.activation")
+
+
+def _check_onto(
+    onto: Statement[EnrolmentRecord], derived: EnrolmentRecord, signer: Signer, *, now: datetime
+) -> None:
+    if encode(onto.predicate) != encode(derived):
+        differing = [
+            field
+            for field in EnrolmentRecord.__struct_fields__
+            if getattr(onto.predicate, field) != getattr(derived, field)
+        ]
+        raise Refused(
+            f"the record differs from what you found yourself: {', '.join(differing)}",
+            check="enrolment.record",
+        )
+    if derived.enrolled_at > now:
+        raise Refused("the record is from the future", check="enrolment.record")
+    if any(signature.keyid == signer.key_id for signature in onto.envelope.signatures):
+        raise Refused("you have signed this record already", check="enrolment.record")
+
+
+def _expected_path(home: Home, request: EnrolmentRequest) -> Path:
+    return home.folder(_CHALLENGES) / f"{request.digest()}.json"

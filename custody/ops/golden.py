@@ -1,0 +1,146 @@
+"""Golden sets: measured on a machine that is known to be right, vouched for by enrollers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Protocol
+
+from msgspec.structs import replace
+
+from custody.encoding import encode
+from custody.errors import Refused
+from custody.formats.envelope import Statement, encode_statement
+from custody.formats.eventlog import parse_event_log
+from custody.formats.goldenset import LAST_LOGGED_PCR, GoldenSet, PcrEvents, PcrValue
+from custody.formats.measurement import Measurement
+from custody.ops.keys import Signer
+from custody.ops.wellformed import well_formed
+from custody.rules.eventlog import check_event_log, replay
+from custody.rules.situation import Situation
+from custody.rules.verdicts import require
+
+
+class Registers(Protocol):
+    """As much of a `HostTpm` as a measurement uses."""
+
+    def pcr_values(self, pcrs: tuple[int, ...]) -> tuple[bytes, ...]:
+        """See `HostTpm`."""
+        ...
+
+
+def measure(
+    tpm: Registers, *, pcrs: Sequence[int], now: datetime, event_log: bytes = b""
+) -> Measurement:
+    """Read registers of a machine's SHA-256 bank, to be shown with the log of its boot."""
+    wanted = tuple(sorted(set(pcrs)))
+    values = tpm.pcr_values(wanted)
+    return Measurement(
+        kind="custody/measurement/v1",
+        bank="sha256",
+        pcrs=tuple(
+            PcrValue(pcr=pcr, value=value.hex()) for pcr, value in zip(wanted, values, strict=True)
+        ),
+        measured_at=now,
+        event_log=event_log,
+    )
+
+
+def approve_state(
+    measurement: Measurement,
+    *,
+    signer: Signer,
+    situation: Situation,
+    name: str,
+    notes: str,
+    epoch: int,
+    oldest: int | None = None,
+    onto: Statement[GoldenSet] | None = None,
+) -> bytes:
+    """Vouch for a boot state; returns the golden set (``.dsse``).
+
+    The measurement must cover every register the policy asks for; others are left out.  Where it
+    brings an event log, that must explain them all, and the set names their components.  Sets of
+    this name with an epoch below ``oldest`` are good no longer; None means all before this one.
+    ``onto`` is what other enrollers have signed, which must say the same but for its time.
+    """
+    policy = situation.trusted.policy
+    person = policy.holder(signer.key_id)
+    if person is None or "enroller" not in person.roles:
+        raise Refused("the signing key is no enroller's in this policy", check="golden.signer")
+    values = {value.pcr: value for value in measurement.pcrs}
+    absent = [pcr for pcr in policy.host.pcrs if pcr not in values]
+    if absent:
+        raise Refused(
+            f"the policy also asks for PCR {', '.join(map(str, absent))}",
+            check="golden.pcrs",
+            hint="custody host measure reads what the policy asks for",
+        )
+    derived = well_formed(
+        GoldenSet(
+            environment=situation.trusted.genesis,
+            name=name,
+            notes=notes,
+            epoch=epoch,
+            oldest=epoch if oldest is None else oldest,
+            bank=measurement.bank,
+            pcrs=tuple(values[pcr] for pcr in policy.host.pcrs),
+            issued_at=situation.now,
+        )
+    )
+    if measurement.event_log:
+        derived = well_formed(_by_components(derived, measurement.event_log))
+    if onto is None:
+        return signer.statement(derived)
+    _check_onto(onto, derived, signer, now=situation.now)
+    # The first signer's time stands: all sign the same bytes.
+    same = onto.predicate
+    return encode_statement(same, [*onto.envelope.signatures, signer.signature(same)])
+
+
+def _by_components(exact: GoldenSet, event_log: bytes) -> GoldenSet:
+    """Say by components what ``exact`` says by values."""
+    require(
+        check_event_log(
+            event_log,
+            demand="required",
+            quoted=bytes.fromhex(exact.pcr_digest()),
+            golden=exact,
+            subject="measurement",
+        )
+    )
+    replayed = replay(parse_event_log(event_log))
+    return replace(
+        exact,
+        pcrs=tuple(
+            PcrEvents(
+                pcr=register.pcr,
+                locality=replayed.locality if register.pcr == 0 else 0,
+                components=replayed.components(register.pcr),
+            )
+            # What a log says of a dynamic root of trust, or of none, is its value.
+            if register.pcr <= LAST_LOGGED_PCR
+            else register
+            for register in exact.pcrs
+        ),
+    )
+
+
+def _check_onto(
+    onto: Statement[GoldenSet], derived: GoldenSet, signer: Signer, *, now: datetime
+) -> None:
+    there = onto.predicate
+    if encode(replace(derived, issued_at=there.issued_at)) != encode(there):
+        differing = [
+            field
+            for field in GoldenSet.__struct_fields__
+            if field != "issued_at" and getattr(there, field) != getattr(derived, field)
+        ]
+        raise Refused(
+            f"the golden set differs from what you measured: {', '.join(differing)}",
+            check="golden.record",
+        )
+    if there.issued_at > now:
+        raise Refused("the golden set is from the future", check="golden.record")
+    if any(signature.keyid == signer.key_id for signature in onto.envelope.signatures):
+        raise Refused("you have signed this golden set already", check="golden.record")

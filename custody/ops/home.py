@@ -1,0 +1,121 @@
+"""An actor's home: one private directory with who he is, what he trusts and what he remembers.
+
+::
+
+    identity.json      who uses this home, by which keys in which token    (formats/state)
+    memory.json        the pin, and the newest of everything ever seen     (formats/state)
+    lock               held while either is rewritten
+    …/                 folders of a role's own
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from custody.encoding import Record, decode, encode
+from custody.errors import Incomplete, Refused
+from custody.formats.state import Identity, Memory
+from custody.ops.folders import read_file, reading
+from custody.ops.landing import disk_errors, replace_file, write_new_file
+
+R = TypeVar("R", bound=Record)
+
+_IDENTITY = "identity.json"
+_MEMORY = "memory.json"
+#: A memory with a hundred thousand keys of hosts.
+_MAX_STATE_BYTES = 64 << 20
+
+
+class Home:
+    """A private state directory.  It is made on first use, for this user alone."""
+
+    def __init__(self, path: Path, *, role: str = "ROLE") -> None:
+        """Open ``path``; one that others can reach is `Refused` (``home.private``).
+
+        ``role`` is whose commands to hint at.
+        """
+        self.path = path.absolute()
+        self._role = role
+        with disk_errors(self.path):
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            about = self.path.stat()
+        # Whoever can write here can move the pin, and with it everything that is believed.
+        if about.st_uid != os.geteuid() or stat.S_IMODE(about.st_mode) & 0o077:
+            raise Refused(
+                "this home is not private to its user",
+                check="home.private",
+                where=str(self.path),
+                hint=f"chmod 700 {self.path}",
+            )
+
+    def __repr__(self) -> str:
+        return f"Home({str(self.path)!r})"
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Let no other process rewrite what is remembered while the block runs."""
+        with disk_errors(self.path):
+            descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def folder(self, *names: str) -> Path:
+        """Return a folder of this home, made if it is not there."""
+        folder = self.path.joinpath(*names)
+        with disk_errors(folder):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return folder
+
+    def has_identity(self) -> bool:
+        """Tell whether somebody uses this home."""
+        return (self.path / _IDENTITY).exists()
+
+    def identity(self) -> Identity:
+        """Return who uses this home; nobody yet: `Incomplete`."""
+        if not self.has_identity():
+            raise Incomplete(
+                "nobody has enrolled in this home",
+                missing=("an identity",),
+                where=str(self.path),
+                hint=f"custody {self._role} enroll --help",
+            )
+        return self._read(Identity, _IDENTITY)
+
+    def save_identity(self, identity: Identity) -> None:
+        """Write down who uses this home; a home keeps its first user."""
+        write_new_file(self.path / _IDENTITY, encode(identity), mode=0o600)
+
+    def has_memory(self) -> bool:
+        """Tell whether anything was pinned here."""
+        return (self.path / _MEMORY).exists()
+
+    def memory(self) -> Memory:
+        """Return what is remembered; nothing pinned yet: `Incomplete`."""
+        if not self.has_memory():
+            raise Incomplete(
+                "no policy is trusted yet",
+                missing=("a policy digest, told by a person",),
+                where=str(self.path),
+                hint=f"custody {self._role} trust DIGEST --env DIR",
+            )
+        return self._read(Memory, _MEMORY)
+
+    def save_memory(self, memory: Memory) -> None:
+        """Remember; call it under `lock`."""
+        replace_file(self.path / _MEMORY, encode(memory))
+
+    def _read(self, kind: type[R], name: str) -> R:
+        path = self.path / name
+        with reading(path):
+            return decode(
+                kind, read_file(path, max_bytes=_MAX_STATE_BYTES), max_bytes=_MAX_STATE_BYTES
+            )

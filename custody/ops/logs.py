@@ -1,0 +1,300 @@
+"""Keeping a log, following one, and being a witness, each with a home to remember in.
+
+::
+
+    log.json           the log a home writes, by which key                  (formats/logstate)
+    head.json          the newest head it has promised
+    witness.json       a witness's name and key
+    seen.json          the newest checkpoint of every log that was followed
+    witnessed.json     … of every log that was cosigned
+    evidence/…/        two checkpoints of one log that do not go together
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+
+from custody.crypto.notekeys import KeyKind, LogSigner, NoteKey, WitnessSigner
+from custody.crypto.secret import fresh_secret
+from custody.encoding import (
+    MAX_STATEMENT_BYTES,
+    Bytes32,
+    Record,
+    decode,
+    encode,
+    key_id,
+    sha256,
+)
+from custody.errors import Incomplete, Refused
+from custody.formats.checkpoint import SignedCheckpoint, decode_checkpoint
+from custody.formats.envelope import decode_envelope
+from custody.formats.logentry import LogEntry, entry_of
+from custody.formats.logpolicy import LogPolicy
+from custody.formats.logstate import LogIdentity, SeenLog, SeenLogs, SignedHead
+from custody.formats.note import NoteSignature
+from custody.keys.api import KeyRole, Token
+from custody.log.reader import Conflict, Followed, clash, follow
+from custody.log.storage import Source, Store
+from custody.log.tree import Tree
+from custody.log.witness import Answer, Post, Witness, ask_witnesses
+from custody.log.writer import Cosigning, Writer, create_log
+from custody.ops.folders import read_file, reading
+from custody.ops.home import Home
+from custody.ops.landing import replace_file, write_new_file
+
+_LOG = "log.json"
+_HEAD = "head.json"
+_WITNESS = "witness.json"
+_SEEN = "seen.json"
+_WITNESSED = "witnessed.json"
+_MAX_BYTES = 512 << 20
+
+R = TypeVar("R", bound=Record)
+
+
+class WitnessIdentity(Record, frozen=True):
+    """A witness's name and private key, which has this file as its only home."""
+
+    kind: Literal["custody/witness/v1"]
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+    seed: Bytes32
+
+    def __repr__(self) -> str:
+        return f"WitnessIdentity(name={self.name!r})"
+
+    def signer(self) -> WitnessSigner:
+        """Return the key."""
+        return WitnessSigner(self.name, ed25519.Ed25519PrivateKey.from_private_bytes(self.seed))
+
+
+class HomeLedger:
+    """A log's own heads, in its home."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+
+    def last(self) -> SignedHead | None:
+        """Return the newest head promised."""
+        return _load(self._home, SignedHead, _HEAD)
+
+    def promise(self, head: SignedHead) -> None:
+        """Write down a head that is about to be signed."""
+        with self._home.lock():
+            last = self.last()
+            if last is not None and last.size > head.size:
+                raise Refused("another writer is ahead", check="store.changed")
+            if last is not None and last.size == head.size and last != head:
+                raise Refused("this log has signed another head of this size", check="log.rewound")
+            if last != head:
+                replace_file(self._home.path / _HEAD, encode(head))
+
+
+class HomeWitnessed:
+    """What a witness has cosigned, in its home."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+
+    def latest(self, origin: str) -> SignedCheckpoint | None:
+        """Return the newest checkpoint of a log."""
+        return _newest(self._home, _WITNESSED, origin)
+
+    def advance(self, signed: SignedCheckpoint, *, after: SignedCheckpoint | None) -> bool:
+        """Put ``signed`` in the place of ``after``; False if something else is there."""
+        origin = signed.checkpoint.origin
+        with self._home.lock():
+            if self.latest(origin) != after:
+                return False
+            _remember(self._home, _WITNESSED, signed)
+        return True
+
+
+def init_log(
+    home: Home, store: Store, token: Token, *, uri: str, origin: str, label: str
+) -> NoteKey:
+    """Make a log's key in a token, and the empty log signed by it; return the key to be told.
+
+    Run again after it was killed, it goes on with the key it made.
+    """
+    identity = _load(home, LogIdentity, _LOG)
+    if identity is None:
+        key = token.make(KeyRole.LOG, label, ec.SECP256R1())
+        signer = LogSigner(origin, key)
+        identity = LogIdentity(
+            kind="custody/log/v1", origin=origin, token=uri, spki=signer.note_key.public
+        )
+        write_new_file(home.path / _LOG, encode(identity), mode=0o600)
+    elif identity.origin != origin:
+        raise Refused(f"this home keeps the log {identity.origin}", check="log.exists")
+    signer = log_signer(home, token)
+    create_log(store, signer, HomeLedger(home))
+    return signer.note_key
+
+
+def log_identity(home: Home) -> LogIdentity:
+    """Return which log a home keeps; none yet: `Incomplete`."""
+    identity = _load(home, LogIdentity, _LOG)
+    if identity is None:
+        raise Incomplete(
+            "this home keeps no log",
+            missing=("a log",),
+            where=str(home.path),
+            hint="custody log init --help",
+        )
+    return identity
+
+
+def log_signer(home: Home, token: Token) -> LogSigner:
+    """Find the key of a home's log in its token."""
+    identity = log_identity(home)
+    key = token.find(KeyRole.LOG, key_id=key_id(identity.spki))
+    return LogSigner(identity.origin, key)
+
+
+def open_writer(
+    home: Home, store: Store, token: Token, *, cosigning: Cosigning | None = None
+) -> Writer:
+    """Open a home's log to append to it."""
+    return Writer(store, log_signer(home, token), HomeLedger(home), cosigning=cosigning)
+
+
+def tree_of(source: Source, signed: SignedCheckpoint) -> Tree:
+    """Return the tree of a checkpoint, read from where the log lies."""
+    return Tree(source, size=signed.checkpoint.size, head=signed.checkpoint.root)
+
+
+def own_keys(home: Home) -> tuple[NoteKey, ...]:
+    """Return the keys of the log and of the witness that a home is home to."""
+    log, witness = _load(home, LogIdentity, _LOG), _load(home, WitnessIdentity, _WITNESS)
+    keys = []
+    if log is not None:
+        keys.append(NoteKey(log.origin, KeyKind.ECDSA, log.spki))
+    if witness is not None:
+        keys.append(witness.signer().note_key)
+    if not keys:
+        raise Incomplete(
+            "this home keeps no log and is no witness",
+            missing=("a key",),
+            where=str(home.path),
+            hint="custody log init --help",
+        )
+    return tuple(keys)
+
+
+def read_entry(path: Path) -> LogEntry:
+    """Read the statement in a ``.dsse`` file, and make its entry."""
+    with reading(path):
+        return entry_of(decode_envelope(read_file(path, max_bytes=MAX_STATEMENT_BYTES)))
+
+
+@dataclass(frozen=True, slots=True)
+class AskAll:
+    """Asks the witnesses of a policy, and is content only if they are a quorum of it."""
+
+    policy: LogPolicy
+    post: Post
+
+    def __call__(self, signed: SignedCheckpoint, tree: Tree) -> Sequence[NoteSignature]:
+        """Return their signatures; too few: `Incomplete`, saying why others gave none."""
+        asked = ask_witnesses(self.policy.witnesses.items(), signed, tree, self.post)
+        try:
+            self.policy.judge(signed.with_signatures(*asked.signatures))
+        except Incomplete as error:
+            reasons = dict(asked.failures)
+            missing = [f"{name}: {reasons.get(name, 'not asked')}" for name in error.missing]
+            raise Incomplete(error.reason, missing=missing) from error
+        return asked.signatures
+
+
+def follow_log(home: Home, source: Source, policy: LogPolicy) -> Followed:
+    """Follow a log from what this home remembers of it, and remember what is found.
+
+    Two heads that do not go together are `Refused` (``log.fork``, ``log.rollback``); where both lie
+    as evidence is what the error names.
+    """
+    seen = _load(home, SeenLogs, _SEEN) or _nothing_seen()
+    found = follow(source, policy, seen)
+    if isinstance(found, Conflict):
+        refusal = found.refusal()
+        refusal.where = str(keep_evidence(home, found))
+        raise refusal
+    with home.lock():
+        # Another command may have gone further in the meantime.
+        newest = _newest(home, _SEEN, found.signed.checkpoint.origin)
+        if newest is None or clash(newest, found.signed) is None:
+            _remember(home, _SEEN, found.signed)
+    return found
+
+
+def keep_evidence(home: Home, conflict: Conflict) -> Path:
+    """Write both heads of a conflict where they stay; return the folder."""
+    remembered, offered = conflict.remembered.encode(), conflict.offered.encode()
+    name = f"{conflict.kind}-{sha256(remembered, offered).hex()[:16]}"
+    folder = home.folder("evidence", name)
+    for file, data in (("remembered.checkpoint", remembered), ("offered.checkpoint", offered)):
+        if not (folder / file).exists():
+            with suppress(FileExistsError):
+                write_new_file(folder / file, data, mode=0o600)
+    return folder
+
+
+def init_witness(home: Home, *, name: str) -> NoteKey:
+    """Make a witness's key; return the public half to be told."""
+    identity = WitnessIdentity(kind="custody/witness/v1", name=name, seed=bytes(fresh_secret()))
+    key = identity.signer().note_key
+    write_new_file(home.path / _WITNESS, encode(identity), mode=0o600)
+    return key
+
+
+def witness_signer(home: Home) -> WitnessSigner:
+    """Return the key of a home's witness; none yet: `Incomplete`."""
+    identity = _load(home, WitnessIdentity, _WITNESS)
+    if identity is None:
+        raise Incomplete(
+            "this home has no witness's key",
+            missing=("a witness",),
+            where=str(home.path),
+            hint="custody log witness init --help",
+        )
+    return identity.signer()
+
+
+def answer_as_witness(home: Home, policy: LogPolicy, body: bytes, *, seconds: int) -> Answer:
+    """Answer an add-checkpoint request for the logs of ``policy``; a fork is kept as evidence."""
+    logs = tuple(log.key for log in policy.logs)
+    witness = Witness(witness_signer(home), logs, HomeWitnessed(home))
+    answer = witness.add_checkpoint(body, seconds=seconds)
+    if answer.conflict is not None:
+        keep_evidence(home, answer.conflict)
+    return answer
+
+
+def _nothing_seen() -> SeenLogs:
+    return SeenLogs(kind="custody/logs-seen/v1", logs=())
+
+
+def _newest(home: Home, name: str, origin: str) -> SignedCheckpoint | None:
+    seen = _load(home, SeenLogs, name)
+    log = None if seen is None else seen.of(origin)
+    return None if log is None else decode_checkpoint(log.note)
+
+
+def _remember(home: Home, name: str, signed: SignedCheckpoint) -> None:
+    seen = _load(home, SeenLogs, name) or _nothing_seen()
+    log = SeenLog(origin=signed.checkpoint.origin, note=signed.encode())
+    replace_file(home.path / name, encode(seen.with_log(log)))
+
+
+def _load(home: Home, kind: type[R], name: str) -> R | None:
+    path = home.path / name
+    if not path.exists():
+        return None
+    with reading(path):
+        return decode(kind, read_file(path, max_bytes=_MAX_BYTES), max_bytes=_MAX_BYTES)

@@ -1,0 +1,148 @@
+"""Where each part of a model's plaintext comes from: the payload, or files of a base.
+
+Format: contents.md, "Deltas".  Parts are numbered as they are cut from the plaintext; the carried
+ones among them, in their order, are the payload's.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+from custody.crypto.parts import MAX_PARTS
+from custody.errors import Refused
+from custody.formats.contents import Base, Contents
+from custody.formats.manifest import Core
+from custody.ops.model_files import Extent, Layout
+
+_TAKEN = -1
+
+
+class Run(Protocol):
+    """A stretch of the plaintext, in bytes."""
+
+    @property
+    def offset(self) -> int: ...  # noqa: D102
+    @property
+    def size_bytes(self) -> int: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """The bytes of one taken part that lie together in one file of the base."""
+
+    file: int
+    file_offset: int
+    part_offset: int
+    size_bytes: int
+
+
+class PartMap:
+    """Which parts are carried, as what, and what the others are put together from."""
+
+    def __init__(self, part_count: int, part_size_bytes: int, base: Base | None = None) -> None:
+        """Take a base whose runs end within the parts."""
+        self._size = part_size_bytes
+        self._runs = base.taken if base else ()
+        self._ends = [run.offset + run.size_bytes for run in self._runs]
+        self._places: Sequence[int] = range(part_count)
+        if base:
+            self._places = array("l", [0]) * part_count
+            for run in self._runs:
+                parts = range_of(run, part_size_bytes)
+                self._places[parts.start : parts.stop] = array("l", [_TAKEN]) * len(parts)
+            place = 0
+            for index, mark in enumerate(self._places):
+                if mark != _TAKEN:
+                    self._places[index] = place
+                    place += 1
+            self.carried_count = place
+        else:
+            self.carried_count = part_count
+
+    @classmethod
+    def of_layout(cls, layout: Layout) -> Self:
+        """Take it from where a model is about to be sealed."""
+        return cls(layout.part_count, layout.part_size_bytes, layout.base)
+
+    @classmethod
+    def of(cls, contents: Contents, core: Core) -> Self:
+        """Read it from contents that fit their core.
+
+        Raises `Refused` where they do not: ``contents.parts``, ``contents.extent``,
+        ``contents.base``.
+        """
+        count, size = len(contents.part_digests) // 32, core.part_size_bytes
+        if count != core.part_count and (contents.base is None or count > MAX_PARTS):
+            raise _misfit(count, core)
+        if contents.end > count * size:
+            raise Refused("a file lies outside the parts", check="contents.extent")
+        found = cls(count, size, contents.base)
+        if found.carried_count != core.part_count:
+            raise _misfit(found.carried_count, core)
+        if contents.base:
+            for begin, end in uncovered(contents.files, contents.base.taken):
+                for part in range(begin // size, (end - 1) // size + 1):
+                    if found.carried(part) is None:
+                        raise Refused(f"part {part} is taken in half", check="contents.base")
+        return found
+
+    def __len__(self) -> int:
+        """Count the parts of the plaintext."""
+        return len(self._places)
+
+    def carried(self, index: int) -> int | None:
+        """Return which part of the payload a part is; None where it is taken."""
+        place = self._places[index]
+        return None if place == _TAKEN else place
+
+    def taken(self) -> Iterator[int]:
+        """Return the parts that are taken, in order."""
+        return (index for index, place in enumerate(self._places) if place == _TAKEN)
+
+    def pieces(self, index: int) -> list[Piece]:
+        """Return what a part is put together from, in order of their place in it."""
+        begin = index * self._size
+        end = begin + self._size
+        found = []
+        for n in range(bisect_right(self._ends, begin), len(self._runs)):
+            run = self._runs[n]
+            low, high = max(begin, run.offset), min(end, self._ends[n])
+            if low >= high:
+                break
+            into = low - run.offset
+            found.append(Piece(run.file, run.file_offset + into, low - begin, high - low))
+        return found
+
+
+def range_of(run: Run, part_size_bytes: int) -> range:
+    """Return the parts that a run, not an empty one, has bytes in."""
+    last = (run.offset + run.size_bytes - 1) // part_size_bytes
+    return range(run.offset // part_size_bytes, last + 1)
+
+
+def uncovered(files: Iterable[Extent], runs: Sequence[Run]) -> Iterator[tuple[int, int]]:
+    """Return where files have bytes and no run has: begin and end.  Runs are in order."""
+    at = 0
+    for file in sorted((f for f in files if f.size_bytes), key=lambda f: f.offset):
+        begin, end = file.offset, file.offset + file.size_bytes
+        while at < len(runs) and runs[at].offset + runs[at].size_bytes <= begin:
+            at += 1
+        n = at
+        while begin < end and n < len(runs) and runs[n].offset < end:
+            if begin < runs[n].offset:
+                yield begin, runs[n].offset
+            begin = runs[n].offset + runs[n].size_bytes
+            n += 1
+        if begin < end:
+            yield begin, end
+
+
+def _misfit(carried: int, core: Core) -> Refused:
+    return Refused(
+        f"contents describe {carried} parts, the manifest has {core.part_count}",
+        check="contents.parts",
+    )

@@ -1,0 +1,396 @@
+"""Check a payload with no key, and open it with one.  Protocol: docs/protocol.md sections 3 and 6.
+
+Nothing of a model appears under its final name before all of it has been verified.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from hmac import compare_digest
+from pathlib import Path
+from typing import Protocol, Self
+
+from custody.crypto.parts import ROW_BYTES, Row, check_cek, open_part, row_digest
+from custody.crypto.secret import Octets
+from custody.errors import Incomplete, Refused
+from custody.formats.contents import Contents
+from custody.formats.manifest import Core
+from custody.formats.parts import (
+    PARTS,
+    PAYLOAD,
+    PartTable,
+    check_parts_size,
+    decode_parts,
+)
+from custody.ops.base_source import BaseParts, missing
+from custody.ops.landing import check_absent, check_space, disk_errors, new_directory
+from custody.ops.linux import OldFile
+from custody.ops.model_files import Segment, Segments, interleave, longest_first, runs_of
+from custody.ops.model_sink import ModelFiles, PlainSink
+from custody.ops.part_map import PartMap
+from custody.ops.pipeline import FileHashes, Pool, in_hash_order, worker_count, zero
+from custody.ops.progress import Progress, silent
+
+_NAMES_SHOWN = 3
+
+
+class Checked(Protocol):
+    """Remembers which parts were found good, so that an interrupted check goes on."""
+
+    def has(self, index: int) -> bool:
+        """Whether a part was found good, in these very files."""
+
+    def add(self, index: int) -> None:
+        """Remember a good part."""
+
+
+class _Forgetful:
+    """Remembers nothing."""
+
+    def has(self, index: int) -> bool:
+        return False
+
+    def add(self, index: int) -> None:
+        pass
+
+
+def check_payload(
+    bundle: Path,
+    core: Core,
+    *,
+    checked: Checked | None = None,
+    progress: Progress = silent,
+    workers: int | None = None,
+) -> None:
+    """Make every check of ``payload`` and ``parts`` that needs no key, in one pass.
+
+    Raises ``Refused`` (``payload.size``, ``parts.size``, ``parts.root``, ``part.digest``),
+    `Incomplete` where a file is not there, and `Unavailable` where it cannot be read.
+    """
+    memory = checked or _Forgetful()
+    with PayloadSource(bundle, core) as source:
+
+        def check(index: int, buffer: memoryview) -> None:
+            if memory.has(index):
+                return
+            part = buffer[: core.part_size_bytes]
+            source.read(index, part)
+            check_part(source, core, index, part)
+            memory.add(index)
+
+        pool = Pool(
+            check,
+            iter(range(core.part_count)),
+            part_size_bytes=core.part_size_bytes,
+            stop=lambda: None,
+        )
+        count = worker_count(core.part_size_bytes, workers)
+        pool.run("check", core.part_count, count, progress)
+
+
+def open_payload(
+    bundle: Path,
+    target: Path,
+    *,
+    core: Core,
+    contents: Contents,
+    cek: Octets,
+    base: Path | None = None,
+    progress: Progress = silent,
+    workers: int | None = None,
+) -> None:
+    """Open the payload of ``bundle`` into the new directory ``target``, all of it or nothing.
+
+    ``core`` and ``contents`` are verified ones; ``base`` is the model that a delta is to.  Raises
+    what `check_payload` does, and ``Refused`` with ``target.exists``, ``cek.commitment``,
+    ``contents.parts``, ``contents.extent``, ``base.missing``, ``base.different``, ``part.tag``
+    or ``file.digest``; `Unavailable` where the disk is too small.
+    """
+    check_absent(target)
+    with new_directory(target) as directory:
+        open_into(
+            bundle,
+            directory,
+            core=core,
+            contents=contents,
+            cek=cek,
+            base=base,
+            progress=progress,
+            workers=workers,
+        )
+
+
+def open_into(
+    bundle: Path,
+    directory: Path,
+    *,
+    core: Core,
+    contents: Contents,
+    cek: Octets,
+    base: Path | None = None,
+    progress: Progress = silent,
+    workers: int | None = None,
+) -> None:
+    """Open into a ``directory`` that nobody looks at yet; else as `open_payload`.
+
+    It is empty, or holds what an interrupted run left of the same bundle.
+    """
+    check_cek(cek, bytes.fromhex(core.payload_id), bytes.fromhex(core.cek_commitment))
+    parts = PartMap.of(contents, core)
+    with ExitStack() as stack:
+        taken = None
+        if contents.base is not None:
+            if base is None:
+                raise missing(contents.base.manifest)
+            taken = stack.enter_context(BaseParts(base, contents, core, parts))
+            # All of it, before anything is written or opened: that a base is not the right one is
+            # found out now, not after an hour.
+            taken.check(progress=progress, workers=workers)
+        _make_room(directory, contents)
+        source = stack.enter_context(PayloadSource(bundle, core))
+        open_parts(
+            source,
+            stack.enter_context(ModelFiles(directory, contents, core)),
+            core=core,
+            contents=contents,
+            cek=cek,
+            base=taken,
+            progress=progress,
+            workers=workers,
+        )
+
+
+def _make_room(directory: Path, contents: Contents) -> None:
+    check_space(
+        directory,
+        size_bytes=sum(file.size_bytes for file in contents.files) - _taken(directory),
+        files=len(contents.files),
+    )
+
+
+def open_parts(
+    source: SealedSource,
+    sink: PlainSink,
+    *,
+    core: Core,
+    contents: Contents,
+    cek: Octets,
+    base: BaseParts | None = None,
+    progress: Progress = silent,
+    workers: int | None = None,
+) -> None:
+    """Open every part from any source into any sink.
+
+    Every file has its digest when this returns; what the sink was given before may be thrown away
+    only as a whole.  ``cek``, ``core`` and ``contents`` are verified, and fit one another.
+    """
+    opening = _Opening(source, sink, core=core, contents=contents, cek=cek, base=base)
+    opening.run(progress, workers)
+
+
+def _taken(directory: Path) -> int:
+    with disk_errors(directory):
+        return sum(path.lstat().st_blocks * 512 for path in directory.rglob("*"))
+
+
+class SealedSource(Protocol):
+    """Where the ciphertext of parts comes from; called from several threads."""
+
+    def row(self, index: int) -> Row:
+        """Return a part's row, which the manifest vouches for."""
+
+    def read(self, index: int, part: memoryview) -> None:
+        """Fill ``part`` with a part's ciphertext, of which nothing is believed yet."""
+
+    def bad(self, index: int) -> Refused:
+        """Say that a part is not the one that was sealed."""
+
+
+class PayloadSource:
+    """A bundle's ``payload`` and its ``parts``, whose root is the manifest's."""
+
+    def __init__(self, bundle: Path, core: Core) -> None:
+        """Open both; raises what `check_payload` does."""
+        self._core = core
+        self._table = _read_table(bundle / PARTS, core)
+        self._path = bundle / PAYLOAD
+        self._fd = _open_regular(self._path)
+        wanted = core.part_count * core.part_size_bytes
+        size = os.fstat(self._fd).st_size
+        if size != wanted:
+            os.close(self._fd)
+            raise Refused(
+                f"has {size} bytes where the manifest says {wanted}",
+                check="payload.size",
+                where=str(self._path),
+            )
+        self._file = OldFile(self._fd, size)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        os.close(self._fd)
+
+    def row(self, index: int) -> Row:
+        """Return a part's row."""
+        return self._table.row(index)
+
+    def read(self, index: int, part: memoryview) -> None:
+        """Fill ``part`` with a part's ciphertext, unverified; shorter than it was: `Refused`."""
+        size = self._core.part_size_bytes
+        done = 0
+        with disk_errors(self._path):
+            while done < size and (got := self._file.read(part[done:], index * size + done)):
+                done += got
+        if done < size:
+            raise self.bad(index)
+
+    def bad(self, index: int) -> Refused:
+        """Say that a part is not the one that was sealed."""
+        return Refused(
+            f"part {index} is not the one that was sealed",
+            check="part.digest",
+            where=str(self._path),
+            hint="fetch it again: any copy that matches will do",
+        )
+
+
+def check_part(source: SealedSource, core: Core, index: int, part: memoryview) -> None:
+    """Refuse a part's ciphertext whose digest is not its row's (``part.digest``)."""
+    row = source.row(index)
+    if row_digest(core.part_digest, index, row.salt, part, row.tag) != row.digest:
+        raise source.bad(index)
+
+
+class _Opening:
+    """The work on each part of one payload."""
+
+    def __init__(
+        self,
+        source: SealedSource,
+        sink: PlainSink,
+        *,
+        core: Core,
+        contents: Contents,
+        cek: Octets,
+        base: BaseParts | None,
+    ) -> None:
+        if contents.base is not None and base is None:
+            raise missing(contents.base.manifest)
+        self._base = base
+        self._map = PartMap.of(contents, core)
+        self._source = source
+        self._sink = sink
+        self._core = core
+        self._contents = contents
+        self._cek = cek
+        self._payload_id = bytes.fromhex(core.payload_id)
+        self._segments = Segments(contents.files, core.part_size_bytes)
+        self._hashes = FileHashes(contents.files, self._segments)
+
+    def run(self, progress: Progress, workers: int | None) -> None:
+        """Open every part."""
+        core = self._core
+        count = worker_count(core.part_size_bytes, workers)
+        runs = runs_of(self._contents.files, self._segments, len(self._map))
+        pool = Pool(
+            self._open,
+            interleave(longest_first(runs), count),
+            part_size_bytes=core.part_size_bytes,
+            stop=self._hashes.stop,
+        )
+        self._check_empty()
+        pool.run("open", len(self._map), count, progress)
+
+    def _open(self, index: int, buffer: memoryview) -> None:
+        segments = self._segments.of_part(index)
+        part = buffer[: self._core.part_size_bytes]
+        if not self._sink.holds(index, segments, part):
+            place = self._map.carried(index)
+            if place is None and self._base is not None:
+                self._base.read(index, part)
+            elif place is not None:
+                with self._naming(segments):
+                    self._decrypt(place, buffer)
+            for segment in segments:
+                begin = segment.part_offset
+                self._sink.write(segment, part[begin : begin + segment.size_bytes])
+        for segment in in_hash_order(segments):
+            begin = segment.part_offset
+            view = part[begin : begin + segment.size_bytes]
+            self._check_file(segment.file, self._hashes.feed(index, segment, view))
+        self._sink.release(segments)
+
+    def _decrypt(self, index: int, buffer: memoryview) -> None:
+        """Read and open a part; a bad one is refused by what is wrong with it."""
+        part = buffer[: self._core.part_size_bytes]
+        row = self._source.row(index)
+        self._source.read(index, part)
+        try:
+            open_part(self._cek, self._payload_id, index, buffer, salt=row.salt, tag=row.tag)
+        except Refused:
+            # Damaged on its way, or sealed so?  The row's digest tells, and is not needed before:
+            # the tag is vouched for by the root just as the digest is.
+            self._source.read(index, part)
+            try:
+                check_part(self._source, self._core, index, part)
+            finally:
+                zero(buffer)
+            raise
+
+    def _check_file(self, index: int, digest: bytes | None) -> None:
+        file = self._contents.files[index]
+        if digest is not None and not compare_digest(digest, bytes.fromhex(file.sha256)):
+            raise Refused(
+                "does not have the digest that its contents and model signature give",
+                check="file.digest",
+                where=file.name,
+            )
+
+    def _check_empty(self) -> None:
+        for index, file in enumerate(self._contents.files):
+            if not file.size_bytes:
+                self._check_file(index, self._hashes.digest(index))
+
+    @contextmanager
+    def _naming(self, segments: Sequence[Segment]) -> Iterator[None]:
+        """Say which files a bad part belongs to."""
+        try:
+            yield
+        except Refused as error:
+            names = [repr(self._contents.files[s.file].name) for s in segments[:_NAMES_SHOWN]]
+            if len(segments) > _NAMES_SHOWN:
+                names.append(f"{len(segments) - _NAMES_SHOWN} more")
+            touched = f" (in it: {', '.join(names)})" if names else " (in it: only padding)"
+            raise Refused(
+                error.reason + touched, check=error.check, where=error.where, hint=error.hint
+            ) from error
+
+
+def _read_table(path: Path, core: Core) -> PartTable:
+    fd = _open_regular(path)
+    with disk_errors(path), os.fdopen(fd, "rb") as file:
+        try:
+            check_parts_size(os.fstat(fd).st_size, part_count=core.part_count)
+            data = file.read(core.part_count * ROW_BYTES + 1)
+            return decode_parts(data, part_count=core.part_count, parts_root=core.parts_root)
+        except Refused as error:
+            raise Refused(error.reason, check=error.check, where=str(path)) from error
+
+
+def _open_regular(path: Path) -> int:
+    """Open a bundle's file; a FIFO put in its place must not make us wait for ever."""
+    with disk_errors(path):
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise Incomplete("not in the bundle", missing=(path.name,), where=str(path)) from error
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise Refused("not a regular file", check=f"{path.name}.size", where=str(path))
+    return fd

@@ -1,0 +1,96 @@
+"""A policy in words, for the people who sign it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import get_args
+
+from custody.crypto.certificates import read_certificate
+from custody.encoding import format_time, sha256
+from custody.errors import Malformed
+from custody.formats.policy import Policy, Principal, Role, ShareKey, SigningKey
+from custody.formats.policy_text import format_quorum
+
+_HOUR = 3600
+_DAY = 86400
+_ROLES = get_args(Role)
+
+
+def describe(policy: Policy) -> tuple[str, ...]:
+    """Say all that a policy says, one fact a line."""
+    return tuple(_facts(policy))
+
+
+def describe_changes(old: Policy, new: Policy) -> tuple[str, ...]:
+    """Say what ``new`` changes: lines that begin with - (no longer) or + (now).
+
+    Facts are compared as they are shown, so nothing that is shown can change unseen.
+    """
+    before, after = list(_facts(old)), list(_facts(new))
+    gone = [f"- {line}" for line in before if line not in after]
+    come = [f"+ {line}" for line in after if line not in before]
+    return (*gone, *come)
+
+
+def _facts(policy: Policy) -> Iterator[str]:
+    yield f"environment {policy.environment}, version {policy.version}"
+    yield f"in force {format_time(policy.issued_at)} to {format_time(policy.expires_at)}"
+    yield f"a release needs {format_quorum(policy.quorum)}"
+    needs = policy.thresholds
+    yield f"a new policy needs {_count(needs.root, 'custodian')}"
+    yield f"a host's record needs {_count(needs.enrolment, 'enroller')}"
+    yield f"a golden set needs {_count(needs.golden, 'enroller')}"
+    for person in sorted(policy.principals, key=lambda p: (min(map(_ROLES.index, p.roles)), p.id)):
+        yield from _person(person)
+    yield from _host(policy)
+    limits = policy.limits
+    yield f"a request lives at most {_span(limits.request_window_seconds)}"
+    yield f"an approval lives at most {_span(limits.approval_seconds)}"
+    yield f"a revocation list counts for at most {_span(limits.crl_max_age_seconds)}"
+    yield f"releases are {' or '.join(policy.modes)}"
+    yield f"parts are digested by {policy.part_digest}"
+    yield f"share keys are {policy.weakest_suite} or stronger"
+    yield f"a publisher {'may' if policy.self_approval else 'may not'} approve his own models"
+    yield from (f"withdrawn: manifest {digest}" for digest in policy.withdrawn)
+
+
+def _person(person: Principal) -> Iterator[str]:
+    yield f"{person.id}, {person.name}: {', '.join(person.roles)}"
+    for key in person.keys:
+        yield f"  {person.id} {_use(key)} key {key.key_id}"
+
+
+def _use(key: SigningKey | ShareKey) -> str:
+    return "signing" if isinstance(key, SigningKey) else f"share ({key.suite})"
+
+
+def _host(policy: Policy) -> Iterator[str]:
+    host = policy.host
+    yield f"a host's boot state is PCRs {', '.join(map(str, host.pcrs))} of bank {host.bank}"
+    may = "must" if host.event_log == "required" else "may"
+    yield f"a host {may} explain its boot state by an event log"
+    yield f"a host's TPM is {' or '.join(host.trust_classes)}"
+    yield from _named("TPM vendor", host.vendor_roots)
+    yield from _named("certificate authority", policy.authorities)
+
+
+def _named(what: str, certificates: Iterable[bytes]) -> Iterator[str]:
+    for der in certificates:
+        try:
+            certificate = read_certificate(der)
+        except Malformed:
+            yield f"{what} that cannot be read, {sha256(der).hex()}"
+            continue
+        subject = certificate.subject.rfc4514_string()
+        yield f"{what} {subject}, certificate {sha256(der).hex()}"
+
+
+def _span(seconds: int) -> str:
+    for unit, name in ((_DAY, "day"), (_HOUR, "hour"), (60, "minute")):
+        if seconds % unit == 0 and seconds >= unit:
+            return _count(seconds // unit, name)
+    return _count(seconds, "second")
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

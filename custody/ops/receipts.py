@@ -1,0 +1,166 @@
+"""What a host says of a request at its end: a receipt, then proof that its key is dead.
+
+The receipt comes first, so that a host that dies in between knows that only the burn is left to
+do.  Formats: receipt.md, burn.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from custody.crypto.bind import bind
+from custody.encoding import Digest, format_time, key_id
+from custody.errors import Incomplete, Refused
+from custody.formats.burn import Burn
+from custody.formats.envelope import Predicate, Signature, encode_statement, statement_digest
+from custody.formats.evidence import NvCertified, pack_quote, parse_attest, spki
+from custody.formats.receipt import BadShare, Receipt
+from custody.keys.hostapi import Attested, HostTpm
+from custody.ops.folders import read_statement_file
+from custody.ops.kept import KeptKeys, forget
+from custody.ops.landing import replace_file
+from custody.ops.outstanding import Ledger, Outstanding
+
+_ENDS = {
+    "opened": "was opened",
+    "retained": "was opened, and is kept sealed",
+    "failed": "was given up",
+}
+#: The receipt's reason where a request was given up.
+GIVEN_UP = "given up"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostPlace:
+    """Where a host keeps what it remembers of its requests."""
+
+    ledger: Ledger
+    receipts: Path
+    keys: KeptKeys
+
+    def find(self, request: Digest) -> Outstanding:
+        """Return an open request.  Raises as `Ledger.find`, or `Refused` how this one ended."""
+        try:
+            return self.ledger.find(request)
+        except Incomplete as error:
+            path = self.receipt_path(request)
+            if not path.exists():
+                raise
+            said = read_statement_file(Receipt, path).predicate
+            raise Refused(
+                f"{_ENDS[said.outcome]} at {format_time(said.finished_at)}",
+                check="host.ended",
+                where=f"request {request[:16]}",
+                hint=f"custody host receipt {request[:16]} --out FILE copies it",
+            ) from error
+
+    def known(self) -> tuple[Digest, ...]:
+        """Name every request this host remembers anything of: open, dead or ended."""
+        files = [*self.ledger.folder.glob("*.*"), *self.receipts.glob("*.receipt.dsse")]
+        names = {path.name.partition(".")[0] for path in files if not path.name.startswith(".")}
+        return tuple(sorted(names))
+
+    def receipt_path(self, request: Digest) -> Path:
+        """Return where the receipt of a request is kept."""
+        return self.receipts / f"{request}.receipt.dsse"
+
+    def burn_path(self, request: Digest) -> Path:
+        """Return where the burn receipt of a request is kept."""
+        return self.receipts / f"{request}.burn.dsse"
+
+
+class Burnt(NamedTuple):
+    """What a counter stands at now, and the burn receipt that shows it."""
+
+    value: int
+    data: bytes
+
+
+def burn(entry: Outstanding, tpm: HostTpm, place: HostPlace, *, now: datetime) -> Burnt:
+    """Increment the counter, after which H opens nothing more, and have the TPM certify it.
+
+    The request's receipt must be written.  Repeating it after an interruption does no harm: the
+    counter goes up once more.
+    """
+    receipt = read_statement_file(Receipt, place.receipt_path(entry.request))
+    tpm.increment(entry.counter_index)
+    said = Burn(
+        request=entry.request,
+        receipt=receipt.digest,
+        counter=entry.counter,
+        burned_at=now,
+    )
+    digest = bytes.fromhex(statement_digest(said))
+    certified = tpm.certify_counter(entry.counter_index, bind("burn", digest))
+    data = _attested(said, certified, tpm)
+    value = _counter_in(certified)
+    if value <= entry.counter:
+        raise Refused("the counter did not move", check="tpm.counter", where=entry.request[:16])
+    replace_file(place.burn_path(entry.request), data, mode=0o644)
+    place.ledger.forget(entry.request)
+    return Burnt(value, data)
+
+
+def give_up(entry: Outstanding, tpm: HostTpm, place: HostPlace, *, now: datetime) -> Burnt:
+    """Burn a request that is not to be opened, with a receipt that says so.
+
+    One that says otherwise already stays: what was opened cannot be taken back.
+    """
+    path = place.receipt_path(entry.request)
+    if not path.exists():
+        # Killed half way, an opening may have kept its key, which no receipt would tell of.
+        for kept in place.keys.of_request(entry.request):
+            forget(kept, tpm, place.keys)
+        data = attested_receipt(
+            entry,
+            outcome="failed",
+            reason=GIVEN_UP,
+            approvals=(),
+            bad_shares=(),
+            tpm=tpm,
+            now=now,
+        )
+        replace_file(path, data, mode=0o644)
+    return burn(entry, tpm, place, now=now)
+
+
+def attested_receipt(
+    entry: Outstanding,
+    *,
+    outcome: Literal["opened", "retained", "failed"],
+    reason: str,
+    approvals: tuple[Digest, ...],
+    bad_shares: tuple[BadShare, ...],
+    tpm: HostTpm,
+    now: datetime,
+) -> bytes:
+    """Write a receipt whose signature is a quote by the AK over the request's registers."""
+    receipt = Receipt(
+        request=entry.request,
+        manifest=entry.manifest,
+        terms=entry.terms,
+        outcome=outcome,
+        reason=reason,
+        approvals=approvals,
+        bad_shares=bad_shares,
+        counter=entry.counter,
+        finished_at=now,
+    )
+    digest = bytes.fromhex(statement_digest(receipt))
+    return _attested(receipt, tpm.quote(bind("receipt", digest), entry.pcrs), tpm)
+
+
+def _attested(predicate: Predicate, made: Attested, tpm: HostTpm) -> bytes:
+    """Put an attestation where a statement has its signature."""
+    signature = Signature(
+        keyid=key_id(spki(tpm.ak_public())), sig=pack_quote(made.attest, made.signature)
+    )
+    return encode_statement(predicate, [signature])
+
+
+def _counter_in(certified: Attested) -> int:
+    body = parse_attest(certified.attest).body
+    return int.from_bytes(body.contents, "big") if isinstance(body, NvCertified) else 0

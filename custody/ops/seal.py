@@ -1,0 +1,377 @@
+"""Seal a model directory into a bundle for one environment.  Protocol section 3."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from custody.crypto.contentbox import seal_contents
+from custody.crypto.keyslots import commitment, seal, slot_info, wrap
+from custody.crypto.parts import cek_commitment, padme
+from custody.crypto.quorum import LeafShare, check_shares, leaves, split, tree_digest
+from custody.crypto.secret import wipe
+from custody.encoding import Digest, check_text, encode, format_time, sha256
+from custody.errors import Malformed, Refused
+from custody.formats.contents import MAX_NOTES, Base, Contents, decode_padded, encode_padded
+from custody.formats.envelope import Statement, decode_statement
+from custody.formats.manifest import (
+    Core,
+    KeySlot,
+    LeafCommitment,
+    Manifest,
+    SecretEnvelope,
+    Wrap,
+)
+from custody.formats.policy import Policy, Principal, ShareKey
+from custody.ops.bundle import CONTENTS, MANIFEST, PARTS, PAYLOAD
+from custody.ops.delta import Known, SealedModel, plan_delta
+from custody.ops.folders import reading
+from custody.ops.keys import Signer, TokenRandom
+from custody.ops.landing import check_absent
+from custody.ops.model_files import Layout, Scan, default_part_size, plan_layout, scan
+from custody.ops.model_signature import resources_of, sign_model, verify_model
+from custody.ops.payload_seal import SealedPayload, seal_payload
+from custody.ops.progress import Progress, silent
+from custody.ops.resume import SealJob, SealKeeper, SealSecrets, seal_stage
+from custody.rules.manifest import check_manifest
+from custody.rules.people import check_key
+from custody.rules.situation import Situation
+from custody.rules.verdicts import require
+
+_LEAST_CONTENTS_BYTES = 64 << 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealOrder:
+    """What the publisher decides.
+
+    ``name``, ``version`` and ``notes`` are for officers; storage never sees them.
+    ``model_signature`` carries an existing ``model.sig`` of the publisher's; without it one is
+    made, with ``certificates`` (DER, leaf first) in it where there are any.
+    """
+
+    name: str
+    version: str
+    not_after: datetime
+    notes: str = ""
+    replaces: Digest | None = None
+    part_size_bytes: int | None = None
+    model_signature: bytes | None = None
+    certificates: tuple[bytes, ...] = ()
+    base: Known | None = None
+    """What is known of a model that every receiver has, to be carried without what is in it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sealed:
+    """What sealing made."""
+
+    statement: Statement[Manifest]
+    files: int
+    size_bytes: int
+    part_count: int
+    kept_parts: int
+    """How many were there from an interrupted run."""
+    payload_bytes: int
+    taken_bytes: int
+    """How much of the model the base has; 0 where there is no base, or nothing in common."""
+    remembered: SealedModel
+    """What the next update can be made from."""
+    empty_directories: tuple[str, ...]
+
+
+def seal_model(
+    model: Path,
+    bundle: Path,
+    order: SealOrder,
+    *,
+    situation: Situation,
+    signer: Signer,
+    token_random: TokenRandom | None = None,
+    keeper: SealKeeper | None = None,
+    progress: Progress = silent,
+    workers: int | None = None,
+) -> Sealed:
+    """Seal ``model`` into the new directory ``bundle``, readable by no one without the quorum.
+
+    ``situation.now`` becomes ``sealedAt``.  With a ``keeper`` an interrupted seal goes on where it
+    stopped, if the model is the same; an update starts again.  Raises `Refused` when the publisher
+    may not seal here, a file changes meanwhile or ``bundle`` exists, `Unavailable` when the disk is
+    too small.
+    """
+    check_order(order, now=situation.now)
+    _check_publisher(signer, situation)
+    check_absent(bundle)
+    _check_outside(bundle, model)
+    found = scan(model)
+    layout = _lay_out(model, found, order, progress)
+    policy = situation.trusted.policy
+    job = SealJob(
+        target=bundle,
+        layout=layout,
+        environment=situation.trusted.genesis,
+        part_digest=policy.part_digest,
+    )
+    with seal_stage(job, keeper if order.base is None else None, token_random) as stage:
+        secrets, staging = stage.secrets, stage.directory
+        sealed = seal_payload(
+            model,
+            layout,
+            cek=secrets.cek,
+            payload_id=stage.payload_id,
+            part_digest=policy.part_digest,
+            payload_path=staging / PAYLOAD,
+            parts_path=staging / PARTS,
+            progress=progress,
+            workers=workers,
+        )
+        contents = _contents(
+            order, sealed, signer, model_name=model.resolve().name, base=layout.base
+        )
+        box = seal_contents(secrets.contents, stage.payload_id, _padded(contents))
+        (staging / CONTENTS).write_bytes(box)
+        size = layout.part_size_bytes
+        core = _core(order, sealed, box, signer, situation, stage.payload_id, secrets.cek, size)
+        manifest = Manifest(core=core, envelope=_envelope(core, secrets, situation))
+        data = signer.statement(manifest)
+        statement = decode_statement(Manifest, data)
+        # What everybody else will refuse is refused here, before it travels.
+        require(check_manifest(statement, situation))
+        (staging / MANIFEST).write_bytes(data)
+    return Sealed(
+        statement=statement,
+        files=len(found.files),
+        size_bytes=found.size_bytes,
+        part_count=sealed.part_count,
+        kept_parts=sealed.kept_parts,
+        empty_directories=found.empty_directories,
+        payload_bytes=sealed.part_count * layout.part_size_bytes,
+        taken_bytes=layout.base.size_bytes if layout.base else 0,
+        remembered=SealedModel(
+            kind="custody/sealed-model/v1",
+            manifest=statement.digest,
+            part_size_bytes=layout.part_size_bytes,
+            part_digest=policy.part_digest,
+            files=sealed.files,
+            part_digests=sealed.part_digests,
+        ),
+    )
+
+
+def _lay_out(model: Path, found: Scan, order: SealOrder, progress: Progress) -> Layout:
+    """Place the files of a model, as a delta where a base is known."""
+    size = order.part_size_bytes
+    if order.base is not None:
+        return plan_delta(model, found.files, order.base, part_size_bytes=size, progress=progress)
+    return plan_layout(found.files, size or default_part_size(found.size_bytes))
+
+
+def check_order(order: SealOrder, *, now: datetime) -> None:
+    """Refuse what everybody else would refuse once it is sealed; `Malformed` names the field."""
+    for field, lines in (
+        ("name", [order.name]),
+        ("version", [order.version]),
+        ("notes", [line for line in order.notes.splitlines() if line.strip()]),
+    ):
+        with reading(field):
+            for line in lines:
+                check_text(line)
+    if len(order.notes) > MAX_NOTES:
+        raise Malformed(f"are longer than {MAX_NOTES} characters", where="notes")
+    if order.not_after <= now:
+        raise Malformed(f"{format_time(order.not_after)} is over already", where="not_after")
+
+
+def _check_outside(bundle: Path, model: Path) -> None:
+    # It would become part of the model that is being read.
+    if bundle.resolve().is_relative_to(model.resolve()):
+        raise Refused("lies inside the model", check="seal.target", where=str(bundle))
+
+
+def _contents(
+    order: SealOrder,
+    sealed: SealedPayload,
+    signer: Signer,
+    *,
+    model_name: str,
+    base: Base | None,
+) -> Contents:
+    """Write the confidential table, with a model signature over exactly these files."""
+    return Contents(
+        kind="custody/contents/v1",
+        name=order.name,
+        version=order.version,
+        notes=order.notes,
+        model_signature=_model_signature(order, sealed, signer, model_name),
+        files=sealed.files,
+        part_digests=sealed.part_digests,
+        base=base,
+    )
+
+
+def _core(
+    order: SealOrder,
+    sealed: SealedPayload,
+    box: bytes,
+    signer: Signer,
+    situation: Situation,
+    payload_id: bytes,
+    cek: bytearray,
+    part_size_bytes: int,
+) -> Core:
+    policy = situation.trusted.policy
+    return Core(
+        payload_id=payload_id.hex(),
+        environment=situation.trusted.genesis,
+        policy_version=policy.version,
+        tree=tree_digest(policy.quorum),
+        publisher=signer.key_id,
+        part_size_bytes=part_size_bytes,
+        part_count=sealed.part_count,
+        part_digest=policy.part_digest,
+        parts_root=sealed.parts_root,
+        cek_commitment=cek_commitment(cek, payload_id).hex(),
+        contents=sha256(box).hex(),
+        contents_size_bytes=len(box),
+        site=None,
+        recovery=None,
+        sealed_at=situation.now,
+        not_after=order.not_after,
+        replaces=order.replaces,
+    )
+
+
+def _check_publisher(signer: Signer, situation: Situation) -> None:
+    policy = situation.trusted.policy
+    holder, key = policy.holder(signer.key_id), policy.signing_key(signer.key_id)
+    if holder is None or key is None or "publisher" not in holder.roles:
+        raise Refused(
+            f"this key is no publisher's in {policy.environment}, policy version {policy.version}",
+            check="seal.publisher",
+            hint="a custodian adds a publisher with: custody custodian policy propose",
+        )
+    require(check_key(holder, key, situation))
+
+
+def _model_signature(
+    order: SealOrder, sealed: SealedPayload, signer: Signer, model_name: str
+) -> bytes:
+    """Sign the model, or carry a signature after verifying that it is over these files."""
+    files = resources_of(sealed.files)
+    if order.model_signature is not None:
+        verify_model(order.model_signature, files, spki=signer.spki)
+        return order.model_signature
+    return sign_model(files, signer=signer, certificates=order.certificates, model_name=model_name)
+
+
+def _padded(contents: Contents) -> bytes:
+    size = max(_LEAST_CONTENTS_BYTES, padme(8 + len(encode(contents))))
+    padded = encode_padded(contents, size)
+    # Sealed contents that their readers refuse would be found out by officers, in a meeting.
+    decode_padded(padded)
+    return padded
+
+
+def _envelope(core: Core, secrets: SealSecrets, situation: Situation) -> SecretEnvelope:
+    """Share R down the tree and seal every secret, each bound to the core."""
+    policy = situation.trusted.policy
+    binding = core.binding()
+    shares = split(policy.quorum, secrets.release)
+    try:
+        check_shares(policy.quorum, shares, secrets.release)
+        slots, commitments = _share_slots(binding, shares, situation)
+    finally:
+        wipe(*(share.value for share in shares))
+    slots += _contents_slots(binding, secrets.contents, situation)
+    cek = wrap(secrets.release, secrets.cek, C=binding, purpose="cek")
+    contents = wrap(secrets.cek, secrets.contents, C=binding, purpose="contents")
+    return SecretEnvelope(
+        slots=tuple(sorted(slots, key=lambda s: (s.purpose, s.leaf, s.recipient))),
+        commitments=tuple(sorted(commitments, key=lambda c: c.leaf)),
+        wraps=(
+            Wrap(purpose="cek", salt=cek[0], sealed=cek[1]),
+            Wrap(purpose="contents", salt=contents[0], sealed=contents[1]),
+        ),
+    )
+
+
+def _share_slots(
+    binding: bytes, shares: Sequence[LeafShare], situation: Situation
+) -> tuple[list[KeySlot], list[LeafCommitment]]:
+    policy = situation.trusted.policy
+    holders = {leaf.path: leaf.principal for leaf in leaves(policy.quorum)}
+    slots: list[KeySlot] = []
+    commitments: list[LeafCommitment] = []
+    for share in shares:
+        salt = os.urandom(32)
+        secret = share.value + salt
+        commitments.append(
+            LeafCommitment(
+                leaf=share.path,
+                commitment=commitment(binding, share.path, share.x, share.value, salt).hex(),
+            )
+        )
+        usable = _usable_keys(policy, holders[share.path], situation)
+        if not usable:
+            raise Refused(
+                f"officer {holders[share.path]} has no share key with a certificate in force",
+                check="seal.officer",
+                hint="renew his certificate, or revocation list, before sealing",
+            )
+        for key in usable:
+            info = slot_info(binding, "share", share.path, key.key_id)
+            slots.append(
+                KeySlot(
+                    purpose="share",
+                    leaf=share.path,
+                    recipient=key.key_id,
+                    suite=key.suite,
+                    sealed=seal(key.suite, key.spki, key.mlkem, secret, info=info),
+                )
+            )
+        wipe(secret)
+    return slots, commitments
+
+
+def _usable_keys(policy: Policy, name: str, situation: Situation) -> list[ShareKey]:
+    """Return the share keys of a person whose certificates hold now."""
+    person = policy.principal(name)
+    return [key for key in _share_keys(person) if _holds(person, key, situation)]
+
+
+def _share_keys(person: Principal | None) -> list[ShareKey]:
+    return [key for key in person.keys if isinstance(key, ShareKey)] if person else []
+
+
+def _holds(person: Principal | None, key: ShareKey, situation: Situation) -> bool:
+    if person is None:
+        return False
+    try:
+        require(check_key(person, key, situation))
+    except Refused:
+        return False
+    return True
+
+
+def _contents_slots(binding: bytes, contents_key: bytearray, situation: Situation) -> list[KeySlot]:
+    """Seal the contents key to every officer, and to every auditor who holds a key."""
+    policy = situation.trusted.policy
+    slots = []
+    for person in policy.principals:
+        if not {"officer", "auditor"} & set(person.roles):
+            continue
+        for key in _usable_keys(policy, person.id, situation):
+            info = slot_info(binding, "contents", "", key.key_id)
+            slots.append(
+                KeySlot(
+                    purpose="contents",
+                    leaf="",
+                    recipient=key.key_id,
+                    suite=key.suite,
+                    sealed=seal(key.suite, key.spki, key.mlkem, contents_key, info=info),
+                )
+            )
+    return slots

@@ -1,0 +1,122 @@
+"""Pinning a policy, and standing on what follows from it.
+
+The pin comes from a person, once; from then on the newest of everything seen is remembered, so
+that nobody can offer yesterday's policy or revocation list today.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+
+import msgspec
+
+from custody.encoding import Digest
+from custody.errors import Refused
+from custody.formats.case import Documents
+from custody.formats.state import CrlMemory, GoldenMemory, Memory
+from custody.ops.home import Home
+from custody.rules.certificates import read_revocation_lists
+from custody.rules.memory import oldest_epochs
+from custody.rules.situation import Situation
+from custody.rules.trust import TrustedPolicy, trust_chain
+
+#: RFC 5280 allows numbers of 20 bytes; memory holds what every JSON reader reads alike.
+MAX_CRL_NUMBER = 2**53 - 1
+
+
+def pin(home: Home, *, documents: Documents, digest: Digest, now: datetime) -> Situation:
+    """Trust the policy with that statement digest, and what follows from it.
+
+    The policy must be among ``documents`` and sound; what was remembered of the same environment
+    stays remembered.  Raises `Refused` with the check that fails, or ``trust.environment`` if this
+    home already belongs to another environment.
+    """
+    with home.lock():
+        known = home.memory() if home.has_memory() else None
+        floor = known.policy_version if known else 0
+        trusted = trust_chain(documents.policies, pin=digest, floor=floor, now=now)
+        if known is not None and known.environment != trusted.genesis:
+            raise Refused(
+                "this home trusts another environment",
+                check="trust.environment",
+                where=str(home.path),
+                hint="take another --home for another environment",
+            )
+        if known is None:
+            known = Memory(
+                kind="custody/memory/v1",
+                pin=digest,
+                environment=trusted.genesis,
+                policy=trusted.digest,
+                policy_version=trusted.policy.version,
+                crls=(),
+                golden_sets=(),
+                hosts=(),
+            )
+        known = msgspec.structs.replace(known, pin=digest)
+        memory = _advance(known, trusted, documents, now=now)
+        home.save_memory(memory)
+    return Situation(trusted=trusted, documents=documents, memory=memory, now=now)
+
+
+def current(home: Home, *, documents: Documents, now: datetime) -> Situation:
+    """Return the newest policy that follows from the pin, with everything else to judge by.
+
+    Remembers the policy version, list numbers and golden epochs seen.  Nothing pinned:
+    `Incomplete`; an older policy than remembered, a fork, an expired one: `Refused`.
+    """
+    with home.lock():
+        known = home.memory()
+        trusted = trust_chain(
+            documents.policies, pin=known.pin, floor=known.policy_version, now=now
+        )
+        memory = _advance(known, trusted, documents, now=now)
+        if memory != known:
+            home.save_memory(memory)
+    return Situation(trusted=trusted, documents=documents, memory=memory, now=now)
+
+
+def _advance(
+    known: Memory, trusted: TrustedPolicy, documents: Documents, *, now: datetime
+) -> Memory:
+    policy = trusted.policy
+    digests = {statement.predicate.version: statement.digest for statement in trusted.previous}
+    digests[policy.version] = trusted.digest
+    # Another policy under a number already seen means that the root threshold signed two, and
+    # that somebody chose which of them to show us.
+    if digests.get(known.policy_version, known.policy) != known.policy:
+        raise Refused(
+            f"another version {known.policy_version} of this policy was seen before",
+            check="policy.fork",
+        )
+    return msgspec.structs.replace(
+        known,
+        policy=trusted.digest,
+        policy_version=policy.version,
+        crls=_newest_crls(known.crls, policy.authorities, documents.crls),
+        golden_sets=_oldest_golden(
+            known.golden_sets, oldest_epochs(documents.golden_sets, trusted=trusted, now=now)
+        ),
+    )
+
+
+def _newest_crls(
+    known: Iterable[CrlMemory], authorities: Sequence[bytes], crls: Sequence[bytes]
+) -> tuple[CrlMemory, ...]:
+    """Raise the remembered number of every authority to the newest list it signed."""
+    numbers = {memory.authority: memory.number for memory in known}
+    for crl in read_revocation_lists(crls, authorities=authorities):
+        number = min(crl.number, MAX_CRL_NUMBER)
+        numbers[crl.issuer] = max(numbers.get(crl.issuer, 0), number)
+    return tuple(CrlMemory(authority=key, number=numbers[key]) for key in sorted(numbers))
+
+
+def _oldest_golden(
+    known: Iterable[GoldenMemory], seen: Mapping[str, int]
+) -> tuple[GoldenMemory, ...]:
+    """Raise the remembered epochs of golden sets; a boot state that was retired stays so."""
+    epochs = {memory.name: memory.oldest for memory in known}
+    for name, oldest in seen.items():
+        epochs[name] = max(epochs.get(name, 1), oldest)
+    return tuple(GoldenMemory(name=name, oldest=epochs[name]) for name in sorted(epochs))

@@ -1,0 +1,56 @@
+"""An audit as one self-contained HTML page: no script, no other file, the same bytes each time.
+
+Whatever a case holds comes from strangers.  Every value is escaped by the template engine, with
+characters that hide or turn around others replaced before; and a browser that were still tricked
+may load nothing and run nothing: the page's Content-Security-Policy lets in its own style sheet,
+by hash, and nothing else.
+"""
+
+from __future__ import annotations
+
+import base64
+from functools import cache
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from custody import __version__
+from custody.encoding import sha256
+from custody.ops.audit import AuditReport
+from custody.report import words
+from custody.report.timeline import MAX_DRAWN
+from custody.report.views import page_of
+
+
+def render_report(report: AuditReport) -> bytes:
+    """Write the page of an audit (UTF-8)."""
+    environment = _environment()
+    style = environment.get_template("report.css").render().strip()
+    digest = base64.b64encode(sha256(style.encode())).decode("ascii")
+    page = environment.get_template("report.html.j2").render(
+        page=page_of(report),
+        style=Markup(style),  # noqa: S704  # our own file
+        style_hash=digest,
+        version=__version__,
+    )
+    return page.encode()
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("custody.report"),
+        autoescape=True,
+        finalize=_written,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.globals.update(words=words, max_drawn=MAX_DRAWN)
+    return environment
+
+
+def _written(value: object) -> object:
+    """Prepare every value a template writes; what a macro made is written already."""
+    return value if isinstance(value, Markup) else words.plain(str(value))

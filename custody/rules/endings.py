@@ -1,0 +1,115 @@
+"""How did a request end, by what its host attests?"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Literal, TypeVar
+
+from custody.encoding import Digest
+from custody.formats.burn import Burn
+from custody.formats.case import Documents
+from custody.formats.envelope import Predicate, Statement
+from custody.formats.receipt import Receipt
+from custody.formats.request import Request
+from custody.rules.approvals import Tally
+from custody.rules.burn import check_burn
+from custody.rules.receipt import check_receipt
+from custody.rules.verdicts import Ledger, Verdict, passed
+
+Outcome = Literal[
+    "opened-and-burned",
+    "opened-not-burned",
+    "retained",
+    "never-opened",
+    "failed",
+    "approved",
+    "open",
+    "refused",
+]
+#: What a host says against itself outweighs what it says for itself.
+_WORST_FIRST = ("retained", "opened", "failed")
+
+P = TypeVar("P", bound=Predicate)
+
+
+def judge_receipts(
+    ledger: Ledger, documents: Documents, request: Statement[Request]
+) -> tuple[Statement[Receipt], ...]:
+    """Judge the receipts of a request, of each the copy that is best; return the good ones.
+
+    Those that tell of an opening come first, and of a key kept before all: a host must not be able
+    to take either back by one more receipt.
+    """
+    judged = [
+        (receipt, check_receipt(receipt, request))
+        for receipt in documents.receipts
+        if receipt.predicate.request == request.digest
+    ]
+    if not judged:
+        ledger.skip("receipt.signature", "there is no receipt")
+    good = _best_copies(ledger, judged)
+    return tuple(sorted(good, key=lambda receipt: _WORST_FIRST.index(receipt.predicate.outcome)))
+
+
+def judge_burns(
+    ledger: Ledger,
+    documents: Documents,
+    request: Statement[Request],
+    receipts: Collection[Digest],
+) -> tuple[Statement[Burn], ...]:
+    """Judge the burn receipts of a request as its receipts are; return the good ones."""
+    judged = [
+        (burn, check_burn(burn, request))
+        for burn in documents.burns
+        if burn.predicate.request == request.digest
+    ]
+    if not judged:
+        ledger.skip("burn.signature", "there is no burn receipt: the key may live")
+    good = _best_copies(ledger, judged)
+    for burn in good:
+        # A host with two receipts, one of an opening, could otherwise show the other one only.
+        ledger.add(
+            "burn.receipt",
+            burn.predicate.receipt in receipts,
+            "the receipt it ends is here",
+            otherwise="it names a receipt that is not here, or is not good",
+        )
+    return tuple(good)
+
+
+def _best_copies(
+    ledger: Ledger, judged: Iterable[tuple[Statement[P], tuple[Verdict, ...]]]
+) -> list[Statement[P]]:
+    """Write down, of each statement, the verdicts on its best copy; return the good ones."""
+    copies: dict[Digest, list[tuple[Statement[P], tuple[Verdict, ...]]]] = {}
+    for pair in judged:
+        copies.setdefault(pair[0].digest, []).append(pair)
+    good = []
+    for digest in sorted(copies):
+        best = next((pair for pair in copies[digest] if passed(pair[1])), copies[digest][0])
+        ledger.extend(best[1])
+        if passed(best[1]):
+            good.append(best[0])
+    return good
+
+
+def outcome_of(
+    request: Statement[Request],
+    receipt: Statement[Receipt] | None,
+    burn: Statement[Burn] | None,
+    tally: Tally | None,
+    ledger: Ledger,
+) -> Outcome:
+    """Name what came of a request: by its receipt, or how far it got without one."""
+    said = receipt.predicate.outcome if receipt is not None else None
+    # What is sealed for restarts outlives the request's key: no burn ends it.  Where it may have
+    # been, the host's word that it was not is not enough.
+    if said == "retained" or (said == "opened" and request.predicate.terms.mode == "sealed"):
+        return "retained"
+    if said == "opened":
+        return "opened-and-burned" if burn is not None else "opened-not-burned"
+    if said == "failed":
+        return "never-opened" if burn is not None else "failed"
+    if ledger.failed:
+        return "refused"
+    return "approved" if tally is not None and tally.complete else "open"

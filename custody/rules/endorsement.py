@@ -1,0 +1,200 @@
+"""Is this the endorsement key of a TPM somebody approved, and does this AK go with it?
+
+Source: TCG EK Credential Profile 2.5, section 3; RFC 5280 section 6 for the path.  A vendor's chain
+alone is any TPM in the world, so the key must also be on the inventory.  That AK and EK are one
+TPM is not shown here but by the credential challenge (ops/enroll).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+
+from cryptography import x509
+from cryptography.x509.oid import ObjectIdentifier
+
+from custody.crypto.certificates import read_certificate, spki_of
+from custody.encoding import Digest, key_id
+from custody.errors import Malformed, Refused
+from custody.formats.enrolment import EnrolmentRequest, FirmwareVersion
+from custody.formats.evidence import (
+    AK_TEMPLATE,
+    RH_ENDORSEMENT,
+    EccPublic,
+    RsaPublic,
+    ek_public,
+    matches,
+    name,
+    parse_attest,
+    parse_public,
+    qualified_name,
+    unpack_quote,
+    verify_attest,
+)
+from custody.formats.policy import Policy
+from custody.rules.certificate_path import extension, issued_by, walk_chain
+from custody.rules.verdicts import Ledger, Verdict
+
+#: id-tcg-kp-EKCertificate.
+EK_PURPOSE = ObjectIdentifier("2.23.133.8.1")
+#: tcg-at-tpmManufacturer, tcg-at-tpmModel, tcg-at-tpmVersion.
+TPM_IDENTITY = frozenset({"2.23.133.2.1", "2.23.133.2.2", "2.23.133.2.3"})
+
+_SUBJECT = "EK certificate"
+_MAX_DEPTH = 8
+
+
+def check_endorsement(
+    request: EnrolmentRequest,
+    *,
+    policy: Policy,
+    inventory: Collection[Digest],
+    now: datetime,
+) -> tuple[Verdict, ...]:
+    """Judge the EK certificate of an enrolment request.
+
+    ``inventory`` holds the SHA-256 of every approved EK's SubjectPublicKeyInfo.  The vendor's own
+    revocation lists are not consulted: an EK is withdrawn by taking it off the inventory.
+    """
+    ledger = Ledger(subject=_SUBJECT)
+    der = request.ek_certificate
+    try:
+        certificate = read_certificate(der)
+        spki = spki_of(der)
+    except Malformed as error:
+        ledger.add("endorsement.certificate", False, error.reason)
+        return ledger.done()
+    ledger.add("endorsement.certificate", True, "parses strictly")
+    digest = key_id(spki)
+    ledger.add(
+        "endorsement.inventory",
+        digest in inventory,
+        f"EK {digest[:16]}… is on the inventory",
+        otherwise=f"EK {digest} is not on the inventory",
+    )
+    try:
+        template = parse_public(ek_public(spki))
+    except (Malformed, Refused) as error:
+        ledger.add("endorsement.key", False, error.reason)
+        return ledger.done()
+    ledger.add("endorsement.key", True, "the EK follows a TCG template")
+    _check_extensions(certificate, ledger, is_rsa=isinstance(template, RsaPublic))
+    _check_chain(request, policy, now, ledger)
+    return ledger.done()
+
+
+def check_attestation_key(request: EnrolmentRequest) -> tuple[Verdict, ...]:
+    """Judge the AK an enrolment request offers, and its quote over the request itself."""
+    ledger = Ledger(subject=f"AK of {request.host}")
+    with ledger.failing("enrolment.ak"):
+        public = parse_public(request.ak_public)
+        # An unrestricted key would sign whatever attestation its owner invents.
+        ledger.add(
+            "enrolment.ak",
+            isinstance(public, EccPublic) and matches(public, AK_TEMPLATE),
+            "a restricted signing key, attributes exact",
+            otherwise="not the restricted template",
+        )
+    with ledger.failing("enrolment.quote"):
+        quote = unpack_quote(request.quote)
+        attest = parse_attest(quote.attest)
+        verify_attest(request.ak_public, quote.attest, quote.signature)
+        ledger.add("enrolment.quote", True, "the AK's signature is good")
+        ledger.add(
+            "enrolment.bound",
+            attest.extra_data == request.qualifying(),
+            "the quote is over this host, EK and AK",
+            otherwise="the quote is over another enrolment",
+        )
+        ledger.add(
+            "enrolment.signer",
+            attest.signer == qualified_name(RH_ENDORSEMENT, name(request.ak_public)),
+            "the AK is a primary key of the endorsement hierarchy",
+            otherwise="the AK is not in the endorsement hierarchy",
+        )
+    return ledger.done()
+
+
+def firmware_of(request: EnrolmentRequest) -> FirmwareVersion:
+    """Return the firmware version the TPM reports in its quote (16 hex digits)."""
+    return f"{parse_attest(unpack_quote(request.quote).attest).firmware_version:016x}"
+
+
+def _check_extensions(certificate: x509.Certificate, ledger: Ledger, *, is_rsa: bool) -> None:
+    constraints = extension(certificate, x509.BasicConstraints)
+    ledger.add(
+        "endorsement.ca",
+        constraints is not None and not constraints.ca,
+        "not an authority",
+        otherwise="is an authority, or does not say that it is none",
+    )
+    usage = extension(certificate, x509.KeyUsage)
+    ledger.add(
+        "endorsement.usage",
+        usage is not None and (usage.key_encipherment if is_rsa else usage.key_agreement),
+        "its key receives secrets",
+        otherwise="its key usage is not key encipherment (RSA) or key agreement (EC)",
+    )
+    purposes = extension(certificate, x509.ExtendedKeyUsage)
+    ledger.add(
+        "endorsement.purpose",
+        purposes is not None and EK_PURPOSE in purposes,
+        "issued for an endorsement key",
+        otherwise=f"lacks the purpose {EK_PURPOSE.dotted_string}",
+    )
+    ledger.add(
+        "endorsement.identity",
+        _identity(certificate) >= TPM_IDENTITY,
+        "names manufacturer, model and version of the TPM",
+        otherwise="does not name manufacturer, model and version of the TPM",
+    )
+
+
+def _identity(certificate: x509.Certificate) -> frozenset[str]:
+    names = extension(certificate, x509.SubjectAlternativeName)
+    directory = names.get_values_for_type(x509.DirectoryName) if names is not None else []
+    return frozenset(a.oid.dotted_string for entry in directory for a in entry)
+
+
+def _check_chain(request: EnrolmentRequest, policy: Policy, now: datetime, ledger: Ledger) -> None:
+    with ledger.failing("endorsement.chain"):
+        chain = _find_chain(
+            request.ek_certificate, request.ek_intermediates, policy.host.vendor_roots
+        )
+        fault = _walk(chain, now)
+        ledger.add(
+            "endorsement.chain",
+            not fault,
+            "a good path from a vendor root of the policy",
+            otherwise=f"its path from a vendor root is not good: {fault}",
+        )
+
+
+def _find_chain(
+    leaf: bytes, intermediates: Sequence[bytes], roots: Sequence[bytes]
+) -> tuple[bytes, ...]:
+    """Find root, intermediates and leaf, in that order, each signed by the one before it."""
+    chain: tuple[bytes, ...] = (leaf,)
+    for _ in range(_MAX_DEPTH):
+        root = next((der for der in roots if issued_by(chain[0], der)), None)
+        if root is not None:
+            return (root, *chain)
+        above = next(
+            (der for der in intermediates if der not in chain and issued_by(chain[0], der)), None
+        )
+        if above is None:
+            break
+        chain = (above, *chain)
+    raise Refused("no vendor root of the policy issued it", check="endorsement.chain")
+
+
+def _walk(chain: tuple[bytes, ...], moment: datetime) -> str:
+    """Validate a path at ``moment`` by RFC 5280 section 6; return what is wrong, or nothing."""
+    _, fault = walk_chain(chain, (), moment, revocation="soft-fail")
+    if fault:
+        return fault
+    # RFC 5280 leaves the anchor's own dates to its user; an expired root is not ours.
+    root = read_certificate(chain[0])
+    if not root.not_valid_before_utc <= moment <= root.not_valid_after_utc:
+        return "the vendor root is not valid at this time"
+    return ""

@@ -1,0 +1,176 @@
+"""What makes a policy sound, judged before anybody signs it and each time it is read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import timedelta
+
+from custody.crypto.certificates import read_certificate
+from custody.crypto.keyslots import STRENGTH, curve_of
+from custody.crypto.quorum import leaves, lint, minimal_sets
+from custody.crypto.signature import load_ec_public
+from custody.encoding import key_id
+from custody.errors import Malformed, Refused
+from custody.formats.policy import Policy, Principal, ShareKey, SigningKey
+from custody.rules.quorum import signing_tree
+from custody.rules.verdicts import Ledger, Verdict
+
+#: Thirteen months: a year and time to renew it.
+MAX_LIFE = timedelta(days=397)
+#: Debug and application registers can be reset by software at any time (TCG PC Client PTP, 4.6.1).
+RESETTABLE_PCRS = frozenset({16, 23})
+
+
+def check_policy(policy: Policy) -> tuple[Verdict, ...]:
+    """Judge one policy by itself: keys, people, tree, thresholds, host requirements.
+
+    The checks need no clock and no other file; who signed it is for `rules.trust`.
+    """
+    ledger = Ledger(subject=f"policy {policy.environment}/{policy.version}")
+    _check_life(policy, ledger)
+    _check_keys(policy, ledger)
+    _check_people(policy, ledger)
+    _check_thresholds(policy, ledger)
+    _check_host(policy, ledger)
+    return ledger.done()
+
+
+def _check_life(policy: Policy, ledger: Ledger) -> None:
+    life = policy.expires_at - policy.issued_at
+    ledger.add(
+        "policy.life",
+        timedelta(0) < life <= MAX_LIFE,
+        "lives at most thirteen months",
+        otherwise="expires before it is issued, or lives longer than thirteen months",
+    )
+    ledger.add(
+        "policy.genesis",
+        (policy.genesis is None) == (policy.version == 1),
+        "version 1 names the environment, later versions name version 1",
+        otherwise="only version 1 has no genesis",
+    )
+    withdrawn = list(policy.withdrawn)
+    ledger.add("policy.withdrawn", withdrawn == sorted(set(withdrawn)), "withdrawn list is sorted")
+
+
+def _check_keys(policy: Policy, ledger: Ledger) -> None:
+    spkis = [key_id(key.spki) for person in policy.principals for key in person.keys]
+    repeated = [key for key, count in Counter(spkis).items() if count > 1]
+    ledger.add(
+        "policy.keys-distinct",
+        not repeated,
+        "every key belongs to one principal and has one use",
+        otherwise=f"key {repeated[0][:16] if repeated else ''} is listed twice",
+    )
+    with ledger.failing("policy.keys-valid"):
+        for person in policy.principals:
+            for key in person.keys:
+                _check_key(person, key)
+        ledger.add("policy.keys-valid", True, "every key is a named curve its use allows")
+    with ledger.failing("policy.authorities"):
+        for der in policy.authorities:
+            read_certificate(der)
+        ledger.add("policy.authorities", True, "every authority is a certificate")
+
+
+def _check_key(person: Principal, key: SigningKey | ShareKey) -> None:
+    curve = load_ec_public(key.spki).curve.name
+    if isinstance(key, SigningKey):
+        # TPM2_PolicySigned takes officers' signatures, and every TPM knows P-256.
+        if curve != "secp256r1" and ("officer" in person.roles or curve != "secp384r1"):
+            raise Malformed(f"signing key of {person.id} is on {curve}")
+        return
+    if curve != curve_of(key.suite) or (key.mlkem is not None) != (key.suite == "MLKEM1024_P384"):
+        raise Malformed(f"share key of {person.id} does not fit suite {key.suite}")
+
+
+def _check_people(policy: Policy, ledger: Ledger) -> None:
+    ids = [person.id for person in policy.principals]
+    ledger.add("policy.principals", ids == sorted(set(ids)), "principals are sorted, each once")
+    faults = lint(policy.quorum)
+    ledger.add(
+        "policy.quorum",
+        not faults,
+        "quorum tree is sound",
+        otherwise=f"quorum tree: {faults[0] if faults else ''}",
+    )
+    if faults:
+        # A tree that is none has no leaves to look at, and would end the judging with an error: a
+        # stranger's policy must come out as failed, or the good one beside it is never gone on to.
+        ledger.skip("policy.officers", "the quorum tree is not sound")
+        ledger.skip("policy.tokens", "the quorum tree is not sound")
+        return
+    fault = next(
+        filter(None, (_officer_fault(policy, leaf.principal) for leaf in leaves(policy.quorum))), ""
+    )
+    ledger.add(
+        "policy.officers", not fault, "every leaf is an officer with both keys", otherwise=fault
+    )
+    fault = _tokens_fault(policy)
+    ledger.add(
+        "policy.tokens",
+        not fault,
+        "a TPM can be shown every choice of officers and their tokens",
+        otherwise=f"quorum tree, with every signing key of every officer: {fault}",
+    )
+
+
+def _tokens_fault(policy: Policy) -> str:
+    """Say what is wrong with the tree that H's policy is made of, or nothing.
+
+    An officer with several tokens is a node of its own there: a sound tree can have too many
+    minimal sets, or be too deep, once everybody has two, and then nobody could ask for anything.
+    """
+    try:
+        minimal_sets(signing_tree(policy)[0])
+    except Refused as error:
+        return error.reason
+    return ""
+
+
+def _officer_fault(policy: Policy, name: str) -> str:
+    person = policy.principal(name)
+    if person is None or "officer" not in person.roles:
+        return f"{name} is in the quorum tree but is not an officer"
+    if not any(isinstance(key, SigningKey) for key in person.keys):
+        return f"officer {name} has no signing key"
+    shares = [key for key in person.keys if isinstance(key, ShareKey)]
+    if not shares:
+        return f"officer {name} has no share key"
+    if any(STRENGTH.index(key.suite) < STRENGTH.index(policy.weakest_suite) for key in shares):
+        return f"officer {name} has a share key weaker than {policy.weakest_suite}"
+    return ""
+
+
+def _check_thresholds(policy: Policy, ledger: Ledger) -> None:
+    # A threshold equal to the number of people is one lost token away from an environment
+    # that nobody can ever change again.
+    for check, role, needed in (
+        ("policy.root-threshold", "custodian", policy.thresholds.root),
+        ("policy.enrolment-threshold", "enroller", policy.thresholds.enrolment),
+        ("policy.golden-threshold", "enroller", policy.thresholds.golden),
+    ):
+        able = sum(
+            role in person.roles and any(isinstance(k, SigningKey) for k in person.keys)
+            for person in policy.principals
+        )
+        ledger.add(
+            check,
+            needed < able,
+            f"{needed} of {able} {role}s",
+            otherwise=f"needs {needed} of {able} {role}s: must be fewer than there are",
+        )
+
+
+def _check_host(policy: Policy, ledger: Ledger) -> None:
+    pcrs = list(policy.host.pcrs)
+    ledger.add(
+        "policy.pcrs",
+        pcrs == sorted(set(pcrs)) and not RESETTABLE_PCRS & set(pcrs),
+        "registers are ascending and none can be reset by software",
+        otherwise="registers repeat, are out of order, or include 16 or 23, which software resets",
+    )
+    with ledger.failing("policy.vendor-roots"):
+        for der in policy.host.vendor_roots:
+            read_certificate(der)
+        ledger.add("policy.vendor-roots", True, "every vendor root is a certificate")

@@ -1,0 +1,109 @@
+"""THE pipeline: manifest, policy, request, answers, revocations and a moment, in; a release, out.
+
+`custody host open` and `custody auditor verify` both call it, and there is no second copy of any
+check.  A `VerifiedRelease` cannot be had in any other way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from custody.errors import Incomplete, Refused
+from custody.formats.approval import Approval, Denial
+from custody.formats.envelope import Statement
+from custody.formats.manifest import Manifest
+from custody.formats.request import Request
+from custody.rules.approvals import JudgedApproval, Tally, tally
+from custody.rules.manifest import check_manifest
+from custody.rules.request import check_request
+from custody.rules.situation import Situation
+from custody.rules.verdicts import Verdict, passed, require
+
+_TOKEN = object()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """What officers said to one request, as it came."""
+
+    approvals: Sequence[Statement[Approval]]
+    denials: Sequence[Statement[Denial]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """Every verdict on one release, and where its quorum stands."""
+
+    manifest: Statement[Manifest]
+    request: Statement[Request]
+    verdicts: tuple[Verdict, ...]
+    tally: Tally
+
+
+class VerifiedRelease:
+    """A release every check of which held.  Only `verified` makes one.
+
+    ``approvals`` has one approval of each officer who gave any; ``spares`` the others that are
+    good too, for when the share in the first one is not.
+    """
+
+    __slots__ = ("approvals", "judgement", "manifest", "request", "spares")
+
+    def __init__(self, token: object, judgement: Judgement) -> None:
+        if token is not _TOKEN:
+            raise AssertionError("internal: a verified release comes from the pipeline only")
+        self.judgement = judgement
+        self.manifest: Statement[Manifest] = judgement.manifest
+        self.request: Statement[Request] = judgement.request
+        self.approvals: tuple[JudgedApproval, ...] = judgement.tally.counted
+        self.spares = tuple(over for over in judgement.tally.passed_over if over.counts)
+
+
+def judge(
+    manifest: Statement[Manifest],
+    request: Statement[Request],
+    answers: Answers,
+    situation: Situation,
+) -> Judgement:
+    """Judge a release, writing down every check, whatever the outcome."""
+    # 1. The policy in force, by which everything else is judged.
+    verdicts = [*situation.trusted.verdicts]
+    # 2. The manifest: publisher, certificate, environment, withdrawal, expiry, sealing.
+    verdicts += check_manifest(manifest, situation)
+    # 3. The request: what it names, who vouches for the host, its evidence.
+    verdicts += check_request(request, manifest, situation)
+    # 4. The answers: which count, and what is missing.
+    return Judgement(
+        manifest=manifest,
+        request=request,
+        verdicts=tuple(verdicts),
+        tally=tally(answers.approvals, answers.denials, request, manifest, situation),
+    )
+
+
+def verified(judgement: Judgement) -> VerifiedRelease:
+    """Return the release if every check held and the quorum is complete.
+
+    Raises `Refused` with the first failed check or when too many have denied, `Incomplete` with
+    who is missing.
+    """
+    require(judgement.verdicts)
+    tally, where = judgement.tally, f"request of {judgement.request.predicate.host}"
+    if not tally.complete and tally.out_of_reach:
+        deniers = sorted({d.officer for d in tally.denials if passed(d.verdicts)})
+        raise Refused(
+            f"quorum: out of reach, {', '.join(deniers)} denied these terms",
+            check="quorum.denied",
+            where=where,
+            hint="it can be opened no more; ask again: custody host request",
+        )
+    if not tally.complete:
+        words = "; ".join(f"{gap.needed} more of {', '.join(gap.among)}" for gap in tally.missing)
+        raise Incomplete(
+            f"quorum: {words} must approve",
+            missing=[name for gap in tally.missing for name in gap.among],
+            where=where,
+            hint="custody officer status shows who has approved",
+        )
+    return VerifiedRelease(_TOKEN, judgement)

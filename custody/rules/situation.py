@@ -1,0 +1,27 @@
+"""What every judgement needs: the policy in force, the files around it, memory and the moment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from custody.encoding import KeyId
+from custody.formats.case import Documents
+from custody.formats.state import Memory
+from custody.rules.trust import TrustedPolicy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """A judge's standing: nothing in ``documents`` is believed for being there."""
+
+    trusted: TrustedPolicy
+    documents: Documents
+    memory: Memory
+    now: datetime
+
+    @property
+    def crl_floor(self) -> Mapping[KeyId, int]:
+        """The newest revocation list number seen of each authority."""
+        return {crl.authority: crl.number for crl in self.memory.crls}

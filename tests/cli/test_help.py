@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+
+import pytest
+import typer.main
+from typer.core import TyperGroup
+
+from custody import __version__
+from custody.cli import ROLES, app
+from custody.cli._ui import spoken
+from tests.cli.transcript import run
+
+
+def commands() -> Iterator[tuple[str, ...]]:
+    """Name every command there is, groups included."""
+    root = typer.main.get_command(app)
+    assert isinstance(root, TyperGroup)
+    pending: list[tuple[tuple[str, ...], object]] = [((), root)]
+    while pending:
+        words, command = pending.pop()
+        yield words
+        if isinstance(command, TyperGroup):
+            context = typer.Context(command, info_name="custody")
+            pending += [
+                ((*words, name), command.get_command(context, name))
+                for name in command.list_commands(context)
+                if words or find_spec(f"custody.cli.{name}")
+            ]
+
+
+@pytest.mark.parametrize("words", sorted(commands()), ids=" ".join)
+def test_every_help_has_an_example(
+    words: tuple[str, ...],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Help ends with an example that begins with the command itself, or with one below it."""
+    said = run(*words, "--help", capsys=capsys, monkeypatch=monkeypatch)
+    assert 0 == said.code
+    assert "Example:" in said.out
+    assert " ".join(("custody", *words)) in said.out.partition("Example:")[2]
+
+
+def test_the_version_is_shown(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`custody --version` is one line on stdout."""
+    said = run("--version", capsys=capsys, monkeypatch=monkeypatch)
+    assert (0, f"custody {__version__}\n", "") == (said.code, said.out, said.err)
+
+
+def test_help_imports_no_role() -> None:
+    """Start-up is quick because help and completion import neither roles, devices nor rich."""
+    program = (
+        "import sys; from custody.cli import main; sys.argv = ['custody', '--help']\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print(sorted(m for m in sys.modules if m.split('.')[0] in"
+        " {'custody', 'rich', 'cryptography', 'msgspec', 'pkcs11', 'tpm2_pytss'}),"
+        " file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert "['custody', 'custody.cli']" == done.stderr.strip()
+    assert all(f"  {role} " in done.stdout for role in ROLES)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("oficer",), "no such command 'oficer'. Did you mean 'officer'?"),
+        (("--nonsense",), "no such option: --nonsense"),
+        (("officer", "trust"), "missing argument 'digest'"),
+        (("officer", "nonsense"), "no such command 'nonsense'"),
+    ],
+)
+def test_a_usage_error_is_one_line_and_exit_2(
+    words: tuple[str, ...],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A mistyped command says what is wrong and where help is, on stderr alone."""
+    said = run(*words, capsys=capsys, monkeypatch=monkeypatch)
+    assert (2, "") == (said.code, said.out)
+    first, hint = said.err.splitlines()
+    assert f"custody: error: {message}" == first
+    assert hint.startswith("custody: hint: custody")
+
+
+def test_a_digest_is_spoken_whole() -> None:
+    """Every digit is in the words, in order: part of a digest is not enough to compare."""
+    digest = "0123456789abcdef" * 4
+    lines = spoken(digest)
+    assert 8 == len(lines)
+    assert "01234567  zero one two three four five six seven" == lines[0]
+    assert "89abcdef  eight nine alfa bravo charlie delta echo foxtrot" == lines[1]
+    assert digest == "".join(line.split()[0] for line in lines)

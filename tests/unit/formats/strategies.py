@@ -1,0 +1,303 @@
+"""Statements of every kind, as hypothesis draws them: every field anywhere within its limits."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import hypothesis.strategies as st
+
+from custody.crypto.quorum import Person, Threshold
+from custody.formats.approval import Approval, Denial
+from custody.formats.burn import Burn
+from custody.formats.enrolment import EnrolmentRecord
+from custody.formats.envelope import Predicate, Signature
+from custody.formats.goldenset import Component, GoldenSet, PcrEvents, PcrValue
+from custody.formats.manifest import (
+    Core,
+    KeySlot,
+    LeafCommitment,
+    Manifest,
+    SecretEnvelope,
+    Wrap,
+)
+from custody.formats.policy import (
+    HostRequirements,
+    Limits,
+    Policy,
+    Principal,
+    ShareKey,
+    SigningKey,
+    SuiteName,
+    Thresholds,
+)
+from custody.formats.receipt import BadShare, Receipt
+from custody.formats.request import Creation, Request, Terms
+
+DIGESTS = st.binary(min_size=32, max_size=32).map(bytes.hex)
+NAMES = st.from_regex(r"\A[a-z0-9][a-z0-9._-]{0,62}\Z")
+#: Every character but those that `Text` keeps out.
+TEXTS = st.text(
+    st.characters(
+        exclude_categories=("Cs", "Cc"),
+        exclude_characters="\ufeff\ufffe\uffff"
+        + "".join(chr(c) for c in (*range(0x2028, 0x202F), *range(0x2066, 0x206A))),
+    ),
+    max_size=40,
+)
+COUNTS = st.integers(0, 2**53 - 1)
+MOMENTS = st.datetimes(
+    datetime(1970, 1, 1),  # noqa: DTZ001  (the zone is added by hypothesis)
+    datetime(9998, 12, 31, 23, 59, 59),  # noqa: DTZ001
+    timezones=st.just(UTC),
+).map(lambda moment: moment.replace(microsecond=0))
+BLOBS = st.binary(min_size=1, max_size=60)
+BYTES32 = st.binary(min_size=32, max_size=32)
+TPM_NAMES = st.one_of(
+    DIGESTS.map("000b".__add__), st.binary(min_size=48, max_size=48).map(lambda b: "000c" + b.hex())
+)
+SUITES: st.SearchStrategy[SuiteName] = st.sampled_from(("P256", "P384", "MLKEM1024_P384"))
+MLKEM = st.none() | st.integers(0, 255).map(lambda byte: bytes([byte]) * 1568)
+LEAVES = st.lists(st.integers(0, 31), min_size=1, max_size=8).map(lambda p: "/".join(map(str, p)))
+SEALED = st.binary(min_size=16, max_size=200)
+
+
+def several(items: st.SearchStrategy[Any], least: int = 1, most: int = 4) -> st.SearchStrategy[Any]:
+    """Tuples of items."""
+    return st.lists(items, min_size=least, max_size=most).map(tuple)
+
+
+def distinct(
+    items: st.SearchStrategy[Any], least: int = 1, most: int = 4
+) -> st.SearchStrategy[Any]:
+    """Tuples of items in order, each once."""
+    listed = st.lists(items, min_size=least, max_size=most, unique=True)
+    return listed.map(lambda values: tuple(sorted(values)))
+
+
+PEOPLE = st.builds(Person, principal=NAMES)
+TREES = st.recursive(
+    PEOPLE,
+    lambda nodes: st.builds(Threshold, k=st.integers(1, 32), of=several(nodes)),
+    max_leaves=8,
+)
+KEYS = st.builds(SigningKey, spki=BLOBS) | st.builds(
+    ShareKey, spki=BLOBS, suite=SUITES, mlkem=MLKEM
+)
+ROLES = st.sampled_from(("custodian", "publisher", "officer", "enroller", "host", "log", "auditor"))
+POLICIES = st.builds(
+    Policy,
+    environment=NAMES,
+    genesis=st.none() | DIGESTS,
+    version=st.integers(1, 2**31),
+    issued_at=MOMENTS,
+    expires_at=MOMENTS,
+    principals=several(
+        st.builds(Principal, id=NAMES, name=TEXTS, roles=several(ROLES), keys=several(KEYS, 1, 2)),
+    ),
+    authorities=several(BLOBS),
+    quorum=TREES,
+    thresholds=st.builds(
+        Thresholds,
+        root=st.integers(2, 32),
+        enrolment=st.integers(2, 32),
+        golden=st.integers(2, 32),
+    ),
+    host=st.builds(
+        HostRequirements,
+        bank=st.just("sha256"),
+        pcrs=several(st.integers(0, 23)),
+        trust_classes=several(st.sampled_from(("hardware", "firmware", "virtual", "software"))),
+        vendor_roots=several(BLOBS),
+        event_log=st.sampled_from(("required", "optional")),
+    ),
+    limits=st.builds(
+        Limits,
+        request_window_seconds=st.integers(60, 30 * 86400),
+        approval_seconds=st.integers(60, 30 * 86400),
+        crl_max_age_seconds=st.integers(3600, 400 * 86400),
+    ),
+    modes=several(st.sampled_from(("once", "sealed")), 1, 2),
+    part_digest=st.sampled_from(("blake3", "sha256")),
+    weakest_suite=SUITES,
+    self_approval=st.booleans(),
+    withdrawn=several(DIGESTS, 0),
+)
+ENROLMENTS = st.builds(
+    EnrolmentRecord,
+    environment=DIGESTS,
+    host=NAMES,
+    ek_spki=DIGESTS,
+    ek_certificate=BLOBS,
+    ak_public=BLOBS,
+    ak_name=TPM_NAMES,
+    trust_class=st.sampled_from(("hardware", "firmware", "virtual", "software")),
+    firmware=st.binary(min_size=8, max_size=8).map(bytes.hex),
+    enrolled_at=MOMENTS,
+)
+_COMPONENTS = st.lists(st.builds(Component, label=TEXTS, digest=DIGESTS), max_size=3).map(tuple)
+REGISTERS = st.dictionaries(st.integers(0, 15), DIGESTS | _COMPONENTS, min_size=1, max_size=4).map(
+    lambda found: tuple(
+        PcrValue(pcr=n, value=was)
+        if isinstance(was, str)
+        else PcrEvents(pcr=n, locality=0, components=was)
+        for n, was in sorted(found.items())
+    )
+)
+GOLDEN_SETS = st.builds(
+    GoldenSet,
+    environment=DIGESTS,
+    name=NAMES,
+    notes=TEXTS,
+    epoch=st.integers(2, 2**31),
+    oldest=st.integers(1, 2),
+    bank=st.just("sha256"),
+    pcrs=REGISTERS,
+    issued_at=MOMENTS,
+)
+_PERIODS = st.lists(MOMENTS, min_size=2, max_size=2, unique=True).map(sorted)
+CORES = st.builds(
+    lambda period, **fields: Core(sealed_at=period[0], not_after=period[1], **fields),
+    period=_PERIODS,
+    payload_id=DIGESTS,
+    environment=DIGESTS,
+    policy_version=st.integers(1, 2**31),
+    tree=DIGESTS,
+    publisher=DIGESTS,
+    part_size_bytes=st.integers(16, 26).map(lambda power: 1 << power),
+    part_count=st.integers(1, 1 << 24),
+    part_digest=st.sampled_from(("blake3", "sha256")),
+    parts_root=DIGESTS,
+    cek_commitment=DIGESTS,
+    contents=DIGESTS,
+    contents_size_bytes=COUNTS,
+    site=st.none(),
+    recovery=st.none(),
+    replaces=st.none() | DIGESTS,
+)
+SLOTS = st.one_of(
+    st.tuples(st.just("share"), LEAVES, DIGESTS),
+    st.tuples(st.just("contents"), st.just(""), DIGESTS),
+)
+
+
+@st.composite
+def envelopes(draw: st.DrawFn) -> SecretEnvelope:
+    """Slots, commitments and wraps in their order."""
+    slots = tuple(
+        KeySlot(
+            purpose=purpose,
+            leaf=leaf,
+            recipient=recipient,
+            suite=draw(SUITES),
+            sealed=draw(SEALED),
+        )
+        for purpose, leaf, recipient in draw(distinct(SLOTS))
+    )
+    commitments = tuple(
+        LeafCommitment(leaf=leaf, commitment=draw(DIGESTS)) for leaf in draw(distinct(LEAVES))
+    )
+    wraps = tuple(
+        Wrap(
+            purpose=purpose,
+            salt=draw(BYTES32),
+            sealed=draw(st.binary(min_size=48, max_size=48)),
+        )
+        for purpose in ("cek", "contents")
+    )
+    return SecretEnvelope(slots=slots, commitments=commitments, wraps=wraps)
+
+
+MANIFESTS = st.builds(Manifest, core=CORES, envelope=envelopes())
+U32 = st.integers(0, 2**32 - 1)
+TERMS = st.builds(
+    Terms,
+    manifest=DIGESTS,
+    policy=DIGESTS,
+    mode=st.sampled_from(("once", "sealed")),
+    ek_spki=DIGESTS,
+    ak_name=TPM_NAMES,
+    nv_name=TPM_NAMES,
+    counter=COUNTS,
+    reset_count=U32,
+    restart_count=U32,
+    deadline_ms=COUNTS,
+    pcr_digest=DIGESTS,
+    checkpoint=st.none() | DIGESTS,
+)
+REQUESTS = st.builds(
+    Request,
+    terms=TERMS,
+    environment=DIGESTS,
+    host=NAMES,
+    enrolment=DIGESTS,
+    golden=DIGESTS,
+    suite=SUITES,
+    key=st.builds(
+        Creation,
+        public=BLOBS,
+        parent_public=BLOBS,
+        creation_data=BLOBS,
+        attest=BLOBS,
+        signature=BLOBS,
+    ),
+    mlkem=MLKEM,
+    ak_public=BLOBS,
+    nv_public=BLOBS,
+    event_log=st.binary(max_size=100),
+    requested_at=MOMENTS,
+)
+APPROVALS = st.builds(
+    Approval,
+    request=DIGESTS,
+    manifest=DIGESTS,
+    policy=DIGESTS,
+    terms=DIGESTS,
+    leaf=LEAVES | st.just(""),
+    sealed_share=SEALED,
+    terms_signature=st.binary(min_size=8, max_size=80),
+    approved_at=MOMENTS,
+    expires_at=MOMENTS,
+)
+DENIALS = st.builds(
+    Denial,
+    request=DIGESTS,
+    manifest=DIGESTS,
+    policy=DIGESTS,
+    terms=DIGESTS,
+    reason=TEXTS,
+    denied_at=MOMENTS,
+)
+RECEIPTS = st.builds(
+    Receipt,
+    request=DIGESTS,
+    manifest=DIGESTS,
+    terms=DIGESTS,
+    outcome=st.sampled_from(("opened", "retained", "failed")),
+    reason=TEXTS,
+    approvals=distinct(DIGESTS, 0),
+    bad_shares=several(st.builds(BadShare, leaf=LEAVES, officer=DIGESTS, approval=DIGESTS), 0),
+    counter=COUNTS,
+    finished_at=MOMENTS,
+)
+BURNS = st.builds(Burn, request=DIGESTS, receipt=DIGESTS, counter=COUNTS, burned_at=MOMENTS)
+
+#: By kind.
+STATEMENTS: dict[type[Predicate], st.SearchStrategy[Any]] = {
+    Policy: POLICIES,
+    EnrolmentRecord: ENROLMENTS,
+    GoldenSet: GOLDEN_SETS,
+    Manifest: MANIFESTS,
+    Request: REQUESTS,
+    Approval: APPROVALS,
+    Denial: DENIALS,
+    Receipt: RECEIPTS,
+    Burn: BURNS,
+}
+
+
+def signatures(kind: type[Predicate]) -> st.SearchStrategy[Any]:
+    """As many signatures as a kind may have."""
+    one = st.builds(Signature, keyid=DIGESTS, sig=st.binary(min_size=1, max_size=80))
+    most = 4 if kind.MANY_SIGNERS else 1
+    return st.lists(one, min_size=1, max_size=most, unique_by=lambda s: s.keyid)

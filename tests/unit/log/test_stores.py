@@ -1,0 +1,150 @@
+"""Directories and buckets: what a log asks of either."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from custody.errors import Malformed, Refused, Unavailable
+from custody.log.reader import Followed, follow
+from custody.log.storage import Store
+from custody.log.writer import Writer, create_log
+from custody.transports.api import open_source, open_store
+from custody.transports.store import DirectoryStore
+from tests.sim.store import MemoryLedger
+from tests.unit.log.logs import NOTHING, entries, signer, trust
+
+
+def bucket() -> Store:
+    """A bucket in memory."""
+    obstore = pytest.importorskip("obstore")
+    from custody.transports.objects import BucketStore
+
+    return BucketStore(obstore.store.MemoryStore(), name="memory://")
+
+
+@pytest.fixture(params=["directory", "bucket"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """Each kind of store, empty."""
+    return bucket() if request.param == "bucket" else DirectoryStore(tmp_path / "log")
+
+
+def test_a_log_lies_in_any_store(store: Store) -> None:
+    """A log is begun, grown by several writers and followed."""
+    ledger = MemoryLedger()
+    create_log(store, signer(), ledger)
+    for at in range(0, 900, 300):
+        Writer(store, signer(), ledger).append(entries(at, at + 300))
+    found = follow(store, trust(), NOTHING)
+    assert isinstance(found, Followed)
+    assert entries(0, 900) == [entry for _, entry in found.new_entries()]
+
+
+def test_objects_are_made_once(store: Store) -> None:
+    """The same object again is no matter; another one in its place is refused."""
+    store.create([("tile/0/000.p/1", b"one"), ("tile/0/000.p/2", b"two")])
+    store.create([("tile/0/000.p/1", b"one"), ("tile/0/000.p/3", b"three")])
+    with pytest.raises(Refused) as refused:
+        store.create([("tile/0/000.p/2", b"TWO")])
+    assert "store.differs" == refused.value.check
+    assert b"two" == store.read("tile/0/000.p/2", max_bytes=10)
+    assert b"three" == store.read("tile/0/000.p/3", max_bytes=10)
+
+
+def test_swaps_compare(store: Store) -> None:
+    """Only who knows the newest version replaces it."""
+    first = store.swap("checkpoint", b"one", version=None)
+    second = store.swap("checkpoint", b"two", version=first)
+    for version in (None, first, "junk"):
+        with pytest.raises(Refused) as refused:
+            store.swap("checkpoint", b"three", version=version)
+        assert "store.changed" == refused.value.check
+    found = store.look("checkpoint", max_bytes=10)
+    assert found is not None
+    assert (b"two", second) == (found.data, found.version)
+
+
+def test_what_is_not_there_is_none(store: Store) -> None:
+    """Absence is an answer; an oversize object is malformed."""
+    assert None is store.read("checkpoint", max_bytes=10)
+    assert None is store.look("tile/0/000", max_bytes=10)
+    store.swap("checkpoint", bytes(11), version=None)
+    with pytest.raises(Malformed):
+        store.read("checkpoint", max_bytes=10)
+
+
+def test_one_of_many_swaps_wins(tmp_path: Path) -> None:
+    """Of eight writers at once, one replaces the first version."""
+    first = DirectoryStore(tmp_path).swap("checkpoint", b"0", version=None)
+    won: list[int] = []
+
+    def work(n: int) -> None:
+        try:
+            DirectoryStore(tmp_path).swap("checkpoint", b"%d" % n, version=first)
+        except Refused:
+            return
+        won.append(n)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(1, 9)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [b"%d" % n for n in won] == [DirectoryStore(tmp_path).read("checkpoint", max_bytes=9)]
+
+
+def test_a_directory_holds_nothing_half_written(tmp_path: Path) -> None:
+    """Only objects, the lock and an empty staging folder are left, and links are not followed."""
+    store = DirectoryStore(tmp_path / "log")
+    store.create([("tile/0/000", b"x")])
+    store.swap("checkpoint", b"y", version=None)
+    assert {".lock", ".staging", "checkpoint", "tile"} == {
+        path.name for path in store.root.iterdir()
+    }
+    assert [] == list((store.root / ".staging").iterdir())
+    (store.root / "secret").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").write_bytes(b"no")
+    with pytest.raises(Unavailable):
+        store.read("secret", max_bytes=10)
+
+
+def test_what_a_killed_write_left_is_swept(tmp_path: Path) -> None:
+    """A staging file of the day before yesterday goes with the next swap; a fresh one stays."""
+    store = DirectoryStore(tmp_path)
+    first = store.swap("checkpoint", b"1", version=None)
+    for name in ("old", "new"):
+        (tmp_path / ".staging" / name).write_bytes(b"")
+    os.utime(tmp_path / ".staging" / "old", (0, 0))
+    store.swap("checkpoint", b"2", version=first)
+    assert [tmp_path / ".staging" / "new"] == list((tmp_path / ".staging").iterdir())
+
+
+@pytest.mark.parametrize("path", ["../x", "/x", "a//b", ".lock", "a/../b", "", "A", "a" * 300])
+def test_paths_stay_inside(path: str, tmp_path: Path) -> None:
+    """No path leads out of a store, or to what lies beside its objects."""
+    with pytest.raises(Malformed):
+        DirectoryStore(tmp_path).read(path, max_bytes=10)
+
+
+def test_a_full_or_read_only_place_is_unavailable(tmp_path: Path) -> None:
+    """What the disk does not allow is unavailable, named, and nothing of ours crashes."""
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(Unavailable) as unavailable:
+        DirectoryStore(tmp_path / "file").swap("checkpoint", b"x", version=None)
+    assert str(tmp_path / "file") in str(unavailable.value)
+
+
+def test_places(tmp_path: Path) -> None:
+    """A place is told by its address: directories, buckets, and the web only to read."""
+    assert isinstance(open_store(str(tmp_path)), DirectoryStore)
+    for wrong in ("https://log.example.com", "ftp://log.example.com"):
+        with pytest.raises(Malformed):
+            open_store(wrong)
+    with pytest.raises(Malformed):
+        open_source("ftp://log.example.com")
+    with pytest.raises(Unavailable):
+        open_source(str(tmp_path / "nowhere"))
+    assert "WebSource('https://log.example.com')" == repr(open_source("https://log.example.com/"))

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from custody.encoding import encode
+from custody.errors import Incomplete, Malformed, Refused
+from custody.formats.state import Identity, Memory
+from custody.ops.home import Home
+
+IDENTITY = Identity(
+    kind="custody/identity/v1",
+    principal="alice",
+    display="Alice",
+    role="officer",
+    token="pkcs11:token=alice",
+    signing_spki=b"spki",
+    shares=(),
+)
+MEMORY = Memory(
+    kind="custody/memory/v1",
+    pin="a" * 64,
+    environment="a" * 64,
+    policy="a" * 64,
+    policy_version=1,
+    crls=(),
+    golden_sets=(),
+    hosts=(),
+)
+
+
+def test_a_home_is_made_private(tmp_path: Path) -> None:
+    """A new home and everything in it can be reached by its user alone."""
+    home = Home(tmp_path / "a" / "home")
+    home.save_identity(IDENTITY)
+    home.save_memory(MEMORY)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in home.path.iterdir()}
+    assert {"identity.json": 0o600, "memory.json": 0o600} == modes
+    assert 0o700 == home.path.stat().st_mode & 0o777
+    assert 0o700 == home.folder("requests").stat().st_mode & 0o777
+
+
+@pytest.mark.parametrize("mode", [0o710, 0o704, 0o777])
+def test_a_home_others_can_reach_is_refused(tmp_path: Path, mode: int) -> None:
+    """Whoever can write to a home can move its pin, so one that is not private is not used."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home").chmod(mode)
+    with pytest.raises(Refused) as refused:
+        Home(tmp_path / "home")
+    assert "home.private" == refused.value.check
+
+
+def test_what_is_saved_is_read_back(tmp_path: Path) -> None:
+    """Identity and memory come back as they were, in another process's eyes too."""
+    home = Home(tmp_path / "home")
+    home.save_identity(IDENTITY)
+    home.save_memory(MEMORY)
+    assert (IDENTITY, MEMORY) == (Home(home.path).identity(), Home(home.path).memory())
+
+
+def test_a_home_keeps_its_first_user(tmp_path: Path) -> None:
+    """A second identity does not take the place of the first."""
+    home = Home(tmp_path / "home")
+    home.save_identity(IDENTITY)
+    with pytest.raises(Refused, match="already there"):
+        home.save_identity(IDENTITY)
+
+
+def test_an_empty_home_says_what_is_missing(tmp_path: Path) -> None:
+    """With nobody enrolled and nothing pinned, the answer is what to do next."""
+    home = Home(tmp_path / "home")
+    with pytest.raises(Incomplete) as nobody:
+        home.identity()
+    with pytest.raises(Incomplete) as nothing:
+        home.memory()
+    assert "enroll" in (nobody.value.hint or "")
+    assert "trust" in (nothing.value.hint or "")
+
+
+def test_a_damaged_memory_is_named(tmp_path: Path) -> None:
+    """Memory that does not parse stops the command and names the file, whatever is in it."""
+    home = Home(tmp_path / "home")
+    (home.path / "memory.json").write_bytes(encode(MEMORY) + b"\n")
+    with pytest.raises(Malformed) as malformed:
+        home.memory()
+    assert str(home.path / "memory.json") == malformed.value.where
+
+
+def test_a_linked_memory_is_refused(tmp_path: Path) -> None:
+    """Memory is a file of this home; a link to one elsewhere is not followed."""
+    home = Home(tmp_path / "home")
+    (tmp_path / "elsewhere.json").write_bytes(encode(MEMORY))
+    (home.path / "memory.json").symlink_to(tmp_path / "elsewhere.json")
+    with pytest.raises(Refused) as refused:
+        home.memory()
+    assert "file.regular" == refused.value.check
