@@ -16,7 +16,7 @@ from custody.keys.pin import read_pin_source
 
 if TYPE_CHECKING:  # what a host needs is a fifth of the start-up of whoever is no host
     from custody.keys.hostapi import HostTpm
-    from custody.ops.enroll import CredentialMaker
+    from custody.ops.challenges import CredentialMaker
 
 
 def pin_reader(pin_fd: int | None) -> PinReader:

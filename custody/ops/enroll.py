@@ -6,19 +6,17 @@ its bytes are those he would have written himself.
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 from msgspec.structs import replace
 
 from custody.crypto.certificates import spki_of
-from custody.crypto.secret import fresh_secret, wipe
-from custody.encoding import Digest, Moment, Record, decode, encode, key_id, sha256
-from custody.errors import Incomplete, Malformed, Refused
+from custody.encoding import Digest, encode, key_id
+from custody.errors import Malformed, Refused
 from custody.formats.enrolment import (
     Answer,
     Challenge,
@@ -27,13 +25,13 @@ from custody.formats.enrolment import (
     activation_proof,
 )
 from custody.formats.envelope import Statement, encode_statement
-from custody.formats.evidence import ek_public, name, pack_quote
+from custody.formats.evidence import name, pack_quote
 from custody.formats.policy import TrustClass
 from custody.keys.hostapi import Attested
+from custody.ops.challenges import CredentialMaker, pose, use_up
 from custody.ops.folders import read_file, reading
 from custody.ops.home import Home
 from custody.ops.keys import Signer, TokenRandom
-from custody.ops.landing import write_new_file
 from custody.ops.pem import read_certificate_file
 from custody.ops.wellformed import check_name, well_formed
 from custody.rules.endorsement import check_attestation_key, check_endorsement, firmware_of
@@ -42,18 +40,7 @@ from custody.rules.verdicts import Verdict, require
 
 #: The register a host's enrolment quote is over: its content is not judged, the quote's rest is.
 _QUOTED = (0,)
-_CHALLENGES = "challenges"
 _MAX_BYTES = 1 << 20
-#: By files a challenge takes days, not seconds; after this long it is asked again.
-CHALLENGE_LIFE = timedelta(days=7)
-
-
-class CredentialMaker(Protocol):
-    """TPM2_MakeCredential in software (TPM 2.0 part 1, section 24)."""
-
-    def __call__(self, ek_public: bytes, ak_name: bytes, secret: bytes, /) -> tuple[bytes, bytes]:
-        """Return (credential blob, encrypted secret)."""
-        ...
 
 
 class EnrollingTpm(Protocol):
@@ -78,15 +65,6 @@ class EnrollingTpm(Protocol):
     def activate(self, credential_blob: bytes, encrypted_secret: bytes) -> bytes:
         """See `HostTpm`."""
         ...
-
-
-class ExpectedAnswer(Record, frozen=True, kw_only=True):
-    """What an enroller keeps of his challenge: enough to know the answer, not to give it."""
-
-    kind: Literal["custody/expected-answer/v1"]
-    request: Digest
-    proof_sha256: Digest
-    challenged_at: Moment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,32 +165,15 @@ def challenge(
     """
     verdicts = judge_request(request, situation=situation, inventory=inventory)
     require(verdicts)
-    enroller = key_id(home.identity().signing_spki)
-    secret = fresh_secret(32, token_random)
-    blob, encrypted = make_credential(
-        ek_public(spki_of(request.ek_certificate)), name(request.ak_public), bytes(secret)
+    posed = pose(
+        home,
+        request,
+        challenger=key_id(home.identity().signing_spki),
+        make_credential=make_credential,
+        now=situation.now,
+        token_random=token_random,
     )
-    proof = activation_proof(bytes(secret), request.digest(), enroller)
-    wipe(secret)
-    expected = ExpectedAnswer(
-        kind="custody/expected-answer/v1",
-        request=request.digest(),
-        proof_sha256=sha256(bytes.fromhex(proof)).hex(),
-        challenged_at=situation.now,
-    )
-    with home.lock():
-        _expected_path(home, request).unlink(missing_ok=True)
-        write_new_file(_expected_path(home, request), encode(expected), mode=0o600)
-    return Challenged(
-        challenge=Challenge(
-            kind="custody/enrolment-challenge/v1",
-            request=request.digest(),
-            enroller=enroller,
-            credential_blob=blob,
-            encrypted_secret=encrypted,
-        ),
-        verdicts=verdicts,
-    )
+    return Challenged(challenge=posed, verdicts=verdicts)
 
 
 def record(
@@ -228,14 +189,55 @@ def record(
 ) -> bytes:
     """Vouch for a host whose answer is right; returns the record (``.dsse``).
 
-    ``onto`` is the record that other enrollers have signed: its bytes must be what this enroller
-    derives himself, but for the time.  The challenge is used up, whatever its outcome.
+    As `vouch`, whose checks are made before the answer is looked at.  The challenge is used up,
+    whatever its outcome.
     """
+    check_vouching(
+        request, signer=signer, situation=situation, inventory=inventory, trust_class=trust_class
+    )
+    use_up(home, request.digest(), given, challenger=signer.key_id, now=situation.now)
+    return vouch(
+        request,
+        signer=signer,
+        situation=situation,
+        inventory=inventory,
+        trust_class=trust_class,
+        onto=onto,
+    )
+
+
+def check_vouching(
+    request: EnrolmentRequest,
+    *,
+    signer: Signer,
+    situation: Situation,
+    inventory: Collection[Digest],
+    trust_class: TrustClass,
+) -> None:
+    """Refuse what this enroller may not vouch for, whatever the host answers."""
     _check_role(situation, signer)
     require(judge_request(request, situation=situation, inventory=inventory))
     if trust_class not in situation.trusted.policy.host.trust_classes:
         raise Refused(f"the policy takes no {trust_class} hosts", check="enrolment.class")
-    _use_up(home, request, given, now=situation.now, enroller=signer.key_id)
+
+
+def vouch(
+    request: EnrolmentRequest,
+    *,
+    signer: Signer,
+    situation: Situation,
+    inventory: Collection[Digest],
+    trust_class: TrustClass,
+    onto: Statement[EnrolmentRecord] | None = None,
+) -> bytes:
+    """Sign the record of a host that has answered this enroller's challenge rightly.
+
+    ``onto`` is the record that other enrollers have signed: its bytes must be what this enroller
+    derives himself, but for the time.
+    """
+    check_vouching(
+        request, signer=signer, situation=situation, inventory=inventory, trust_class=trust_class
+    )
     spki = spki_of(request.ek_certificate)
     derived = well_formed(
         EnrolmentRecord(
@@ -262,38 +264,6 @@ def _check_role(situation: Situation, signer: Signer) -> None:
         raise Refused("the signing key is no enroller's in this policy", check="enrolment.signer")
 
 
-def _use_up(
-    home: Home, request: EnrolmentRequest, given: Answer, *, now: datetime, enroller: Digest
-) -> None:
-    """Compare an answer with the one that was expected, which is forgotten first.
-
-    One attempt per challenge: an answer that is wrong teaches its sender nothing he could use.
-    """
-    path = _expected_path(home, request)
-    with home.lock():
-        if not path.exists():
-            raise Incomplete(
-                "you have no challenge open for this request",
-                missing=("an answer to a challenge of yours",),
-                hint="custody enroller challenge makes one; each is good for one answer",
-            )
-        with reading(path):
-            expected = decode(ExpectedAnswer, read_file(path, max_bytes=_MAX_BYTES))
-        if (given.request, given.enroller) != (request.digest(), enroller):
-            raise Refused("answers another challenge", check="enrolment.answer")
-        path.unlink()
-    if not hmac.compare_digest(
-        sha256(bytes.fromhex(given.proof)), bytes.fromhex(expected.proof_sha256)
-    ):
-        raise Refused(
-            "the AK and the EK are not shown to be in one TPM",
-            check="enrolment.activation",
-            hint="the challenge is used up; make a new one",
-        )
-    if not expected.challenged_at <= now <= expected.challenged_at + CHALLENGE_LIFE:
-        raise Refused("the challenge has expired", check="enrolment.activation")
-
-
 def _check_onto(
     onto: Statement[EnrolmentRecord], derived: EnrolmentRecord, signer: Signer, *, now: datetime
 ) -> None:
@@ -311,7 +281,3 @@ def _check_onto(
         raise Refused("the record is from the future", check="enrolment.record")
     if any(signature.keyid == signer.key_id for signature in onto.envelope.signatures):
         raise Refused("you have signed this record already", check="enrolment.record")
-
-
-def _expected_path(home: Home, request: EnrolmentRequest) -> Path:
-    return home.folder(_CHALLENGES) / f"{request.digest()}.json"

@@ -2,7 +2,7 @@
 
 Source: TCG EK Credential Profile 2.5, section 3; RFC 5280 section 6 for the path.  A vendor's chain
 alone is any TPM in the world, so the key must also be on the inventory.  That AK and EK are one
-TPM is not shown here but by the credential challenge (ops/enroll).
+TPM is not shown here but by the credential challenge (ops/challenges).
 """
 
 from __future__ import annotations

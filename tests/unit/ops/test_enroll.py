@@ -13,8 +13,8 @@ from custody.formats.enrolment import Answer, EnrolmentRecord, EnrolmentRequest
 from custody.formats.envelope import Statement, decode_statement
 from custody.formats.goldenset import GoldenSet
 from custody.formats.state import Identity
+from custody.ops.challenges import CHALLENGE_LIFE
 from custody.ops.enroll import (
-    CHALLENGE_LIFE,
     answer,
     ask,
     challenge,
