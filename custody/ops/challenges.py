@@ -1,7 +1,7 @@
 """Credential challenges: the proof that an AK and an EK are in one TPM.  enrolment.md.
 
-Whoever challenges keeps of a challenge what tells the right answer, never the answer, and forgets it
-when the first answer comes, right or wrong.
+Whoever challenges keeps what tells the right answer, never the answer, and forgets it when the
+first answer comes, right or wrong.
 """
 
 from __future__ import annotations

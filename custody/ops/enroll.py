@@ -143,7 +143,10 @@ def judge_request(
     """Judge all that an enrolment request shows by itself."""
     return (
         *check_endorsement(
-            request, policy=situation.trusted.policy, inventory=inventory, now=situation.now
+            request,
+            roots=situation.trusted.policy.host.vendor_roots,
+            inventory=inventory,
+            now=situation.now,
         ),
         *check_attestation_key(request),
     )

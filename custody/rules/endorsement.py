@@ -31,7 +31,6 @@ from custody.formats.evidence import (
     unpack_quote,
     verify_attest,
 )
-from custody.formats.policy import Policy
 from custody.rules.certificate_path import extension, issued_by, walk_chain
 from custody.rules.verdicts import Ledger, Verdict
 
@@ -47,14 +46,16 @@ _MAX_DEPTH = 8
 def check_endorsement(
     request: EnrolmentRequest,
     *,
-    policy: Policy,
+    roots: Sequence[bytes],
     inventory: Collection[Digest],
     now: datetime,
 ) -> tuple[Verdict, ...]:
     """Judge the EK certificate of an enrolment request.
 
-    ``inventory`` holds the SHA-256 of every approved EK's SubjectPublicKeyInfo.  The vendor's own
-    revocation lists are not consulted: an EK is withdrawn by taking it off the inventory.
+    ``roots`` are the certificates (DER) of vendors that are trusted: a policy's, or those of an
+    authority that has no policy.  ``inventory`` holds the SHA-256 of every approved EK's
+    SubjectPublicKeyInfo.  The vendor's own revocation lists are not consulted: an EK is withdrawn
+    by taking it off the inventory.
     """
     ledger = Ledger(subject=_SUBJECT)
     der = request.ek_certificate
@@ -79,7 +80,7 @@ def check_endorsement(
         return ledger.done()
     ledger.add("endorsement.key", True, "the EK follows a TCG template")
     _check_extensions(certificate, ledger, is_rsa=isinstance(template, RsaPublic))
-    _check_chain(request, policy, now, ledger)
+    _check_chain(request, roots, now, ledger)
     return ledger.done()
 
 
@@ -156,16 +157,16 @@ def _identity(certificate: x509.Certificate) -> frozenset[str]:
     return frozenset(a.oid.dotted_string for entry in directory for a in entry)
 
 
-def _check_chain(request: EnrolmentRequest, policy: Policy, now: datetime, ledger: Ledger) -> None:
+def _check_chain(
+    request: EnrolmentRequest, roots: Sequence[bytes], now: datetime, ledger: Ledger
+) -> None:
     with ledger.failing("endorsement.chain"):
-        chain = _find_chain(
-            request.ek_certificate, request.ek_intermediates, policy.host.vendor_roots
-        )
+        chain = _find_chain(request.ek_certificate, request.ek_intermediates, roots)
         fault = _walk(chain, now)
         ledger.add(
             "endorsement.chain",
             not fault,
-            "a good path from a vendor root of the policy",
+            "a good path from a vendor root that is trusted",
             otherwise=f"its path from a vendor root is not good: {fault}",
         )
 
@@ -185,7 +186,7 @@ def _find_chain(
         if above is None:
             break
         chain = (above, *chain)
-    raise Refused("no vendor root of the policy issued it", check="endorsement.chain")
+    raise Refused("no vendor root that is trusted issued it", check="endorsement.chain")
 
 
 def _walk(chain: tuple[bytes, ...], moment: datetime) -> str:

@@ -89,7 +89,7 @@ class Folder:
         return (
             *check_endorsement(
                 asked,
-                policy=self._trusted(held).policy,
+                roots=self._trusted(held).policy.host.vendor_roots,
                 inventory=held["inventory"].split(),
                 now=parse_time(held["moment"]),
             ),

@@ -10,12 +10,11 @@ from msgspec.structs import replace as change
 from custody.encoding import Digest
 from custody.formats.enrolment import EnrolmentRequest
 from custody.formats.evidence import RH_NULL, Attributes
-from custody.formats.policy import HostRequirements
 from custody.ops.enroll import ask, ek_digest
 from custody.rules.endorsement import check_attestation_key, check_endorsement, firmware_of
 from custody.rules.verdicts import Verdict, passed
 from tests.unit.machine import EkCertificate, SoftTpm, Vendor, usage
-from tests.unit.people import NOW, policy
+from tests.unit.people import NOW
 
 
 def request(certificate: EkCertificate | None = None, **more: object) -> EnrolmentRequest:
@@ -28,17 +27,8 @@ def judge(
     asked: EnrolmentRequest, *, inventory: frozenset[Digest] | None = None, root: bytes = b""
 ) -> tuple[Verdict, ...]:
     """Judge an EK by a policy with one vendor root, and an inventory that lists it."""
-    made = policy(
-        host=HostRequirements(
-            bank="sha256",
-            pcrs=(0,),
-            trust_classes=("software",),
-            vendor_roots=(root or Vendor().root,),
-            event_log="required",
-        )
-    )
     listed = frozenset({ek_digest(asked)}) if inventory is None else inventory
-    return check_endorsement(asked, policy=made, inventory=listed, now=NOW)
+    return check_endorsement(asked, roots=(root or Vendor().root,), inventory=listed, now=NOW)
 
 
 def failed(verdicts: tuple[Verdict, ...]) -> list[str]:
@@ -95,11 +85,8 @@ def test_an_expired_root_is_no_root() -> None:
     """RFC 5280 leaves the anchor's dates to its user, who judges them."""
     later = NOW + timedelta(days=3001)
     asked = request()
-    made = policy(
-        host=change(policy().host, vendor_roots=(Vendor().root,)),
-    )
     listed = {ek_digest(asked)}
-    verdicts = check_endorsement(asked, policy=made, inventory=listed, now=later)
+    verdicts = check_endorsement(asked, roots=(Vendor().root,), inventory=listed, now=later)
     assert ["endorsement.chain"] == failed(verdicts)
 
 
