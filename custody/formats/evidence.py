@@ -23,6 +23,7 @@ from custody.formats.tpmpublic import (
     HOST_PARENT_TEMPLATE,
     RH_ENDORSEMENT,
     RH_NULL,
+    TLS_KEY_TEMPLATE,
     Attributes,
     EccPublic,
     Public,
@@ -58,6 +59,7 @@ from custody.formats.tpmwire import (
 #: The whole format; tpmpublic, tpmnv, tpmsignature and tpmwire are its parts.
 __all__ = [
     "AK_TEMPLATE",
+    "ATTEST_CERTIFY",
     "ATTEST_CREATION",
     "ATTEST_QUOTE",
     "COUNTER_ATTRIBUTES",
@@ -65,9 +67,11 @@ __all__ = [
     "MAGIC",
     "RH_ENDORSEMENT",
     "RH_NULL",
+    "TLS_KEY_TEMPLATE",
     "Alg",
     "Attest",
     "Attributes",
+    "Certified",
     "ClockInfo",
     "Created",
     "CreationData",
@@ -102,6 +106,7 @@ __all__ = [
     "qualified_name",
     "spki",
     "unpack_certified",
+    "unpack_key_certified",
     "unpack_quote",
     "verify_attest",
 ]
@@ -109,6 +114,7 @@ __all__ = [
 #: TPM_GENERATED_VALUE, which begins what a TPM signs of its own (part 2 section 6.2).
 MAGIC = 0xFF544347
 #: Types of attestations (TPM_ST, part 2 section 6.9).
+ATTEST_CERTIFY = 0x8017
 ATTEST_QUOTE = 0x8018
 ATTEST_CREATION = 0x801A
 _ATTEST_NV = 0x8014
@@ -153,12 +159,23 @@ class Created:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Certified:
+    """TPMS_CERTIFY_INFO: an object of these Names is loaded in this TPM."""
+
+    object_name: bytes
+    qualified_name: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NvCertified:
     """TPMS_NV_CERTIFY_INFO: an NV index held these bytes."""
 
     index_name: bytes
     offset: int
     contents: bytes
+
+
+Body = Quoted | Created | Certified | NvCertified
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,7 +186,7 @@ class Attest:
     extra_data: bytes
     clock: ClockInfo
     firmware_version: int
-    body: Quoted | Created | NvCertified
+    body: Body
 
     def pack(self) -> bytes:
         """Write the TPMS_ATTEST."""
@@ -188,12 +205,15 @@ class Attest:
         )
 
 
-def _pack_body(body: Quoted | Created | NvCertified) -> tuple[int, bytes]:
+def _pack_body(body: Body) -> tuple[int, bytes]:
     match body:
         case Quoted():
             return ATTEST_QUOTE, pack_selection(body.banks) + sized(body.pcr_digest)
         case Created():
             return ATTEST_CREATION, sized(body.object_name) + sized(body.creation_hash)
+        case Certified():
+            names = sized(body.object_name) + sized(body.qualified_name)
+            return ATTEST_CERTIFY, names
         case NvCertified():
             contents = sized(body.contents)
             return _ATTEST_NV, sized(body.index_name) + u16(body.offset) + contents
@@ -216,7 +236,7 @@ def attest_kind(data: bytes) -> tuple[int, int]:
 
 
 def parse_attest(data: bytes) -> Attest:
-    """Read a TPMS_ATTEST of a quote, a creation or an NV index; anything else is `Malformed`.
+    """Read a TPMS_ATTEST of a quote, a creation, a key or an NV index; else it is `Malformed`.
 
     The magic is checked before anything else: a restricted key never signs data of others that
     begins with it, so without it the structure may be anybody's.
@@ -224,19 +244,24 @@ def parse_attest(data: bytes) -> Attest:
     reader = Reader(data, what="TPMS_ATTEST")
     reader.constant(MAGIC, 4, field="magic")
     kind = reader.uint(2)
-    if kind not in (ATTEST_QUOTE, ATTEST_CREATION, _ATTEST_NV):
-        raise reader.fail(f"type 0x{kind:04x} is not a quote, a creation or an NV attestation")
+    if kind not in (ATTEST_QUOTE, ATTEST_CREATION, ATTEST_CERTIFY, _ATTEST_NV):
+        raise reader.fail(f"type 0x{kind:04x} is no quote and attests no creation, key or NV index")
     signer = reader.name(field="qualifiedSigner")
     extra_data = reader.sized(lengths=tuple(range(_MAX_DATA_BYTES + 1)), field="extraData")
     clock = _read_clock(reader)
     firmware_version = reader.uint(8)
-    body: Quoted | Created | NvCertified
+    body: Body
     if kind == ATTEST_QUOTE:
         banks = _read_selection(reader)
         body = Quoted(banks=banks, pcr_digest=_read_digest(reader, "pcrDigest"))
     elif kind == ATTEST_CREATION:
         object_name = reader.name(field="objectName")
         body = Created(object_name=object_name, creation_hash=_read_digest(reader, "creationHash"))
+    elif kind == ATTEST_CERTIFY:
+        body = Certified(
+            object_name=reader.name(field="name"),
+            qualified_name=reader.name(field="qualifiedName"),
+        )
     else:
         body = NvCertified(
             index_name=reader.name(field="indexName"),
@@ -352,7 +377,12 @@ def cut_quote(data: bytes) -> Quote:
     return Quote(reader.take(reader.uint(2)), reader.rest())
 
 
-def _unpack(data: bytes, kind: type[Quoted | NvCertified]) -> Quote:
+def unpack_key_certified(data: bytes) -> Quote:
+    """Read the same container, which must hold the certificate of a key (TPM2_Certify)."""
+    return _unpack(data, Certified)
+
+
+def _unpack(data: bytes, kind: type[Quoted | Certified | NvCertified]) -> Quote:
     quote = cut_quote(data)
     if not isinstance(parse_attest(quote.attest).body, kind):
         raise Malformed("attestation as signature: the attestation is of another kind")

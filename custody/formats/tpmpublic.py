@@ -269,6 +269,15 @@ STORAGE_TEMPLATE = EccPublic(
 )
 
 
+#: A host's TLS key, under the owner's storage key: for programs that know nothing of custody, so it
+#: signs whatever it is given, with no authorisation value that they would have to hold.
+TLS_KEY_TEMPLATE = EccPublic(
+    name_alg=Alg.SHA256,
+    attributes=_MADE_HERE | Attributes.USER_WITH_AUTH | Attributes.NO_DA | Attributes.SIGN,
+    signing_hash=Alg.SHA256,
+    curve=Curve.P256,
+)
+
 #: H's parent: the same under the NULL hierarchy, so that a TPM Reset destroys it.
 HOST_PARENT_TEMPLATE = STORAGE_TEMPLATE
 

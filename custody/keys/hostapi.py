@@ -49,6 +49,13 @@ class Counter:
     value: int
 
 
+class CertifiedKey(NamedTuple):
+    """A key's TPMT_PUBLIC, and what the AK attests of it (TPM2_Certify, part 3 section 18.2)."""
+
+    public: bytes
+    attested: Attested
+
+
 class HostKey(Record, frozen=True, kw_only=True):
     """H and how it came to be.  ``private`` is readable only by the TPM that made it, this boot."""
 
@@ -179,6 +186,12 @@ class HostTpm(Protocol):
         ``tpm.counter`` (burnt), ``tpm.deadline``, ``tpm.rebooted`` (reset, restart or suspend),
         ``tpm.policy`` (H was made for another policy).  Too few signatures: `Incomplete`.
         """
+
+    def tls_key(self) -> ec.EllipticCurvePrivateKey:
+        """Return the host's TLS key as a key that signs in the TPM, making it on first use."""
+
+    def certify_tls_key(self, qualifying: bytes) -> CertifiedKey:
+        """Certify with the AK that the TLS key is in this TPM."""
 
     def retain(
         self, secret: bytes | bytearray, *, pcrs: tuple[int, ...], pcr_digest: bytes, index: int

@@ -34,9 +34,10 @@ from custody.formats.evidence import (
     parse_public,
 )
 from custody.formats.tpmwire import sized
-from custody.keys import tpm_hostkey, tpm_retained
+from custody.keys import tpm_hostkey, tpm_retained, tpm_tlskey
 from custody.keys.hostapi import (
     Attested,
+    CertifiedKey,
     Clock,
     Counter,
     HostKey,
@@ -236,6 +237,22 @@ class TpmHost:
 
     def open_host_key(self, host_key: HostKey, plan: HostPolicyPlan) -> ec.EllipticCurvePrivateKey:
         return tpm_hostkey.OpenHostKey(self._tpm, host_key, plan)
+
+    def tls_key(self) -> ec.EllipticCurvePrivateKey:
+        with self._tpm.connect("show its TLS key") as link:
+            public = link.public(self._tls(link))
+        return tpm_tlskey.TlsKey(self._tpm, public)
+
+    def certify_tls_key(self, qualifying: bytes) -> CertifiedKey:
+        with self._tpm.connect("certify its TLS key") as link:
+            handle = self._tls(link)
+            scheme = TPMT_SIG_SCHEME(scheme=TPM2_ALG.NULL)
+            attest, signature = link.esys.certify(handle, self._ak(link), qualifying, scheme)
+            return CertifiedKey(link.public(handle), _attested(attest, signature))
+
+    def _tls(self, link: Connection) -> Handle:
+        link.esys.tr_set_auth(ESYS_TR.OWNER, self._owner_auth)
+        return tpm_tlskey.find(link)
 
     def retain(
         self, secret: bytes | bytearray, *, pcrs: tuple[int, ...], pcr_digest: bytes, index: int

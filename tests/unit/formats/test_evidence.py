@@ -17,6 +17,7 @@ from custody.formats.evidence import (
     Alg,
     Attest,
     Attributes,
+    Certified,
     ClockInfo,
     Created,
     CreationData,
@@ -68,6 +69,7 @@ clocks = st.builds(
 bodies = st.one_of(
     st.builds(Quoted, banks=selections, pcr_digest=digests),
     st.builds(Created, object_name=names, creation_hash=digests),
+    st.builds(Certified, object_name=names, qualified_name=names),
     st.builds(NvCertified, index_name=names, offset=u16s, contents=st.binary(max_size=1024)),
 )
 attests = st.builds(
