@@ -72,7 +72,9 @@ def test_an_auditor_gets_a_verdict(environment: Path, tmp_path: Path) -> None:
     assert run.stderr.startswith("custody: error: ")
 
 
-@pytest.mark.parametrize("library", ["pkcs11", "tpm2_pytss", "numpy", "fsspec", "pytest", "mypy"])
+@pytest.mark.parametrize(
+    "library", ["pkcs11", "tpm2_pytss", "numpy", "zstandard", "fsspec", "pytest", "mypy"]
+)
 def test_the_base_brings_no_device_or_developer_library(environment: Path, library: str) -> None:
     """The environment is the base and nothing more, so the tests above prove what they say."""
     run = _run(environment, "python", "-c", f"import {library}")

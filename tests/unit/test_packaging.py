@@ -76,6 +76,13 @@ def test_the_base_needs_no_device_library(project: dict[str, Any]) -> None:
     assert "tpm2" not in locked
 
 
+def test_a_host_can_open_what_is_compressed(project: dict[str, Any]) -> None:
+    """What expands a compressed bundle comes with what a host needs in any case."""
+    extras = project["project"]["optional-dependencies"]
+    assert extras["compress"]
+    assert set() == set(extras["compress"]) - set(extras["tpm"])
+
+
 def test_the_version_has_one_source(wheel: zipfile.ZipFile) -> None:
     """The wheel's version is the package's own."""
     assert f"custody-{custody.__version__}-py3-none-any.whl" == Path(wheel.filename or "").name
