@@ -127,6 +127,11 @@ def decode_log_policy(data: bytes) -> LogPolicy:
     return reading.policy()
 
 
+def canonical_lines(data: bytes) -> tuple[str, ...]:
+    """Return what a policy file says line by line: no comments, one space between words."""
+    return tuple(" ".join(words) for _, words in _lines(data))
+
+
 def _lines(data: bytes) -> Iterator[tuple[int, list[str]]]:
     # Bytes above ASCII mean nothing here; only equal ones are equal, which this keeps.
     text = data.decode("utf-8", "surrogateescape")

@@ -7,8 +7,11 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 
 from custody.crypto.keyslots import recipient_id
+from custody.crypto.notekeys import KeyKind, NoteKey
 from custody.crypto.quorum import Person, Threshold, tree_digest
 from custody.encoding import Blob, Digest, KeyId, Moment, Name, Record, Text, key_id
+from custody.errors import Malformed
+from custody.formats.logpolicy import LogPolicy, canonical_lines, decode_log_policy
 
 Role = Literal["custodian", "publisher", "officer", "enroller", "host", "log", "auditor"]
 SuiteName = Literal["P256", "P384", "MLKEM1024_P384"]
@@ -91,7 +94,11 @@ class Limits(Record, frozen=True):
 
 
 class Policy(Record, frozen=True):
-    """Who may do what in one environment.  Its signatures are not checked yet."""
+    """Who may do what in one environment.  Its signatures are not checked yet.
+
+    ``logged``: the lines of a C2SP tlog-policy with the one log whose signature a release needs,
+    and the witnesses that count; None where releases need no log.
+    """
 
     PREDICATE_TYPE: ClassVar[str] = "urn:custody:policy:v1"
     MANY_SIGNERS: ClassVar[bool] = True
@@ -112,6 +119,7 @@ class Policy(Record, frozen=True):
     weakest_suite: SuiteName
     self_approval: bool
     withdrawn: Annotated[tuple[Digest, ...], msgspec.Meta(max_length=65536)]
+    logged: Annotated[tuple[Text, ...], msgspec.Meta(min_length=1, max_length=256)] | None
 
     def subject(self) -> tuple[str, Digest]:
         """Name the environment, version and quorum tree."""
@@ -132,3 +140,20 @@ class Policy(Record, frozen=True):
                 if isinstance(candidate, SigningKey) and candidate.key_id == key:
                     return candidate
         return None
+
+    def log_policy(self) -> LogPolicy | None:
+        """Return which log and witnesses count here; lines that say something else: `Malformed`."""
+        if self.logged is None:
+            return None
+        text = "".join(f"{line}\n" for line in self.logged)
+        found = decode_log_policy(text.encode())
+        if canonical_lines(text.encode()) != self.logged:
+            raise Malformed("lines of a log policy have one space between words, and no comments")
+        if len(found.logs) != 1 or found.logs[0].key.kind is not KeyKind.ECDSA:
+            raise Malformed("names another number of logs than one, or one without a P-256 key")
+        return found
+
+    def log_key(self) -> NoteKey | None:
+        """Return the key of the log whose signature a release needs."""
+        found = self.log_policy()
+        return None if found is None else found.logs[0].key

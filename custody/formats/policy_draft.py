@@ -47,7 +47,10 @@ class LeavingDraft(_Table, frozen=True, kw_only=True):
 
 
 class Draft(_Table, frozen=True, kw_only=True):
-    """A whole draft.  What is not written takes the default shown here; nothing else is known."""
+    """A whole draft.  What is not written takes the default shown here; nothing else is known.
+
+    ``logged`` is a tlog-policy file beside the draft.
+    """
 
     environment: Name
     expires: date
@@ -62,6 +65,7 @@ class Draft(_Table, frozen=True, kw_only=True):
     weakest_suite: SuiteName = "P256"
     self_approval: bool = False
     withdrawn: tuple[Digest, ...] = ()
+    logged: str | None = None
 
 
 def decode_draft(data: bytes) -> Draft:

@@ -9,6 +9,7 @@ import msgspec
 from custody.crypto.bind import bind
 from custody.encoding import Blob, Count, Digest, Moment, Name, Record, TpmName
 from custody.formats.eventlog import MAX_LOG_BYTES
+from custody.formats.logstate import NoteBytes
 from custody.formats.policy import Mode, SuiteName
 
 U32 = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
@@ -62,6 +63,7 @@ class Request(Record, frozen=True):
     """Terms, a fresh TPM key H made for them, and evidence.
 
     The envelope's one signature is a quote by the AK: see evidence.md, "Quote as signature".
+    ``checkpoint`` is the note whose text's digest is in the terms: the last one the host saw.
     """
 
     PREDICATE_TYPE: ClassVar[str] = "urn:custody:request:v1"
@@ -79,6 +81,7 @@ class Request(Record, frozen=True):
     nv_public: Blob
     event_log: Annotated[bytes, msgspec.Meta(max_length=MAX_LOG_BYTES)]
     requested_at: Moment
+    checkpoint: NoteBytes | None
 
     def subject(self) -> tuple[str, Digest]:
         """Name the manifest that is asked for."""

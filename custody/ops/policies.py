@@ -10,6 +10,7 @@ from pathlib import Path
 from custody.encoding import Digest, KeyId, key_id
 from custody.errors import Refused
 from custody.formats.envelope import Signature, Statement, encode_statement, statement_digest
+from custody.formats.logpolicy import MAX_POLICY_BYTES, canonical_lines, decode_log_policy
 from custody.formats.policy import HostRequirements, Limits, Policy, Principal
 from custody.formats.policy_draft import MAX_DRAFT_BYTES, Draft, decode_draft
 from custody.formats.policy_text import parse_quorum
@@ -94,6 +95,7 @@ def build_policy(
             weakest_suite=draft.weakest_suite,
             self_approval=draft.self_approval,
             withdrawn=tuple(sorted(set(draft.withdrawn))),
+            logged=None if draft.logged is None else _log_lines(folder / draft.logged),
         )
     )
     require(check_policy(policy))
@@ -135,6 +137,13 @@ def _join(known: Principal, more: Principal) -> Principal:
 
 def _certificates(folder: Path, names: Sequence[str]) -> tuple[bytes, ...]:
     return tuple(read_certificate_file(folder / name) for name in names)
+
+
+def _log_lines(path: Path) -> tuple[str, ...]:
+    with reading(path):
+        data = read_file(path, max_bytes=MAX_POLICY_BYTES)
+        decode_log_policy(data)
+        return canonical_lines(data)
 
 
 def propose(policy: Policy, *, signer: Signer, previous: Statement[Policy] | None) -> bytes:

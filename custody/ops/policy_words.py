@@ -51,7 +51,16 @@ def _facts(policy: Policy) -> Iterator[str]:
     yield f"parts are digested by {policy.part_digest}"
     yield f"share keys are {policy.weakest_suite} or stronger"
     yield f"a publisher {'may' if policy.self_approval else 'may not'} approve his own models"
+    yield from _log(policy)
     yield from (f"withdrawn: manifest {digest}" for digest in policy.withdrawn)
+
+
+def _log(policy: Policy) -> Iterator[str]:
+    if policy.logged is None:
+        yield "a release needs no log"
+        return
+    yield "a release needs the signature of a log, and these count:"
+    yield from (f"  {line}" for line in policy.logged)
 
 
 def _person(person: Principal) -> Iterator[str]:

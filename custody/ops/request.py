@@ -274,6 +274,7 @@ def _request(
         nv_public=counter.public,
         event_log=event_log,
         requested_at=situation.now,
+        checkpoint=None,
     )
 
 

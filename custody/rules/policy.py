@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from custody.crypto.certificates import read_certificate
 from custody.crypto.keyslots import STRENGTH, curve_of
+from custody.crypto.notekeys import NoteKey
 from custody.crypto.quorum import leaves, lint, minimal_sets
 from custody.crypto.signature import load_ec_public
 from custody.encoding import key_id
@@ -30,6 +31,7 @@ def check_policy(policy: Policy) -> tuple[Verdict, ...]:
     _check_life(policy, ledger)
     _check_keys(policy, ledger)
     _check_people(policy, ledger)
+    _check_logged(policy, ledger)
     _check_thresholds(policy, ledger)
     _check_host(policy, ledger)
     return ledger.done()
@@ -55,6 +57,8 @@ def _check_life(policy: Policy, ledger: Ledger) -> None:
 
 def _check_keys(policy: Policy, ledger: Ledger) -> None:
     spkis = [key_id(key.spki) for person in policy.principals for key in person.keys]
+    # The log's key fills a leaf of its own in H's policy: an officer's would fill two.
+    spkis += [key_id(log.public) for log in _logs(policy)]
     repeated = [key for key, count in Counter(spkis).items() if count > 1]
     ledger.add(
         "policy.keys-distinct",
@@ -82,6 +86,14 @@ def _check_key(person: Principal, key: SigningKey | ShareKey) -> None:
         return
     if curve != curve_of(key.suite) or (key.mlkem is not None) != (key.suite == "MLKEM1024_P384"):
         raise Malformed(f"share key of {person.id} does not fit suite {key.suite}")
+
+
+def _logs(policy: Policy) -> tuple[NoteKey, ...]:
+    try:
+        log = policy.log_key()
+    except Malformed:
+        return ()
+    return () if log is None else (log,)
 
 
 def _check_people(policy: Policy, ledger: Ledger) -> None:
@@ -123,7 +135,7 @@ def _tokens_fault(policy: Policy) -> str:
     """
     try:
         minimal_sets(signing_tree(policy)[0])
-    except Refused as error:
+    except (Malformed, Refused) as error:
         return error.reason
     return ""
 
@@ -140,6 +152,15 @@ def _officer_fault(policy: Policy, name: str) -> str:
     if any(STRENGTH.index(key.suite) < STRENGTH.index(policy.weakest_suite) for key in shares):
         return f"officer {name} has a share key weaker than {policy.weakest_suite}"
     return ""
+
+
+def _check_logged(policy: Policy, ledger: Ledger) -> None:
+    if policy.logged is None:
+        ledger.skip("policy.logged", "releases need no log")
+        return
+    with ledger.failing("policy.logged"):
+        log = policy.log_key()
+        ledger.add("policy.logged", log is not None, f"releases are logged by {log and log.name}")
 
 
 def _check_thresholds(policy: Policy, ledger: Ledger) -> None:

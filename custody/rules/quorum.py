@@ -16,19 +16,23 @@ def officer_keys(policy: Policy, principal: str) -> tuple[SigningKey, ...]:
     return tuple(sorted(keys, key=lambda key: key.key_id))
 
 
+#: Where a log's policy puts the quorum's tree and the log in H's: all of the two, in this order.
+_QUORUM, LOG_PATH = "0", "1"
+
+
 def signing_tree(policy: Policy) -> tuple[Node, Mapping[str, bytes]]:
     """Return the tree that H's policy is made of, and the SPKI at each of its leaves.
 
     It is the policy's tree, but an officer with several tokens becomes a 1-of-n node over his
-    keys: any of them signs for his one leaf.
+    keys: any of them signs for his one leaf.  Where releases are logged, it is all of two: that
+    tree, and the log's key at `LOG_PATH`.
     """
     spkis: dict[str, bytes] = {}
 
     def grow(node: Node, path: str) -> Node:
         if isinstance(node, Threshold):
             children = tuple(
-                grow(child, f"{path}/{index}" if path else str(index))
-                for index, child in enumerate(node.of)
+                grow(child, _below(path, index)) for index, child in enumerate(node.of)
             )
             return Threshold(k=node.k, of=children)
         keys = officer_keys(policy, node.principal)
@@ -36,10 +40,19 @@ def signing_tree(policy: Policy) -> tuple[Node, Mapping[str, bytes]]:
             spkis[path] = keys[0].spki
             return node
         for index, key in enumerate(keys):
-            spkis[f"{path}/{index}"] = key.spki
+            spkis[_below(path, index)] = key.spki
         return Threshold(k=1, of=tuple(Person(principal=node.principal) for _ in keys))
 
-    return grow(policy.quorum, ""), spkis
+    log = policy.log_key()
+    if log is None:
+        return grow(policy.quorum, ""), spkis
+    tree = grow(policy.quorum, _QUORUM)
+    spkis[LOG_PATH] = log.public
+    return Threshold(k=2, of=(tree, Person(principal=log.name))), spkis
+
+
+def _below(path: str, index: int) -> str:
+    return f"{path}/{index}" if path else str(index)
 
 
 def signing_path(policy: Policy, key: KeyId) -> str | None:
@@ -51,7 +64,12 @@ def signing_path(policy: Policy, key: KeyId) -> str | None:
     keys = [candidate.key_id for candidate in officer_keys(policy, holder.id)]
     if key not in keys:
         return None
-    return leaf.path if len(keys) == 1 else f"{leaf.path}/{keys.index(key)}"
+    steps = [
+        *([_QUORUM] if policy.logged is not None else []),
+        *([leaf.path] if leaf.path else []),
+        *([str(keys.index(key))] if len(keys) > 1 else []),
+    ]
+    return "/".join(steps)
 
 
 def leaf_of(tree: Node, principal: str) -> Leaf | None:

@@ -227,6 +227,7 @@ class Cast:
             weakest_suite="P256",
             self_approval=False,
             withdrawn=(),
+            logged=None,
         )
         return msgspec.structs.replace(policy, **changes)
 

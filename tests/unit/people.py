@@ -100,6 +100,7 @@ def policy(**changes: object) -> Policy:
         weakest_suite="P256",
         self_approval=False,
         withdrawn=(),
+        logged=None,
     )
     return replace(made, **changes)
 

@@ -301,6 +301,7 @@ def request() -> Request:
         nv_public=NV,
         event_log=b"",
         requested_at=NOW,
+        checkpoint=None,
     )
 
 

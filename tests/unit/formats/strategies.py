@@ -122,6 +122,7 @@ POLICIES = st.builds(
     weakest_suite=SUITES,
     self_approval=st.booleans(),
     withdrawn=several(DIGESTS, 0),
+    logged=st.none() | several(TEXTS),
 )
 ENROLMENTS = st.builds(
     EnrolmentRecord,
@@ -246,6 +247,7 @@ REQUESTS = st.builds(
     nv_public=BLOBS,
     event_log=st.binary(max_size=100),
     requested_at=MOMENTS,
+    checkpoint=st.none() | BLOBS,
 )
 APPROVALS = st.builds(
     Approval,

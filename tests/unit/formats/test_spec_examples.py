@@ -219,6 +219,7 @@ def _policy() -> Policy:
         weakest_suite="P256",
         self_approval=False,
         withdrawn=(),
+        logged=None,
     )
 
 

@@ -234,6 +234,7 @@ CHANGES: dict[str, object] = {
     "weakest_suite": "P384",
     "self_approval": True,
     "withdrawn": ("ab" * 32,),
+    "logged": ("log log.example.com+00000000+AA==", "quorum none"),
 }
 
 

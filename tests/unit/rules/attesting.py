@@ -240,6 +240,7 @@ def evidence(**at: Change) -> Case:
             nv_public=nv,
             event_log=b"",
             requested_at=NOW,
+            checkpoint=None,
         ),
     )
     extra = bind("request", bytes.fromhex(statement_digest(request)))

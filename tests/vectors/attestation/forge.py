@@ -362,6 +362,7 @@ class Maker:
             nv_public=nv_public,
             event_log=b"",
             requested_at=NOW,
+            checkpoint=None,
         )
         request = msgspec.structs.replace(request, **(body or {}))
         bound = bind("request", bytes.fromhex(statement_digest(request)))
