@@ -14,6 +14,7 @@ import typer.core
 import typer.main
 
 from custody import __version__
+from custody.cli._later import Group
 
 #: Every role and tool, in the order of a release.  A module ``custody.cli.NAME`` has an ``app``.
 ROLES = {
@@ -32,7 +33,7 @@ ROLES = {
 _STOPPED = 130
 
 
-class Roles(typer.core.TyperGroup):
+class Roles(Group):
     """Lists the roles without importing them, so that help and completion are quick."""
 
     _listing = False

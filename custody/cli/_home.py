@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from custody.cli import ROLES
+from custody.cli._later import Group, Verbs, later
 from custody.encoding import Digest, parse_time, utc_now
 from custody.errors import Incomplete, Malformed
 
@@ -68,13 +69,23 @@ LabOption = Annotated[
         metavar="DIR",
     ),
 ]
+BundleArgument = Annotated[
+    Path, typer.Argument(help="The bundle, or a folder with its manifest.", metavar="BUNDLE")
+]
+AnswersOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--answers", help="Folder of approvals and denials; may be repeated.", metavar="DIR"
+    ),
+]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
-def role_app(role: str, *lines: str) -> typer.Typer:
-    """Return the empty app of a role; ``lines`` are its example."""
+def role_app(role: str, *lines: str, verbs: Sequence[Verbs] = ()) -> typer.Typer:
+    """Return the app of a role; ``lines`` are its example, ``verbs`` its commands."""
     app = typer.Typer(
         name=role,
+        cls=later(*verbs) if verbs else Group,
         add_completion=False,
         no_args_is_help=True,
         rich_markup_mode=None,

@@ -1,42 +1,81 @@
-"""Groups of commands, some of which are imported only when one of those is asked for."""
+"""Groups of commands: each is imported only when it is asked for, and its values read plainly."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import typer.core
 import typer.main
 
+from custody.cli._plain import read_plainly
 
-def later(add: Callable[[typer.Typer], None]) -> type[typer.core.TyperGroup]:
-    """Return a kind of group whose further commands ``add`` adds, when the first do not suffice.
+
+@dataclass(frozen=True, slots=True)
+class Verbs:
+    """Names of commands, and what imports exactly those and adds them to an app."""
+
+    names: tuple[str, ...]
+    add: Callable[[typer.Typer], None]
+
+    def commands(self) -> dict[str, Any]:
+        """Import them."""
+        some = typer.Typer(add_completion=False, rich_markup_mode=None)
+        # With a callback it is a group even of one command.
+        some.callback()(lambda: None)
+        self.add(some)
+        return dict(getattr(typer.main.get_command(some), "commands"))  # noqa: B009
+
+
+class Group(typer.core.TyperGroup):
+    """A group whose commands do not wait for what checks values that need no checking."""
+
+    #: What is imported when it is asked for.
+    verbs: tuple[Verbs, ...] = ()
+
+    # Any: the private types of typer's own click.
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return its options."""
+        return read_plainly(super().get_params(ctx))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command that was asked for, to run it."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None:
+            # With the group's own context: all that is asked of it is what help is called.
+            read_plainly(command.get_params(ctx))
+        return name, command, rest
+
+
+def later(*further: Verbs) -> type[Group]:
+    """Return a kind of group that has further commands, and imports of them what is asked for.
 
     Help and completion list all of them, and so import all.
     """
 
-    class Group(typer.core.TyperGroup):
+    class Later(Group):
+        verbs = further
         _first: Mapping[str, Any] = {}
         _all: dict[str, Any] | None = None
 
         @property
         def commands(self) -> dict[str, Any]:
             if self._all is None:
-                rest = typer.Typer(add_completion=False, rich_markup_mode=None)
-                # With a callback it is a group even of one command.
-                rest.callback()(lambda: None)
-                add(rest)
-                group = typer.main.get_command(rest)
-                self._all = {**getattr(group, "commands"), **self._first}  # noqa: B009
+                rest = {name: command for v in self.verbs for name, command in v.commands().items()}
+                self._all = {**rest, **self._first}
             return self._all
 
         @commands.setter
         def commands(self, found: Mapping[str, Any]) -> None:
             self._first, self._all = found, None
 
-        # Any: the private types of typer's own click.
         def get_command(self, ctx: Any, cmd_name: str) -> Any:
-            """Return a command, importing the rest only if it is none of the first."""
+            """Return a command, importing no others."""
+            if self._all is None and cmd_name not in self._first:
+                for some in self.verbs:
+                    if cmd_name in some.names:
+                        return some.commands().get(cmd_name)
             return self._first.get(cmd_name) or super().get_command(ctx, cmd_name)
 
-    return Group
+    return Later

@@ -12,6 +12,8 @@ import typer
 from custody.cli import _words
 from custody.cli._eventlog import EventLogOption, read_event_log
 from custody.cli._home import (
+    AnswersOption,
+    BundleArgument,
     EnvOption,
     HomeOption,
     JsonOption,
@@ -19,7 +21,6 @@ from custody.cli._home import (
     TpmOption,
     example,
 )
-from custody.cli._review import AnswersOption, BundleArgument
 from custody.cli._session import stand
 from custody.cli._ui import Screen
 from custody.cli._wiring import open_tpm

@@ -9,9 +9,15 @@ from typing import Annotated
 
 import typer
 
-from custody.cli._home import EnvOption, HomeOption, TpmOption, example
+from custody.cli._home import (
+    AnswersOption,
+    BundleArgument,
+    EnvOption,
+    HomeOption,
+    TpmOption,
+    example,
+)
 from custody.cli._open import place_of
-from custody.cli._review import AnswersOption, BundleArgument
 from custody.cli._session import stand
 from custody.cli._ui import Screen
 from custody.cli._wiring import open_tpm

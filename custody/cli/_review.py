@@ -11,6 +11,8 @@ import typer
 
 from custody.cli import _words
 from custody.cli._home import (
+    AnswersOption,
+    BundleArgument,
     EnvOption,
     HomeOption,
     JsonOption,
@@ -39,21 +41,12 @@ from custody.ops.landing import check_absent, check_folder, disk_errors, write_n
 #: Six minutes: less would be over before the answer is carried to the host.
 _LEAST_SECONDS = 360
 
-BundleArgument = Annotated[
-    Path, typer.Argument(help="The bundle, or a folder with its manifest.", metavar="BUNDLE")
-]
 RequestsArgument = Annotated[
     list[Path], typer.Argument(help="One or more request.dsse.", metavar="REQUEST")
 ]
 PreviousOption = Annotated[
     Path | None,
     typer.Option("--previous", help="The release that runs now, to compare.", metavar="BUNDLE"),
-]
-AnswersOption = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--answers", help="Folder of approvals and denials; may be repeated.", metavar="DIR"
-    ),
 ]
 
 

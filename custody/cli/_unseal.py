@@ -9,6 +9,7 @@ import typer
 from custody.cli import _words
 from custody.cli._eventlog import EventLogOption, read_event_log
 from custody.cli._home import (
+    BundleArgument,
     EnvOption,
     HomeOption,
     JsonOption,
@@ -18,7 +19,6 @@ from custody.cli._home import (
     open_home,
 )
 from custody.cli._open import BaseOption, place_of
-from custody.cli._review import BundleArgument
 from custody.cli._session import stand
 from custody.cli._ui import Screen
 from custody.cli._wiring import open_tpm

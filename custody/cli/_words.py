@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import typer
 
 from custody.cli._ui import Screen
-from custody.crypto.quorum import Shortfall
 from custody.encoding import Record
-from custody.formats.case import Unreadable
-from custody.formats.contents import Contents
-from custody.formats.policy import Mode
-from custody.ops.approve import Changes, Review, ReviewedRequest
-from custody.rules.approvals import Tally
-from custody.rules.verdicts import Verdict
+
+if TYPE_CHECKING:  # all that officers review by, for commands that show one line
+    from custody.crypto.quorum import Shortfall
+    from custody.formats.case import Unreadable
+    from custody.formats.contents import Contents
+    from custody.formats.policy import Mode
+    from custody.ops.approve import Changes, Review, ReviewedRequest
+    from custody.rules.approvals import Tally
+    from custody.rules.verdicts import Verdict
 
 _FILES_SHOWN = 20
 _SHORT = 16

@@ -8,28 +8,39 @@ import typer
 
 from custody.cli._case import AtOption, CaseArgument, ContentsOption, PolicyPinOption, audit
 from custody.cli._home import HomeOption, JsonOption, PinFdOption, example, role_app
-from custody.cli._later import later
+from custody.cli._later import Verbs
 from custody.cli._model import add_verify_model
 from custody.cli._ui import EXIT_REFUSED, Screen
+
+
+def _enroll(app: typer.Typer) -> None:
+    from custody.cli._enroll import add_enroll
+
+    add_enroll(app, "auditor")
+
+
+def _trust(app: typer.Typer) -> None:
+    from custody.cli._trust import add_trust
+
+    add_trust(app, "auditor")
+
+
+def _report(app: typer.Typer) -> None:
+    from custody.cli._report import add_report
+
+    add_report(app)
+
 
 app = role_app(
     "auditor",
     "custody auditor trust 3f9c…e1 --env ./production",
     "custody auditor verify ./case --policy-pin 3f9c…e1",
+    verbs=(
+        Verbs(("enroll",), _enroll),
+        Verbs(("trust",), _trust),
+        Verbs(("report",), _report),
+    ),
 )
-
-
-def _add_rest(app: typer.Typer) -> None:
-    from custody.cli._enroll import add_enroll
-    from custody.cli._report import add_report
-    from custody.cli._trust import add_trust
-
-    add_enroll(app, "auditor")
-    add_trust(app, "auditor")
-    add_report(app)
-
-
-app.info.cls = later(_add_rest)
 add_verify_model(app)
 
 

@@ -2,24 +2,68 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from custody.cli._home import role_app
-from custody.cli._host_enroll import add_host_enroll
-from custody.cli._open import add_open
-from custody.cli._predict import add_predict
-from custody.cli._read import add_read
-from custody.cli._requests import add_requests
-from custody.cli._trust import add_trust
-from custody.cli._unseal import add_unseal
+from custody.cli._later import Verbs
+
+if TYPE_CHECKING:
+    import typer
+
+
+def _enroll(app: typer.Typer) -> None:
+    from custody.cli._host_enroll import add_host_enroll
+
+    add_host_enroll(app)
+
+
+def _trust(app: typer.Typer) -> None:
+    from custody.cli._trust import add_trust
+
+    add_trust(app, "host")
+
+
+def _open(app: typer.Typer) -> None:
+    from custody.cli._open import add_open
+
+    add_open(app)
+
+
+def _requests(app: typer.Typer) -> None:
+    from custody.cli._requests import add_requests
+
+    add_requests(app)
+
+
+def _read(app: typer.Typer) -> None:
+    from custody.cli._read import add_read
+
+    add_read(app)
+
+
+def _unseal(app: typer.Typer) -> None:
+    from custody.cli._unseal import add_unseal
+
+    add_unseal(app)
+
+
+def _predict(app: typer.Typer) -> None:
+    from custody.cli._predict import add_predict
+
+    add_predict(app)
+
 
 app = role_app(
     "host",
     "custody host enroll gpu-7 --tpm tpm: --out gpu-7.enrolment.json",
     "custody host trust 3f9c…e1 --env ./production",
+    verbs=(
+        Verbs(("enroll", "measure"), _enroll),
+        Verbs(("trust",), _trust),
+        Verbs(("request", "open"), _open),
+        Verbs(("status", "cancel", "receipt"), _requests),
+        Verbs(("read",), _read),
+        Verbs(("unseal", "forget"), _unseal),
+        Verbs(("predict",), _predict),
+    ),
 )
-add_host_enroll(app)
-add_trust(app, "host")
-add_open(app)
-add_requests(app)
-add_read(app)
-add_unseal(app)
-add_predict(app)

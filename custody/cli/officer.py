@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
-from custody.cli._enroll import add_enroll
+from typing import TYPE_CHECKING
+
 from custody.cli._home import role_app
-from custody.cli._review import add_review
-from custody.cli._trust import add_trust
+from custody.cli._later import Verbs
+
+if TYPE_CHECKING:
+    import typer
+
+
+def _enroll(app: typer.Typer) -> None:
+    from custody.cli._enroll import add_enroll
+
+    add_enroll(app, "officer")
+
+
+def _trust(app: typer.Typer) -> None:
+    from custody.cli._trust import add_trust
+
+    add_trust(app, "officer")
+
+
+def _review(app: typer.Typer) -> None:
+    from custody.cli._review import add_review
+
+    add_review(app)
+
 
 app = role_app(
     "officer",
     "custody officer enroll alice --token pkcs11:token=alice --invitation invitation.json \\",
     "    --out alice.admission.dsse",
     "custody officer trust 3f9c…e1 --env ./production",
+    verbs=(
+        Verbs(("enroll",), _enroll),
+        Verbs(("trust",), _trust),
+        Verbs(("review", "approve", "deny", "status"), _review),
+    ),
 )
-add_enroll(app, "officer")
-add_trust(app, "officer")
-add_review(app)
