@@ -25,6 +25,7 @@ OR_WIDTH = 8
 
 _CC_POLICY_NV = 0x0149
 _CC_POLICY_SIGNED = 0x0160
+_CC_POLICY_AUTHORIZE = 0x016A
 _CC_POLICY_COUNTER_TIMER = 0x016D
 _CC_POLICY_OR = 0x0171
 _CC_POLICY_PCR = 0x017F
@@ -39,6 +40,7 @@ _ATTRIBUTES_OFFICER = 0x0004_0040  # sign | userWithAuth
 #: signed comparisons has changed between TPM implementations.
 EO_EQ = 0x0000
 EO_UNSIGNED_LT = 0x0005
+EO_UNSIGNED_LE = 0x0009
 
 #: Offsets into TPMS_TIME_INFO (part 2 section 10.11.6), which PolicyCounterTimer compares.
 OFFSET_CLOCK = 8
@@ -122,6 +124,15 @@ def policy_nv(
     return sha256(digest, _u32(_CC_POLICY_NV), arguments, nv_name)
 
 
+def policy_authorize(key_name: bytes, ref: bytes) -> bytes:
+    """PolicyAuthorize by the key of that Name (part 3 section 23.16).
+
+    There is no digest to begin from: whatever was shown before is *replaced*, so that two of them
+    in a row demand no more than the last.
+    """
+    return sha256(sha256(EMPTY, _u32(_CC_POLICY_AUTHORIZE), key_name), ref)
+
+
 def policy_counter_timer(digest: bytes, *, operand: bytes, offset: int, operation: int) -> bytes:
     """PolicyCounterTimer comparing TPMS_TIME_INFO with ``operand`` (part 3 section 23.10)."""
     arguments = sha256(operand, offset.to_bytes(2, "big"), operation.to_bytes(2, "big"))
@@ -200,16 +211,25 @@ def host_policy(
     )
 
 
-def retained_policy(
-    pcrs: Sequence[int], pcr_digest: bytes, *, nv_name: bytes, counter: int
-) -> bytes:
-    """Return the authPolicy of a content key kept for restarts (32 bytes).
+def join(branches: Sequence[bytes]) -> bytes:
+    """Return the digest of any number of branches: PolicyOR in chunks of eight, nested."""
+    level = branches
+    while len(level) > 1:
+        level = [_join_chunk(chunk) for chunk in _chunks(level)]
+    return level[0]
 
-    PolicyPCR, then PolicyNV(counter ==): protocol section 6, "sealed".
-    """
-    digest = policy_pcr(EMPTY, pcrs, pcr_digest)
-    operand = counter.to_bytes(8, "big")
-    return policy_nv(digest, nv_name, operand=operand, offset=0, operation=EO_EQ)
+
+def join_steps(branches: Sequence[bytes], position: int) -> tuple[Or, ...]:
+    """Return the PolicyOR commands that lead from the branch at ``position`` to `join`."""
+    done: list[Or] = []
+    level = branches
+    while len(level) > 1:
+        chunk = _chunks(level)[position // OR_WIDTH]
+        if len(chunk) > 1:
+            done.append(Or(tuple(chunk)))
+        level = [_join_chunk(each) for each in _chunks(level)]
+        position //= OR_WIDTH
+    return tuple(done)
 
 
 def key_names(officers: Mapping[str, bytes]) -> Mapping[str, bytes]:
@@ -249,10 +269,7 @@ class _Fold:
         """Return the policy digest after ``node``, begun at ``start``."""
         if isinstance(node, Person):
             return policy_signed(start, self.names[path], self.ref)
-        level = self._branches(node, path, start)
-        while len(level) > 1:
-            level = [_join(chunk) for chunk in _chunks(level)]
-        return level[0]
+        return join(self._branches(node, path, start))
 
     def run(
         self, node: Node, path: str, start: bytes, *, have: frozenset[str], done: list[Step]
@@ -267,15 +284,9 @@ class _Fold:
         digest = start
         for index in chosen:
             digest = self.run(node.of[index], _below(path, index), digest, have=have, done=done)
-        position = list(_subsets(node)).index(chosen)
-        level = self._branches(node, path, start)
-        while len(level) > 1:
-            chunk = _chunks(level)[position // OR_WIDTH]
-            if len(chunk) > 1:
-                done.append(Or(tuple(chunk)))
-            level = [_join(each) for each in _chunks(level)]
-            position //= OR_WIDTH
-        return level[0]
+        branches = self._branches(node, path, start)
+        done += join_steps(branches, list(_subsets(node)).index(chosen))
+        return join(branches)
 
     def _branches(self, node: Threshold, path: str, start: bytes) -> list[bytes]:
         branches = []
@@ -295,11 +306,11 @@ def _subsets(node: Threshold) -> Iterator[tuple[int, ...]]:
     return itertools.combinations(range(len(node.of)), node.k)
 
 
-def _chunks(level: list[bytes]) -> list[list[bytes]]:
+def _chunks(level: Sequence[bytes]) -> list[Sequence[bytes]]:
     return [level[start : start + OR_WIDTH] for start in range(0, len(level), OR_WIDTH)]
 
 
-def _join(chunk: list[bytes]) -> bytes:
+def _join_chunk(chunk: Sequence[bytes]) -> bytes:
     # A digest left over alone passes up unchanged: PolicyOR needs two branches.
     return policy_or(chunk) if len(chunk) > 1 else chunk[0]
 

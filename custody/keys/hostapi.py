@@ -6,20 +6,27 @@ TPMT_SIGNATURE and so on, without the two size bytes of their TPM2B wrappings.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, NamedTuple, Protocol
+from typing import Annotated, Literal, NamedTuple, Protocol
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from custody.crypto.quorum import Person, Threshold
+from custody.crypto.secret import Octets
 from custody.crypto.tpmpolicy import Conditions, host_policy
-from custody.encoding import Blob, Count, Digest, Record
+from custody.crypto.tpmretained import MAX_SHARES, Line
+from custody.encoding import Blob, Count, Digest, Name, Record
 from custody.formats.evidence import Curve
+from custody.formats.goldenset import Epoch
 
 #: The counters of what is kept for restarts, one each (owner range).
 RETAINED_INDEXES = range(0x01800C10, 0x01800C18)
+#: How far behind each of them lies the counter of its epoch, where it has one.
+EPOCH_INDEX_OFFSET = len(RETAINED_INDEXES)
+
+U32 = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
 
 
 class Attested(NamedTuple):
@@ -74,19 +81,100 @@ class SealedSeed(Record, frozen=True, kw_only=True):
     private: Blob
 
 
+class RetainedShare(Record, frozen=True, kw_only=True):
+    """One enroller's share of a kept key, which opens in states he authorised by one of ``keys``.
+
+    ``keys`` are DER SPKIs on P-256, in the order its policy has them.
+    """
+
+    principal: Name
+    keys: Annotated[tuple[Blob, ...], msgspec.Meta(min_length=1, max_length=16)]
+    public: Blob
+    private: Blob
+
+
+class RetainedUpdates(Record, frozen=True, kw_only=True):
+    """What lets a kept key follow a line of golden sets: shares, any ``needed`` of which make it.
+
+    ``epoch`` is that of the boot state it was kept in, in which ``epoch_counter`` is the most that
+    the NV counter at ``epoch_index`` may stand at; each epoch later it may stand one higher.
+    """
+
+    environment: Digest
+    name: Name
+    epoch: Epoch
+    needed: Annotated[int, msgspec.Meta(ge=2, le=MAX_SHARES)]
+    epoch_index: U32
+    epoch_counter: Count
+    shares: Annotated[tuple[RetainedShare, ...], msgspec.Meta(min_length=2, max_length=MAX_SHARES)]
+
+    @property
+    def line(self) -> Line:
+        """The golden sets it follows."""
+        return Line(environment=bytes.fromhex(self.environment), name=self.name, epoch=self.epoch)
+
+
 class RetainedKey(Record, frozen=True, kw_only=True):
     """A secret sealed in the owner hierarchy for one boot state, in any boot of this TPM.
 
     ``counter`` is what the NV counter at ``counter_index`` must stand at: when it moves on, the
-    sealed object opens nothing more, whoever has a copy of it.
+    sealed object opens nothing more, whoever has a copy of it.  With ``updates`` it is sealed once
+    more, in shares for boot states to come.
     """
 
     public: Blob
     private: Blob
     pcrs: tuple[Annotated[int, msgspec.Meta(ge=0, le=23)], ...]
     pcr_digest: Digest
-    counter_index: Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
+    counter_index: U32
     counter: Count
+    updates: RetainedUpdates | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShareOfKey:
+    """A share that one enroller's authorisations are to open; ``keys`` are his P-256 SPKIs."""
+
+    principal: str
+    keys: tuple[bytes, ...]
+    share: Octets = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Updating:
+    """How a key is to follow a line of golden sets: by ``needed`` of these shares."""
+
+    line: Line
+    needed: int
+    shares: tuple[ShareOfKey, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthorisedState:
+    """A boot state that one enroller authorised, as the TPM must be shown it.
+
+    ``share`` is the position of his share among `RetainedUpdates.shares`; ``signature`` is DER
+    ECDSA-SHA256 by the key ``spki`` over `custody.crypto.tpmretained.authorised_message`.
+    """
+
+    share: int
+    spki: bytes
+    epoch: int
+    pcrs: tuple[int, ...]
+    pcr_digest: bytes
+    signature: bytes
+
+
+#: Whether a kept key can open at all: its counter moved on, or the TPM was cleared.
+Life = Literal["alive", "forgotten", "cleared"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetainedStanding:
+    """What the TPM holds of a kept key; ``oldest`` is the oldest epoch it still opens in."""
+
+    life: Life
+    oldest: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,19 +282,45 @@ class HostTpm(Protocol):
         """Certify with the AK that the TLS key is in this TPM."""
 
     def retain(
-        self, secret: bytes | bytearray, *, pcrs: tuple[int, ...], pcr_digest: bytes, index: int
+        self,
+        secret: bytes | bytearray,
+        *,
+        pcrs: tuple[int, ...],
+        pcr_digest: bytes,
+        index: int,
+        updating: Updating | None = None,
     ) -> RetainedKey:
         """Seal up to 128 bytes for a boot state, and for the counter at ``index``, made anew.
 
-        Whatever was kept with that counter before is forgotten.
+        Whatever was kept with that counter before is forgotten.  With ``updating`` its shares are
+        sealed too, and states before the newest epoch that `raise_epoch` is told open nothing.
         """
 
     def unseal_retained(self, key: RetainedKey) -> bytearray:
-        """Unseal what `retain` sealed.
+        """Unseal what `retain` sealed, in the boot state it was sealed for.
 
         `Refused` by the TPM: ``tpm.pcr`` (another boot state), ``tpm.counter`` (forgotten),
-        ``tpm.retained`` (another TPM, or one that was cleared).
+        ``tpm.epoch`` (the state was retired), ``tpm.retained`` (another TPM, or one that was
+        cleared).
         """
+
+    def unseal_shares(
+        self, key: RetainedKey, states: Sequence[AuthorisedState]
+    ) -> tuple[bytearray, ...]:
+        """Unseal one share for each of ``states``, which must be the boot state of now.
+
+        `Refused` as `unseal_retained`, and ``tpm.authorisation`` (a signature that is not over this
+        state, line and epoch), ``tpm.policy`` (by a key that the share is not for).
+        """
+
+    def raise_epoch(self, key: RetainedKey, oldest: int) -> int:
+        """Let no state before epoch ``oldest`` of its line open ``key`` any more, for good.
+
+        Returns the oldest epoch that still opens it: it may have been raised before.
+        """
+
+    def retained_standing(self, key: RetainedKey) -> RetainedStanding:
+        """Read whether a kept key can still open, and from which epoch on."""
 
     def forget_retained(self, key: RetainedKey) -> int:
         """Move the counter on, after which no copy of ``key`` opens; return its new value."""

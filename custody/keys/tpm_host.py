@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -18,6 +18,7 @@ from tpm2_pytss.types import (
 )
 
 from custody.crypto.tpmpolicy import pcr_selection
+from custody.crypto.tpmretained import EPOCHS
 from custody.errors import Incomplete, Malformed, Refused, Unavailable
 from custody.formats.evidence import (
     AK_TEMPLATE,
@@ -36,14 +37,19 @@ from custody.formats.evidence import (
 from custody.formats.tpmwire import sized
 from custody.keys import tpm_hostkey, tpm_retained, tpm_tlskey
 from custody.keys.hostapi import (
+    EPOCH_INDEX_OFFSET,
     Attested,
+    AuthorisedState,
     CertifiedKey,
     Clock,
     Counter,
     HostKey,
     HostPolicyPlan,
+    Life,
     RetainedKey,
+    RetainedStanding,
     SealedSeed,
+    Updating,
 )
 from custody.keys.tpm_session import (
     Connection,
@@ -255,13 +261,30 @@ class TpmHost:
         return tpm_tlskey.find(link)
 
     def retain(
-        self, secret: bytes | bytearray, *, pcrs: tuple[int, ...], pcr_digest: bytes, index: int
+        self,
+        secret: bytes | bytearray,
+        *,
+        pcrs: tuple[int, ...],
+        pcr_digest: bytes,
+        index: int,
+        updating: Updating | None = None,
     ) -> RetainedKey:
         with self._tpm.connect("keep a key for restarts") as link:
             counter = self._renewed(link, index)
+            epoch = None if updating is None else self._standing(link, index + EPOCH_INDEX_OFFSET)
             link.esys.tr_set_auth(ESYS_TR.OWNER, self._owner_auth)
-            return tpm_retained.seal(
-                link, secret, pcrs=pcrs, pcr_digest=pcr_digest, counter=counter
+            if updating is None or epoch is None:
+                return tpm_retained.seal(
+                    link, secret, pcrs=pcrs, pcr_digest=pcr_digest, counter=counter
+                )
+            return tpm_retained.seal_updating(
+                link,
+                secret,
+                pcrs=pcrs,
+                pcr_digest=pcr_digest,
+                counter=counter,
+                epoch=epoch,
+                updating=updating,
             )
 
     def unseal_retained(self, key: RetainedKey) -> bytearray:
@@ -269,10 +292,50 @@ class TpmHost:
             link.esys.tr_set_auth(ESYS_TR.OWNER, self._owner_auth)
             return tpm_retained.unseal(link, key)
 
+    def unseal_shares(
+        self, key: RetainedKey, states: Sequence[AuthorisedState]
+    ) -> tuple[bytearray, ...]:
+        with self._tpm.connect("unseal a kept key after an update") as link:
+            link.esys.tr_set_auth(ESYS_TR.OWNER, self._owner_auth)
+            return tpm_retained.unseal_shares(link, key, states)
+
+    def raise_epoch(self, key: RetainedKey, oldest: int) -> int:
+        with self._tpm.connect("retire boot states") as link:
+            standing = self._retained_standing(link, key)
+            if standing.life != "alive" or key.updates is None or standing.oldest is None:
+                raise Refused("there is no kept key to raise the epoch of", check="tpm.retained")
+            wanted = min(oldest, key.updates.epoch + EPOCHS)
+            handle = link.esys.tr_from_tpmpublic(key.updates.epoch_index)
+            for _ in range(standing.oldest, wanted):
+                link.esys.nv_increment(handle)
+            return max(standing.oldest, wanted)
+
+    def retained_standing(self, key: RetainedKey) -> RetainedStanding:
+        with self._tpm.connect("look at a kept key") as link:
+            return self._retained_standing(link, key)
+
+    def _retained_standing(self, link: Connection, key: RetainedKey) -> RetainedStanding:
+        updates = key.updates
+        indexes = [key.counter_index, *([updates.epoch_index] if updates else [])]
+        if any(index not in link.handles(index, 1) for index in indexes):
+            return RetainedStanding(life="cleared", oldest=None)
+        alive = self._counter(link, key.counter_index).value == key.counter
+        life: Life = "alive" if alive else "forgotten"
+        if updates is None:
+            return RetainedStanding(life=life, oldest=None)
+        raised = self._counter(link, updates.epoch_index).value - updates.epoch_counter
+        return RetainedStanding(life=life, oldest=updates.epoch + max(0, raised))
+
     def forget_retained(self, key: RetainedKey) -> int:
         with self._tpm.connect("forget a kept key") as link:
             # Also where TPM2_Clear has taken the counter: made again it stands higher than ever.
             return self._renewed(link, key.counter_index).value
+
+    def _standing(self, link: Connection, index: int) -> Counter:
+        """Return a counter as it stands, made where it is not there yet."""
+        if index in link.handles(index, 1) and _written(link, index):
+            return self._counter(link, index)
+        return self._renewed(link, index)
 
     def _renewed(self, link: Connection, index: int) -> Counter:
         """Make a counter or increment it: whatever was bound to its value before is dead now."""

@@ -205,20 +205,21 @@ def _policy_signed(link: Connection, session: Handle, plan: HostPolicyPlan, leaf
     # over 00000000 ‖ terms, whatever session it is shown to (part 3 section 23.3).
     public = sized(tpmpolicy.officer_key_public(plan.officers[leaf]))
     officer = link.keep(link.esys.load_external(unmarshal(TPM2B_PUBLIC, public)))
-    signature = unmarshal(TPMT_SIGNATURE, _tpm_signature(plan.signatures[leaf]))
+    signature = unmarshal(TPMT_SIGNATURE, tpm_signature(plan.signatures[leaf]))
     with saying(f"the TPM refused the officer's signature at leaf {leaf or 'root'}", "tpm.quorum"):
         link.esys.policy_signed(officer, session, signature, b"", b"", plan.terms, 0)
     link.drop(officer)
 
 
-def _tpm_signature(der: bytes) -> bytes:
+def tpm_signature(der: bytes) -> bytes:
+    """Return the TPMT_SIGNATURE of a DER ECDSA-SHA256 signature on P-256."""
     try:
         r, s = decode_dss_signature(der)
         packed = EcdsaSignature(
             hash_alg=Alg.SHA256, r=r.to_bytes(32, "big"), s=s.to_bytes(32, "big")
         )
     except (ValueError, OverflowError) as error:
-        raise Malformed("an officer's signature is not DER of a P-256 signature") from error
+        raise Malformed("a signature for the TPM is not DER of a P-256 signature") from error
     return packed.pack()
 
 
