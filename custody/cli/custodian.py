@@ -99,7 +99,7 @@ def init(
             )
             if authority:
                 certificate = ca.found_authority(
-                    where, opened, environment=environment, now=moment(None)
+                    where, opened, name=f"{environment} authority", now=moment(None)
                 )
                 write_new_file(folder / "authority.cer", certificate)
                 write_new_file(folder / "authority.crl", ca.newest_crl(where))

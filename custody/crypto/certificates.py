@@ -49,6 +49,7 @@ __all__ = [
     "issue_authority",
     "issue_certificate",
     "issue_crl",
+    "issue_leaf",
     "keeps_expired_since",
     "make_csr",
     "read_certificate",
@@ -118,22 +119,52 @@ def issue_certificate(
     model signing tools look for in a publisher's certificate.  A certificate that would outlive
     its authority, or a key that is not the authority's, is `Refused`.
     """
+    extensions: list[tuple[x509.ExtensionType, bool]] = []
+    if code_signing:
+        if use != "sign":
+            raise Refused("a share key signs no code", check="certificate.usage")
+        extensions.append((x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CODE_SIGNING]), False))
+    return issue_leaf(
+        ca_key,
+        ca_certificate,
+        spki=spki,
+        subject=_name(principal, display),
+        use=use,
+        extensions=extensions,
+        not_before=not_before,
+        not_after=not_after,
+    )
+
+
+def issue_leaf(
+    ca_key: ec.EllipticCurvePrivateKey,
+    ca_certificate: bytes,
+    *,
+    spki: bytes,
+    subject: x509.Name,
+    use: Use,
+    extensions: Sequence[tuple[x509.ExtensionType, bool]],
+    not_before: datetime,
+    not_after: datetime,
+) -> bytes:
+    """Write a certificate (DER) of a key that is no authority; ``extensions`` say whether critical.
+
+    A certificate that would outlive its authority, or a key that is not the authority's, is
+    `Refused`.
+    """
     authority = _authority(ca_key, ca_certificate)
     if not_before < authority.not_valid_before_utc or not_after > authority.not_valid_after_utc:
         raise Refused("the certificate would outlive its authority", check="certificate.validity")
     builder = (
         _builder(spki, not_before=not_before, not_after=not_after)
-        .subject_name(_name(principal, display))
+        .subject_name(subject)
         .issuer_name(authority.subject)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(sign=use == "sign", share=use == "share"), critical=True)
         .add_extension(_authority_key(ca_certificate), critical=False)
     )
-    if code_signing:
-        if use != "sign":
-            raise Refused("a share key signs no code", check="certificate.usage")
-        purposes = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CODE_SIGNING])
-        builder = builder.add_extension(purposes, critical=False)
+    for extension, critical in extensions:
+        builder = builder.add_extension(extension, critical=critical)
     signed = builder.sign(ca_key, _hash_for(spki_of(ca_certificate)))
     der = signed.public_bytes(Encoding.DER)
     _check_issued(der, ca_certificate)

@@ -67,18 +67,17 @@ class Authority:
     key: ec.EllipticCurvePrivateKey = field(repr=False)
 
 
-def found_authority(home: Home, token: Token, *, environment: str, now: datetime) -> bytes:
+def found_authority(home: Home, token: Token, *, name: str, now: datetime) -> bytes:
     """Make an authority's key in the token, its certificate and its first, empty revocation list.
 
-    Returns the certificate; the list is `newest_crl`.  A home that has an authority for this
-    environment keeps it, so that a start that was interrupted can be made again.
+    Returns the certificate; the list is `newest_crl`.  A home that has an authority of this name
+    keeps it, so that a start that was interrupted can be made again.
     """
-    name = f"{environment} authority"
     if (home.path / _CERTIFICATE).exists():
         known = open_authority(home, token).certificate
         if read_certificate(known).subject.rfc4514_string() != f"CN={name}":
             raise Refused(
-                "this home keeps the authority of another environment",
+                "this home keeps another authority",
                 check="home.taken",
                 where=str(home.path),
             )
@@ -108,9 +107,9 @@ def open_authority(home: Home, token: Token) -> Authority:
     if not path.exists():
         raise Incomplete(
             "this home has no certificate authority",
-            missing=("the home of the custodian who keeps the authority",),
+            missing=("the home of whoever keeps the authority",),
             where=str(home.path),
-            hint="custody custodian init --authority makes one",
+            hint="custody custodian init --authority, or custody enroller ca init, makes one",
         )
     certificate = read_file(path, max_bytes=MAX_CERTIFICATE_BYTES)
     key = token.find(KeyRole.CA, key_id=key_id(spki_of(certificate)))
@@ -147,11 +146,22 @@ def issue(
             code_signing=use == "sign" and "publisher" in person.roles,
         )
         issued.append(IssuedCertificate(name=_file_name(person, key), der=der))
-    folder = authority.home.folder(_ISSUED)
     for certificate in issued:
-        serial = read_certificate(certificate.der).serial_number
-        write_new_file(folder / f"{serial:040x}.cer", certificate.der, mode=0o600)
+        keep_issued(authority, certificate.der)
     return tuple(issued)
+
+
+def keep_issued(authority: Authority, der: bytes) -> None:
+    """Keep a copy of a certificate: what is not known to have been issued cannot be revoked."""
+    serial = read_certificate(der).serial_number
+    folder = authority.home.folder(_ISSUED)
+    write_new_file(folder / f"{serial:040x}.cer", der, mode=0o600)
+
+
+def issued_here(home: Home) -> tuple[bytes, ...]:
+    """Return every certificate this home has issued."""
+    paths = sorted(home.folder(_ISSUED).glob("*.cer"))
+    return tuple(read_file(path, max_bytes=MAX_CERTIFICATE_BYTES) for path in paths)
 
 
 def certificate_names(admission: CheckedAdmission) -> tuple[str, ...]:
@@ -166,9 +176,7 @@ def _file_name(person: Principal, key: SigningKey | ShareKey) -> str:
 
 def certificates_of(home: Home, key: KeyId) -> tuple[bytes, ...]:
     """Return every certificate this home has issued for a key."""
-    issued = sorted(home.folder(_ISSUED).glob("*.cer"))
-    ders = (read_file(path, max_bytes=MAX_CERTIFICATE_BYTES) for path in issued)
-    return tuple(der for der in ders if key_id(spki_of(der)) == key)
+    return tuple(der for der in issued_here(home) if key_id(spki_of(der)) == key)
 
 
 def whose(certificate: bytes) -> str:

@@ -74,6 +74,33 @@ def read_certificate_file(path: Path) -> bytes:
     return found[0]
 
 
+def read_csr_file(path: Path) -> bytes:
+    """Read the one certificate request of a file, as DER; what it says is for `read_csr`."""
+    from cryptography import x509  # noqa: PLC0415 - likewise
+
+    with reading(path):
+        data = read_file(path, max_bytes=MAX_PEM_BYTES)
+        try:
+            load = x509.load_pem_x509_csr if _BEGIN in data else x509.load_der_x509_csr
+            return load(data).public_bytes(Encoding.DER)
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            raise Malformed("not a certificate request") from error
+
+
+def certificate_pem(der: bytes) -> bytes:
+    """Write a certificate as other programs like it."""
+    from cryptography import x509  # noqa: PLC0415 - likewise
+
+    return x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM)
+
+
+def crl_pem(der: bytes) -> bytes:
+    """Write a revocation list as other programs like it."""
+    from cryptography import x509  # noqa: PLC0415 - likewise
+
+    return x509.load_der_x509_crl(der).public_bytes(Encoding.PEM)
+
+
 def read_crls(paths: Iterable[Path]) -> tuple[bytes, ...]:
     """Read revocation lists, one a file, as DER; what they say is for path validation."""
     from cryptography import x509  # noqa: PLC0415 - likewise

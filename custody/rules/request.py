@@ -12,6 +12,7 @@ from custody.formats.goldenset import GoldenSet
 from custody.formats.manifest import Manifest
 from custody.formats.request import Request
 from custody.rules.attestation import check_evidence
+from custody.rules.logged import check_checkpoint
 from custody.rules.manifest import SKEW
 from custody.rules.memory import oldest_epochs
 from custody.rules.situation import Situation
@@ -94,6 +95,7 @@ def check_request(
         "not made in the future",
         otherwise="made in the future, by the host's own clock",
     )
+    ledger.extend(check_checkpoint(statement, situation))
     with ledger.failing("request.vouched"):
         enrolment, golden = enrolment_of(statement, situation), golden_of(statement, situation)
         ledger.extend(check_vouchers(enrolment, golden, request.host, situation))
@@ -109,21 +111,17 @@ def check_request(
     return ledger.done()
 
 
-def check_vouchers(
-    enrolment: Statement[EnrolmentRecord],
-    golden: Statement[GoldenSet],
-    host: str,
-    situation: Situation,
+def check_enrolment(
+    enrolment: Statement[EnrolmentRecord], host: str, situation: Situation
 ) -> tuple[Verdict, ...]:
-    """Judge who signed the enrolment record and the golden set, and for which environment."""
+    """Judge who signed an enrolment record, for which host and environment."""
     policy = situation.trusted.policy
     ledger = Ledger(subject=f"enrolment of {enrolment.predicate.host}")
     ledger.add(
         "enrolment.environment",
-        enrolment.predicate.environment == situation.trusted.genesis
-        and golden.predicate.environment == situation.trusted.genesis,
-        "enrolment and golden set are of this environment",
-        otherwise="enrolment or golden set is of another environment",
+        enrolment.predicate.environment == situation.trusted.genesis,
+        "the enrolment record is of this environment",
+        otherwise="the enrolment record is of another environment",
     )
     ledger.add(
         "enrolment.host",
@@ -140,7 +138,30 @@ def check_vouchers(
                 needed=policy.thresholds.enrolment,
                 check="enrolment.threshold",
                 subject=ledger.subject,
-            ),
+            )
+        ]
+    )
+    return ledger.done()
+
+
+def check_vouchers(
+    enrolment: Statement[EnrolmentRecord],
+    golden: Statement[GoldenSet],
+    host: str,
+    situation: Situation,
+) -> tuple[Verdict, ...]:
+    """Judge who signed the enrolment record and the golden set, and for which environment."""
+    policy = situation.trusted.policy
+    ledger = Ledger(subject=f"enrolment of {enrolment.predicate.host}")
+    ledger.extend(check_enrolment(enrolment, host, situation))
+    ledger.add(
+        "enrolment.environment",
+        golden.predicate.environment == situation.trusted.genesis,
+        "the golden set is of this environment",
+        otherwise="the golden set is of another environment",
+    )
+    ledger.extend(
+        [
             check_threshold(
                 golden,
                 policy,

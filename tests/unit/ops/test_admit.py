@@ -30,7 +30,7 @@ class Custodian:
         self.home = Home(folder / "ida")
         self.token = SoftToken()
         self.invitation = admit.invite(self.home, environment="production", custodian="ida")
-        authority.found_authority(self.home, self.token, environment="production", now=NOW)
+        authority.found_authority(self.home, self.token, name="production authority", now=NOW)
 
     @property
     def authority(self) -> authority.Authority:
@@ -265,10 +265,10 @@ def test_only_our_own_certificates_are_revoked(ida: Custodian, tmp_path: Path) -
 
 def test_an_interrupted_start_can_be_made_again(ida: Custodian) -> None:
     """Founding an authority twice keeps the first; another environment's is refused."""
-    again = authority.found_authority(ida.home, ida.token, environment="production", now=NOW)
+    again = authority.found_authority(ida.home, ida.token, name="production authority", now=NOW)
     assert again == ida.authority.certificate
     with pytest.raises(Refused) as refused:
-        authority.found_authority(ida.home, ida.token, environment="staging", now=NOW)
+        authority.found_authority(ida.home, ida.token, name="staging authority", now=NOW)
     assert "home.taken" == refused.value.check
 
 
