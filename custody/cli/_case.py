@@ -1,4 +1,4 @@
-"""What ``verify`` and ``report`` share: a case, what to judge it by, and the judging."""
+"""What the auditor's commands share: a case, what to judge it by, and the judging."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 CaseArgument = Annotated[
     list[Path],
-    typer.Argument(help="Folders or files of the case.", metavar="CASE"),
+    typer.Argument(help="The case: collected files, folders, single files.", metavar="CASE"),
 ]
 PolicyPinOption = Annotated[
     str | None,
@@ -60,16 +60,15 @@ def audit(
     pin_fd: int | None,
 ) -> AuditReport:
     """Judge a case as the options say."""
-    from custody.ops.audit import audit_case
-    from custody.ops.folders import read_folder
+    from custody.ops.collect import audit_files, read_case
 
-    pin, when = _pin(screen, policy_pin, home), moment(at, option="--at") if at else None
-    documents = read_folder(*case)
-    opened = _open_contents(contents, documents, home, pin_fd) if contents else ()
-    return audit_case(documents, pin=pin, at=when, contents=opened)
+    pin, when = pinned(screen, policy_pin, home), moment(at, option="--at") if at else None
+    found = read_case(*case)
+    opened = _open_contents(contents, found.documents, home, pin_fd) if contents else ()
+    return audit_files(found, pin=pin, at=when, contents=opened)
 
 
-def _pin(screen: Screen, given: str | None, home: Path | None) -> Digest:
+def pinned(screen: Screen, given: str | None, home: Path | None) -> Digest:
     """Take the pin from who runs the command, or from what he pinned; never from the case."""
     if given is not None:
         return read_digest(given, option="--policy-pin")

@@ -25,6 +25,12 @@ def _trust(app: typer.Typer) -> None:
     add_trust(app, "auditor")
 
 
+def _collect(app: typer.Typer) -> None:
+    from custody.cli._collect import add_collect
+
+    add_collect(app)
+
+
 def _report(app: typer.Typer) -> None:
     from custody.cli._report import add_report
 
@@ -38,6 +44,7 @@ app = role_app(
     verbs=(
         Verbs(("enroll",), _enroll),
         Verbs(("trust",), _trust),
+        Verbs(("collect",), _collect),
         Verbs(("report",), _report),
     ),
 )
@@ -46,7 +53,7 @@ add_verify_model(app)
 
 @app.command(
     epilog=example(
-        "custody auditor verify ./case --policy-pin 3f9c…e1",
+        "custody auditor verify gpu-7.case --policy-pin 3f9c…e1",
         "custody auditor verify ./case --policy-pin 3f9c…e1 --at 2027-01-05T12:00:00Z --json",
         "custody auditor verify ./case --contents ./bundle --checks",
     )
@@ -65,7 +72,8 @@ def verify(
 ) -> None:
     """Judge every release of a case again, from its files alone.
 
-    Exit code 0 only if every check of every release holds.
+    A collected file is judged as a whole too: what is missing from it, or does not belong in it,
+    is named.  Exit code 0 only if every check of every release holds.
     """
     from custody.cli import _audit_words
 

@@ -1,0 +1,110 @@
+"""``collect``: a release as one file, for whoever has one file and one command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from custody.cli._case import CaseArgument, PolicyPinOption, pinned
+from custody.cli._home import HomeOption, JsonOption, example
+from custody.cli._ui import Screen
+from custody.encoding import Digest, Record
+from custody.errors import Incomplete
+
+_SHORTEST = 8
+_SHOWN = 20
+
+
+class CollectedView(Record, frozen=True):
+    """What ``collect --json`` shows."""
+
+    file: str
+    digest: str
+    members: tuple[str, ...]
+    left_out: tuple[str, ...]
+    missing: tuple[str, ...]
+
+
+def add_collect(app: typer.Typer) -> None:
+    """Add ``collect`` to the auditor's commands."""
+    app.command(
+        epilog=example(
+            "custody auditor collect ./case --policy-pin 3f9c…e1 --out gpu-7.case",
+            "custody auditor collect ./archive --request 7a1970b7 --out gpu-7.case",
+        )
+    )(collect)
+
+
+def collect(
+    case: CaseArgument,
+    out: Annotated[
+        Path, typer.Option("--out", help="Where to write; never overwrites.", metavar="FILE.case")
+    ],
+    request: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--request",
+            help="Collect this request, by its digest or how it begins; may be repeated"
+            "  [default: all]",
+            metavar="DIGEST",
+        ),
+    ] = None,
+    policy_pin: PolicyPinOption = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Put a release into one file, with everything that its verdict rests on.
+
+    The same statements give the same bytes, whatever their files are called and wherever they lie.
+    What is not about the release, or vouched for by nobody whom the policy knows, is left out and
+    named; so is what is missing.  Exit code 4 if something is missing: the file is written.
+    """
+    from custody.cli._words import plain
+    from custody.formats.casefile import SUFFIX
+    from custody.ops import collect as collecting
+    from custody.ops.landing import check_absent, write_new_file
+
+    screen = Screen(as_json=as_json)
+    if out.suffix != SUFFIX:
+        raise typer.BadParameter(f"a name that ends in {SUFFIX}", param_hint="--out")
+    check_absent(out)
+    pin = pinned(screen, policy_pin, home)
+    documents = collecting.read_case(*case).documents
+    known = [found.digest for found in documents.requests]
+    chosen = {_named(one, known) for one in request} if request else None
+    found = collecting.collect(documents, pin=pin, requests=chosen)
+    write_new_file(out, found.data)
+    missing = tuple(f"{gap.kind} {gap.digest}, named by {gap.named_by}" for gap in found.missing)
+    view = CollectedView(
+        file=str(out),
+        digest=found.digest,
+        members=found.members,
+        left_out=found.left_out,
+        missing=missing,
+    )
+
+    def words() -> None:
+        screen.show(f"file       {out}: {len(view.members)} members")
+        screen.show(f"digest     {view.digest}")
+        for name in view.missing:
+            screen.show(f"missing    {name}")
+        for name in view.left_out[:_SHOWN]:
+            screen.say(f"left out   {plain(name)}")
+        if len(view.left_out) > _SHOWN:
+            screen.say(f"left out   {len(view.left_out) - _SHOWN} more")
+
+    screen.result(view, words)
+    if missing:
+        raise Incomplete("the file is written, and is not whole", missing=missing, where=str(out))
+
+
+def _named(beginning: str, known: list[Digest]) -> Digest:
+    """Find the one request whose digest begins so."""
+    found = sorted({digest for digest in known if digest.startswith(beginning.lower())})
+    if len(beginning) < _SHORTEST or len(found) != 1:
+        raise Incomplete(
+            "no request here, or several, begin like that", missing=sorted(known), where=beginning
+        )
+    return found[0]

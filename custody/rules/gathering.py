@@ -1,0 +1,312 @@
+"""What belongs to a release: every file its verdict rests on, and nothing a stranger added.
+
+Format: casefile.md, "Collecting".  A collected file is held against the same rule: collecting from
+its members must give it again.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from typing import TypeVar
+
+import msgspec
+
+from custody.crypto.bind import bind
+from custody.crypto.certificates import certificate_signed_by, read_certificate, spki_of
+from custody.crypto.signature import verify
+from custody.encoding import Digest, KeyId, encode, key_id
+from custody.errors import CustodyError, Refused
+from custody.formats.case import Documents
+from custody.formats.envelope import Predicate, Statement
+from custody.formats.evidence import parse_attest, unpack_quote, verify_attest
+from custody.formats.policy import Policy, SigningKey
+from custody.formats.request import Request
+from custody.rules.burn import check_burn
+from custody.rules.certificates import read_revocation_lists
+from custody.rules.receipt import check_receipt
+from custody.rules.trust import judge_chain
+from custody.rules.verdicts import passed
+
+P = TypeVar("P", bound=Predicate)
+
+_DIGEST = re.compile(rb"[0-9a-f]{64}")
+#: The fields of `Documents` that have a rule of their own; other statements follow one rule.
+_RULED = {
+    *("policies", "manifests", "requests", "approvals", "denials", "receipts", "burns"),
+    *("enrolments", "golden_sets"),
+}
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Missing:
+    """Something that a file here names by digest, and that is not here."""
+
+    kind: str
+    digest: Digest
+    named_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """The files of some releases, as ``(suffix, bytes)``, and what they name that is not there.
+
+    ``chain`` is empty where no policy here follows from the pin: then nobody is known.
+    """
+
+    chain: tuple[Statement[Policy], ...]
+    files: tuple[tuple[str, bytes], ...] = field(repr=False)
+    missing: tuple[Missing, ...]
+
+
+def gather(
+    documents: Documents, *, pin: Digest, requests: Collection[Digest] | None = None
+) -> Gathered:
+    """Choose what belongs to ``requests``, or to every request here, by the policies of ``pin``."""
+    # No step of a chain depends on the moment; only whether its end is in force does.
+    start = next((p.predicate.issued_at for p in documents.policies if p.digest == pin), None)
+    if start is None:
+        return Gathered((), (), (Missing("policy", pin, "the pin"),))
+    chain = judge_chain(documents.policies, pin=pin, floor=0, now=start).statements
+    found = _Gathering(documents, chain)
+    found.add_policies()
+    for request in found.choose_requests(requests):
+        found.add_release(request)
+    found.add_the_rest()
+    if requests is None:
+        found.miss_requests()
+    return Gathered(chain, found.files, tuple(sorted(set(found.missing))))
+
+
+class _Gathering:
+    """A case half gone through."""
+
+    def __init__(self, documents: Documents, chain: tuple[Statement[Policy], ...]) -> None:
+        self._documents = documents
+        self._chain = chain
+        self._keys: Mapping[KeyId, bytes] = {
+            key.key_id: key.spki
+            for policy in chain
+            for person in policy.predicate.principals
+            for key in person.keys
+            if isinstance(key, SigningKey)
+        }
+        self._signed: set[KeyId] = set()
+        self._mentioned: set[Digest] = set()
+        self._copies: dict[tuple[Digest, tuple[KeyId, ...]], bytes] = {}
+        self._others: list[tuple[str, bytes]] = []
+        self.statements: set[Digest] = set()
+        self.missing: list[Missing] = []
+
+    def keep(self, statement: Statement[P]) -> None:
+        self.statements.add(statement.digest)
+        data = encode(statement.envelope)
+        by = tuple(signature.keyid for signature in statement.envelope.signatures)
+        # A statement signed twice by one key is one: the copy that sorts first is kept.
+        self._copies[statement.digest, by] = min(
+            data, self._copies.get((statement.digest, by), data)
+        )
+
+    @property
+    def files(self) -> tuple[tuple[str, bytes], ...]:
+        statements = ((".dsse", data) for data in self._copies.values())
+        return (*statements, *dict.fromkeys(self._others))
+
+    def clean(self, statement: Statement[P]) -> Statement[P] | None:
+        """Return a statement with only its good signatures by keys of the policy; None: there
+        is none.
+        """
+        message = statement.envelope.signed_bytes()
+        good = {
+            s.keyid: s
+            # Of two good ones by one key the one that sorts first, whoever collects.
+            for s in sorted(statement.envelope.signatures, key=lambda s: s.sig, reverse=True)
+            if self._is_good(s.keyid, message, s.sig)
+        }
+        if not good:
+            return None
+        signatures = tuple(good[keyid] for keyid in sorted(good))
+        envelope = msgspec.structs.replace(statement.envelope, signatures=signatures)
+        return msgspec.structs.replace(statement, envelope=envelope)
+
+    def _is_good(self, keyid: KeyId, message: bytes, sig: bytes) -> bool:
+        spki = self._keys.get(keyid)
+        if spki is None:
+            return False
+        try:
+            verify(spki, message, sig)
+        except Refused:
+            return False
+        return True
+
+    def add_policies(self) -> None:
+        for policy in self._chain:
+            self.keep(self.clean(policy) or policy)
+
+    def choose_requests(self, chosen: Collection[Digest] | None) -> Iterator[Statement[Request]]:
+        """Give one copy of each request, the one whose quote is good if any is."""
+        copies: dict[Digest, list[Statement[Request]]] = {}
+        for request in self._documents.requests:
+            if chosen is None or request.digest in chosen:
+                copies.setdefault(request.digest, []).append(request)
+        for digest in sorted(copies):
+            yield min(copies[digest], key=lambda r: (not _is_quoted(r), encode(r.envelope)))
+
+    def add_release(self, request: Statement[Request]) -> None:
+        self.keep(request)
+        said, terms = request.predicate, request.predicate.terms
+        where = f"request {request.digest[:16]}"
+        self._mentioned |= {request.digest, terms.manifest, terms.ek_spki}
+        if all(policy.digest != terms.policy for policy in self._chain):
+            self.missing.append(Missing("policy", terms.policy, where))
+        self._add_manifest(terms.manifest, where)
+        self._add_vouchers(said, where)
+        for approval in self._documents.approvals:
+            if approval.predicate.request == request.digest:
+                self._add_answer(approval)
+        stated = terms.digest().hex()
+        for denial in self._documents.denials:
+            if denial.predicate.request == request.digest or denial.predicate.terms == stated:
+                self._add_answer(denial)
+        self._add_endings(request)
+
+    def _add_answer(self, answer: Statement[P]) -> None:
+        good = self.clean(answer)
+        if good is not None:
+            self.keep(good)
+            self._signed.add(good.envelope.signatures[0].keyid)
+
+    def _add_manifest(self, digest: Digest, named_by: str) -> None:
+        """Keep a manifest, and those it says that it replaces as far as they are here."""
+        copies = [m for m in self._documents.manifests if m.digest == digest]
+        if not copies:
+            self.missing.append(Missing("manifest", digest, named_by))
+        wanted: Digest | None = digest
+        while wanted is not None and wanted not in self.statements:
+            copies = [m for m in self._documents.manifests if m.digest == wanted]
+            if not copies:
+                return
+            self._keep_one_of(copies)
+            self._signed.add(copies[0].predicate.core.publisher)
+            wanted = copies[0].predicate.core.replaces
+
+    def _keep_one_of(self, copies: Iterable[Statement[P]]) -> None:
+        """Keep the best copy of what a kept statement names, be it as bad as it is."""
+        judged = [self.clean(copy) or copy for copy in copies]
+        best = min(judged, key=lambda s: (self.clean(s) is None, encode(s.envelope)))
+        self.keep(best)
+
+    def _add_vouchers(self, said: Request, where: str) -> None:
+        named = self._documents.enrolment(said.enrolment)
+        if named is None:
+            self.missing.append(Missing("enrolment", said.enrolment, where))
+        else:
+            self._keep_one_of([named])
+        golden = self._documents.golden(said.golden)
+        if golden is None:
+            self.missing.append(Missing("goldenset", said.golden, where))
+        else:
+            self._keep_one_of([golden])
+        for record in self._documents.enrolments:
+            if record.predicate.ek_spki == said.terms.ek_spki:
+                self._add_voucher(record)
+        for known in self._documents.golden_sets:
+            # A later set of the name may have ended the one that is named.
+            if golden is not None and known.predicate.name == golden.predicate.name:
+                self._add_voucher(known)
+
+    def _add_voucher(self, statement: Statement[P]) -> None:
+        if statement.digest in self.statements:
+            return
+        good = self.clean(statement)
+        if good is not None:
+            self.keep(good)
+
+    def _add_endings(self, request: Statement[Request]) -> None:
+        receipts = [
+            receipt
+            for receipt in self._documents.receipts
+            if receipt.predicate.request == request.digest
+            and passed(check_receipt(receipt, request))
+        ]
+        for receipt in receipts:
+            self.keep(receipt)
+            self._mentioned.add(receipt.digest)
+            for approval in receipt.predicate.approvals:
+                if approval not in self.statements:
+                    where = f"receipt {receipt.digest[:16]}"
+                    self.missing.append(Missing("approval", approval, where))
+        for burn in self._documents.burns:
+            if burn.predicate.request == request.digest and passed(check_burn(burn, request)):
+                self.keep(burn)
+                if burn.predicate.receipt not in {receipt.digest for receipt in receipts}:
+                    where = f"burn {burn.digest[:16]}"
+                    self.missing.append(Missing("receipt", burn.predicate.receipt, where))
+
+    def add_the_rest(self) -> None:
+        """Keep other statements about these releases, and the certificates of who signed."""
+        for each in fields(Documents):
+            if each.name not in _RULED:
+                for item in getattr(self._documents, each.name):
+                    if isinstance(item, Statement) and self._is_about_these(item):
+                        good = self.clean(item)
+                        if good is not None:
+                            self.keep(good)
+        authorities = list(dict.fromkeys(a for p in self._chain for a in p.predicate.authorities))
+        for der in self._documents.certificates:
+            if _is_of(der, self._signed) and _issued_by(der, authorities):
+                self._others.append((".cer", der))
+        roots = [root for p in self._chain for root in p.predicate.host.vendor_roots]
+        lists = read_revocation_lists(self._documents.crls, authorities=[*authorities, *roots])
+        self._others += [(".crl", known.der) for known in lists]
+
+    def _is_about_these(self, statement: Statement[Predicate]) -> bool:
+        named = {found.decode() for found in _DIGEST.findall(encode(statement.predicate))}
+        return bool(named & self._mentioned)
+
+    def miss_requests(self) -> None:
+        """Miss the requests of answers by people the policy knows, and of hosts' last words."""
+        for receipt in self._documents.receipts:
+            self._miss_request(receipt, receipt.predicate.request)
+        for burn in self._documents.burns:
+            self._miss_request(burn, burn.predicate.request)
+        for approval in self._documents.approvals:
+            if self.clean(approval) is not None:
+                self._miss_request(approval, approval.predicate.request)
+        for denial in self._documents.denials:
+            if self.clean(denial) is not None:
+                self._miss_request(denial, denial.predicate.request)
+
+    def _miss_request(self, statement: Statement[P], request: Digest) -> None:
+        if all(known.digest != request for known in self._documents.requests):
+            kind = statement.predicate.PREDICATE_TYPE.split(":")[2]
+            where = f"{kind} {statement.digest[:16]}"
+            self.missing.append(Missing("request", request, where))
+
+
+def _is_quoted(request: Statement[Request]) -> bool:
+    """Tell whether a request's signature is a quote over it by the key in it."""
+    try:
+        quote = unpack_quote(request.envelope.signatures[0].sig)
+        verify_attest(request.predicate.ak_public, quote.attest, quote.signature)
+        over = parse_attest(quote.attest).extra_data
+    except CustodyError:
+        return False
+    return hmac.compare_digest(over, bind("request", bytes.fromhex(request.digest)))
+
+
+def _is_of(der: bytes, keys: Collection[KeyId]) -> bool:
+    try:
+        return key_id(spki_of(der)) in keys
+    except CustodyError:
+        return False
+
+
+def _issued_by(der: bytes, authorities: Iterable[bytes]) -> bool:
+    try:
+        certificate = read_certificate(der)
+        return any(certificate_signed_by(certificate, authority) for authority in authorities)
+    except CustodyError:
+        return False

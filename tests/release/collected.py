@@ -1,0 +1,91 @@
+"""A collected release, and ways to change it so that only its contents can tell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from custody.encoding import Digest, encode
+from custody.errors import CustodyError
+from custody.formats.case import Documents
+from custody.formats.casefile import decode_case_file, encode_case_file, suffix_of
+from custody.ops.audit import AuditReport
+from custody.ops.collect import (
+    Case,
+    audit_files,
+    collect,
+    open_case_file,
+    others_of,
+    statements_of,
+)
+from tests.release.cast import Cast
+from tests.release.expect import QUORUM, case_of, failed
+
+
+@dataclass(frozen=True)
+class Collection:
+    """A collected file and the pin it is judged by."""
+
+    pin: Digest
+    data: bytes
+
+    @property
+    def members(self) -> dict[str, bytes]:
+        """Its members by name."""
+        return dict(decode_case_file(self.data))
+
+    def named(self, kind: str) -> list[str]:
+        """Name the members of one kind."""
+        return [name for name in self.members if name.startswith(f"{kind}-")]
+
+
+def release(cast: Cast) -> Documents:
+    """Run one release to its end, under version 2 of a policy, with a denial in it."""
+    cast.next_policy()
+    bundle = cast.seal()
+    request = cast.request(bundle)
+    answers = [cast.approve(bundle, request, who) for who in QUORUM]
+    denial = cast.deny(bundle, request, "sec2")
+    done = cast.open(bundle, request, answers, cast.folder / "out")
+    return case_of(cast, bundle, request, [*answers, denial], done)
+
+
+def collected(cast: Cast) -> Collection:
+    """Collect one release."""
+    return Collection(cast.pin, collect(release(cast), pin=cast.pin).data)
+
+
+def written(*files: tuple[str, bytes]) -> bytes:
+    """Write a case file, every digest in it as it should be."""
+    return encode_case_file((suffix_of(name), data) for name, data in files)
+
+
+def without(collection: Collection, name: str) -> bytes:
+    """Take one member out, and write the rest with every digest right."""
+    return written(*((n, data) for n, data in collection.members.items() if n != name))
+
+
+def judged(data: bytes, pin: Digest) -> AuditReport:
+    """Judge a collected file as `auditor verify` does."""
+    file = open_case_file("x.case", data)
+    return audit_files(Case(documents=file.documents, files=(file,)), pin=pin)
+
+
+def faults(data: bytes, pin: Digest) -> set[str]:
+    """List the checks that a collected file fails; the reader's refusal is one."""
+    try:
+        report = judged(data, pin)
+    except CustodyError as error:
+        return {getattr(error, "check", "malformed")}
+    return failed(report)
+
+
+def reason_of(check: str, data: bytes, pin: Digest) -> str:
+    """Return why a check of a collected file failed."""
+    report = judged(data, pin)
+    return next(v.reason for v in report.verdicts if (v.check, v.outcome) == (check, "fail"))
+
+
+def files_of(documents: Documents) -> list[tuple[str, bytes]]:
+    """Return everything in a case as ``(suffix, bytes)``."""
+    statements = [(".dsse", encode(found.envelope)) for found in statements_of(documents)]
+    return [*statements, *others_of(documents)]
