@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Literal, cast
 
 from cryptography import x509
@@ -88,6 +89,9 @@ class Revocation:
     reason: Reason
 
 
+# A folder's certificates are looked through for each key that is judged: every one is read once,
+# because nothing but its bytes goes in.
+@lru_cache(maxsize=256)
 def read_certificate(der: bytes) -> x509.Certificate:
     """Read a v3 certificate from the one DER encoding it has; raise `Malformed` on any other.
 
@@ -110,6 +114,7 @@ def read_certificate(der: bytes) -> x509.Certificate:
     return certificate
 
 
+@lru_cache(maxsize=256)
 def spki_of(certificate: bytes) -> bytes:
     """Return the SubjectPublicKeyInfo of a certificate as it stands there, byte for byte."""
     read_certificate(certificate)
