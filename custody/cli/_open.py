@@ -38,7 +38,6 @@ from custody.ops.landing import check_new_file, unfinished_output, write_new_fil
 from custody.ops.open import Opened, interrupted, judge_answers, open_release
 from custody.ops.outstanding import Ledger
 from custody.ops.receipts import HostPlace, burn
-from custody.ops.request import request_release
 from custody.rules.situation import Situation
 
 RequestArgument = Annotated[
@@ -111,6 +110,8 @@ def request(
     as_json: JsonOption = False,
 ) -> None:
     """Ask for a bundle: terms, a key that only this TPM has and only this boot, and evidence."""
+    from custody.ops.request import request_release
+
     screen = Screen(as_json=as_json)
     check_new_file(out)
     standing = stand(home, env, "host")

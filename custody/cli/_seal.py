@@ -24,7 +24,6 @@ from custody.cli._ui import EXIT_REFUSED, Screen
 from custody.encoding import Record, format_time
 from custody.errors import Malformed, Unavailable
 from custody.ops.bundle import Bundle
-from custody.ops.check import check_bundle
 from custody.ops.delta import Known, known_base
 from custody.ops.folders import read_file
 from custody.ops.home import Home
@@ -299,6 +298,8 @@ def check(
 
     An interrupted check goes on where it stopped, as long as the files are the same.
     """
+    from custody.ops.check import check_bundle
+
     screen = Screen(as_json=as_json)
     standing = stand(home, env, "publisher")
     with screen.progress() as progress:

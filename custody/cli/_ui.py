@@ -5,12 +5,10 @@ rich is imported only where a table or a progress bar is really drawn.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import termios
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -216,6 +214,8 @@ def to_json(value: object) -> str:
     try:
         return msgspec.json.encode(value, enc_hook=str).decode()
     except UnicodeEncodeError:
+        import json
+
         # A file name that is no UTF-8; JSON can escape what it cannot encode.
         return json.dumps(msgspec.to_builtins(value, enc_hook=str), separators=(",", ":"))
 
@@ -284,6 +284,8 @@ def explain(error: BaseException, *, as_json: bool) -> int:
             return EXIT_UNAVAILABLE
     # A fault of ours.  Its message may quote data that must not be shown; its type cannot.
     if os.environ.get("CUSTODY_TRACEBACK"):
+        import traceback
+
         traceback.print_exception(error)
     typer.echo(f"custody: error: internal fault: {type(error).__name__}", err=True)
     typer.echo("custody: hint: set CUSTODY_TRACEBACK=1 to see where, and report it", err=True)

@@ -8,7 +8,6 @@ from datetime import datetime
 import msgspec
 
 from custody.formats.envelope import Statement
-from custody.formats.evidence import name
 from custody.formats.goldenset import GoldenSet
 from custody.formats.request import Request
 from custody.formats.state import HostMemory, KeyMemory, Memory
@@ -45,6 +44,9 @@ def remember_request(memory: Memory, statement: Statement[Request]) -> Memory:
 
     A boot count only grows, and a key H is good for one request only.
     """
+    # Imported here because who only seals remembers no keys of TPMs.
+    from custody.formats.evidence import name  # noqa: PLC0415
+
     request = statement.predicate
     known = memory.host(request.terms.ek_spki)
     key = KeyMemory(name=name(request.key.public).hex(), request=statement.digest)
