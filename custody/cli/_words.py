@@ -25,6 +25,8 @@ _SHORT = 16
 _MODES: dict[Mode, str] = {
     "once": "opens once, dies with this boot",
     "sealed": "KEEPS THE KEY: opens again after every restart into this state",
+    "sealed-updatable": "KEEPS THE KEY: opens again after every restart into this state, and into "
+    "states that enrollers authorise later",
 }
 
 

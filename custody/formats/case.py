@@ -16,6 +16,7 @@ import msgspec
 from custody.encoding import Digest
 from custody.errors import CustodyError, Malformed
 from custody.formats.approval import Approval, Denial
+from custody.formats.authorisation import Authorisation
 from custody.formats.burn import Burn
 from custody.formats.enrolment import EnrolmentRecord
 from custody.formats.envelope import (
@@ -59,6 +60,7 @@ class Documents:
     policies: tuple[Statement[Policy], ...] = ()
     enrolments: tuple[Statement[EnrolmentRecord], ...] = ()
     golden_sets: tuple[Statement[GoldenSet], ...] = ()
+    authorisations: tuple[Statement[Authorisation], ...] = ()
     manifests: tuple[Statement[Manifest], ...] = ()
     requests: tuple[Statement[Request], ...] = ()
     approvals: tuple[Statement[Approval], ...] = ()
@@ -92,6 +94,7 @@ _KINDS: tuple[type[Predicate], ...] = (
     Policy,
     EnrolmentRecord,
     GoldenSet,
+    Authorisation,
     Manifest,
     Request,
     Approval,
@@ -143,6 +146,7 @@ def sort_documents(files: Iterable[tuple[str, bytes]]) -> Documents:
         policies=_of(Policy, found),
         enrolments=_of(EnrolmentRecord, found),
         golden_sets=_of(GoldenSet, found),
+        authorisations=_of(Authorisation, found),
         manifests=_of(Manifest, found),
         requests=_of(Request, found),
         approvals=_of(Approval, found),

@@ -16,7 +16,7 @@ from custody.formats.logpolicy import LogPolicy, canonical_lines, decode_log_pol
 Role = Literal["custodian", "publisher", "officer", "enroller", "host", "log", "auditor"]
 SuiteName = Literal["P256", "P384", "MLKEM1024_P384"]
 TrustClass = Literal["hardware", "firmware", "virtual", "software"]
-Mode = Literal["once", "sealed"]
+Mode = Literal["once", "sealed", "sealed-updatable"]
 PartDigest = Literal["blake3", "sha256"]
 LogDemand = Literal["required", "optional"]
 
@@ -114,7 +114,7 @@ class Policy(Record, frozen=True):
     thresholds: Thresholds
     host: HostRequirements
     limits: Limits
-    modes: Annotated[tuple[Mode, ...], msgspec.Meta(min_length=1, max_length=2)]
+    modes: Annotated[tuple[Mode, ...], msgspec.Meta(min_length=1, max_length=3)]
     part_digest: PartDigest
     weakest_suite: SuiteName
     self_approval: bool

@@ -31,6 +31,11 @@ class Terms(Record, frozen=True):
     pcr_digest: Digest
     checkpoint: Digest | None
 
+    @property
+    def keeps_key(self) -> bool:
+        """Whether they let the host keep the content key over restarts."""
+        return self.mode in ("sealed", "sealed-updatable")
+
     def digest(self) -> bytes:
         """Return the 32 bytes that PolicySigned takes as policyRef."""
         return bind(

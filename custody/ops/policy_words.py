@@ -10,6 +10,7 @@ from custody.encoding import format_time, sha256
 from custody.errors import Malformed
 from custody.formats.policy import Policy, Principal, Role, ShareKey, SigningKey
 from custody.formats.policy_text import format_quorum
+from custody.rules.authorisers import authorisers
 
 _HOUR = 3600
 _DAY = 86400
@@ -48,6 +49,9 @@ def _facts(policy: Policy) -> Iterator[str]:
     yield f"an approval lives at most {_span(limits.approval_seconds)}"
     yield f"a revocation list counts for at most {_span(limits.crl_max_age_seconds)}"
     yield f"releases are {' or '.join(policy.modes)}"
+    if "sealed-updatable" in policy.modes:
+        who = ", ".join(each.principal for each in authorisers(policy))
+        yield f"a kept key opens in later boot states by leave of {needs.golden} of {who}"
     yield f"parts are digested by {policy.part_digest}"
     yield f"share keys are {policy.weakest_suite} or stronger"
     yield f"a publisher {'may' if policy.self_approval else 'may not'} approve his own models"

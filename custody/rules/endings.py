@@ -104,7 +104,7 @@ def outcome_of(
     said = receipt.predicate.outcome if receipt is not None else None
     # What is sealed for restarts outlives the request's key: no burn ends it.  Where it may have
     # been, the host's word that it was not is not enough.
-    if said == "retained" or (said == "opened" and request.predicate.terms.mode == "sealed"):
+    if said == "retained" or (said == "opened" and request.predicate.terms.keeps_key):
         return "retained"
     if said == "opened":
         return "opened-and-burned" if burn is not None else "opened-not-burned"

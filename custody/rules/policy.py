@@ -13,6 +13,7 @@ from custody.crypto.signature import load_ec_public
 from custody.encoding import key_id
 from custody.errors import Malformed, Refused
 from custody.formats.policy import Policy, Principal, ShareKey, SigningKey
+from custody.rules.authorisers import authorisers_fault
 from custody.rules.quorum import signing_tree
 from custody.rules.verdicts import Ledger, Verdict
 
@@ -33,6 +34,7 @@ def check_policy(policy: Policy) -> tuple[Verdict, ...]:
     _check_people(policy, ledger)
     _check_logged(policy, ledger)
     _check_thresholds(policy, ledger)
+    _check_updatable(policy, ledger)
     _check_host(policy, ledger)
     return ledger.done()
 
@@ -181,6 +183,19 @@ def _check_thresholds(policy: Policy, ledger: Ledger) -> None:
             f"{needed} of {able} {role}s",
             otherwise=f"needs {needed} of {able} {role}s: must be fewer than there are",
         )
+
+
+def _check_updatable(policy: Policy, ledger: Ledger) -> None:
+    if "sealed-updatable" not in policy.modes:
+        ledger.skip("policy.updatable", "no key is kept over updates of the boot state")
+        return
+    fault = authorisers_fault(policy)
+    ledger.add(
+        "policy.updatable",
+        not fault,
+        "enough enrollers have keys by which a TPM can check what they authorise",
+        otherwise=f"sealed-updatable: {fault}",
+    )
 
 
 def _check_host(policy: Policy, ledger: Ledger) -> None:

@@ -1,4 +1,6 @@
-"""The examples of manifest, request, approval, receipt, burn and model.md: one small release.
+"""The examples of manifest, request, approval, receipt, burn, authorisation and model.md.
+
+One small release.
 
 Two officers, alice and bob, must both approve the model of parts.md for the host gpu-1.  Everything
 follows from words (`fixed`), so that ``python -m tests.unit.formats.spec_examples`` writes the same
@@ -20,8 +22,10 @@ from custody.crypto.keyslots import approval_info, commitment, slot_info
 from custody.crypto.parts import cek_commitment
 from custody.crypto.quorum import Person, Threshold, split, tree_digest
 from custody.crypto.tpmpolicy import Conditions, host_policy
+from custody.crypto.tpmretained import authorised_message
 from custody.encoding import Digest, key_id, sha256
 from custody.formats.approval import Approval, Denial
+from custody.formats.authorisation import Authorisation
 from custody.formats.burn import Burn
 from custody.formats.enrolment import EnrolmentRecord
 from custody.formats.envelope import (
@@ -374,6 +378,28 @@ def burn() -> Burn:
     )
 
 
+def authorised_state() -> bytes:
+    """What an enroller signs, so that kept keys open in the boot state of the example."""
+    return authorised_message(
+        PCRS,
+        PCR_DIGEST,
+        environment=bytes.fromhex(digest_of("policy 1")),
+        name="lab-6.1",
+        epoch=1,
+    )
+
+
+@cache
+def authorisation() -> Authorisation:
+    """What erik tells TPMs of the golden set."""
+    return Authorisation(
+        environment=digest_of("policy 1"),
+        golden=digest_of("golden set lab-6.1"),
+        state_signature=sign("erik sign", authorised_state()),
+        authorised_at=NOW - timedelta(days=2),
+    )
+
+
 RESOURCES = tuple(Resource(name=n, algorithm="sha256", digest=d) for n, d in FILES)
 
 
@@ -413,6 +439,7 @@ EXAMPLES: dict[str, bytes] = {
     "approval/denial.dsse": _signed(denial(), "bob sign"),
     "receipt/example.dsse": _quoted("receipt", receipt(), 73_400_000),
     "burn/example.dsse": _certified(burn(), 73_400_500, value=8),
+    "authorisation/example.dsse": _signed(authorisation(), "erik sign"),
     "model/example.sig": model_signature(),
 }
 
@@ -424,6 +451,7 @@ PRINTED: dict[str, bytes] = {
     "denial": payload_of(denial()),
     "receipt": payload_of(receipt()),
     "burn": payload_of(burn()),
+    "authorisation": payload_of(authorisation()),
     "model": model_statement(),
     "model.sig": model_signature(),
 }

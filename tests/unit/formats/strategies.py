@@ -9,6 +9,7 @@ import hypothesis.strategies as st
 
 from custody.crypto.quorum import Person, Threshold
 from custody.formats.approval import Approval, Denial
+from custody.formats.authorisation import Authorisation
 from custody.formats.burn import Burn
 from custody.formats.enrolment import EnrolmentRecord
 from custody.formats.envelope import Predicate, Signature
@@ -57,6 +58,7 @@ TPM_NAMES = st.one_of(
     DIGESTS.map("000b".__add__), st.binary(min_size=48, max_size=48).map(lambda b: "000c" + b.hex())
 )
 SUITES: st.SearchStrategy[SuiteName] = st.sampled_from(("P256", "P384", "MLKEM1024_P384"))
+MODES = ("once", "sealed", "sealed-updatable")
 MLKEM = st.none() | st.integers(0, 255).map(lambda byte: bytes([byte]) * 1568)
 LEAVES = st.lists(st.integers(0, 31), min_size=1, max_size=8).map(lambda p: "/".join(map(str, p)))
 SEALED = st.binary(min_size=16, max_size=200)
@@ -117,7 +119,7 @@ POLICIES = st.builds(
         approval_seconds=st.integers(60, 30 * 86400),
         crl_max_age_seconds=st.integers(3600, 400 * 86400),
     ),
-    modes=several(st.sampled_from(("once", "sealed")), 1, 2),
+    modes=several(st.sampled_from(MODES), 1, 3),
     part_digest=st.sampled_from(("blake3", "sha256")),
     weakest_suite=SUITES,
     self_approval=st.booleans(),
@@ -215,7 +217,7 @@ TERMS = st.builds(
     Terms,
     manifest=DIGESTS,
     policy=DIGESTS,
-    mode=st.sampled_from(("once", "sealed")),
+    mode=st.sampled_from(MODES),
     ek_spki=DIGESTS,
     ak_name=TPM_NAMES,
     nv_name=TPM_NAMES,
@@ -283,6 +285,13 @@ RECEIPTS = st.builds(
     finished_at=MOMENTS,
 )
 BURNS = st.builds(Burn, request=DIGESTS, receipt=DIGESTS, counter=COUNTS, burned_at=MOMENTS)
+AUTHORISATIONS = st.builds(
+    Authorisation,
+    environment=DIGESTS,
+    golden=DIGESTS,
+    state_signature=st.binary(min_size=8, max_size=80),
+    authorised_at=MOMENTS,
+)
 
 #: By kind.
 STATEMENTS: dict[type[Predicate], st.SearchStrategy[Any]] = {
@@ -295,6 +304,7 @@ STATEMENTS: dict[type[Predicate], st.SearchStrategy[Any]] = {
     Denial: DENIALS,
     Receipt: RECEIPTS,
     Burn: BURNS,
+    Authorisation: AUTHORISATIONS,
 }
 
 

@@ -12,8 +12,9 @@ from custody.crypto.keyslots import open as open_slot
 from custody.crypto.parts import check_cek
 from custody.crypto.quorum import combine
 from custody.crypto.signature import verify
-from custody.encoding import encode, key_id
+from custody.encoding import encode, key_id, sha256
 from custody.formats.approval import Approval, Denial
+from custody.formats.authorisation import Authorisation
 from custody.formats.burn import Burn
 from custody.formats.envelope import (
     Predicate,
@@ -47,7 +48,7 @@ from tests.unit.formats.test_specs import SECTIONS
 
 SPECS = {
     name: (examples.SPECS / f"{name}.md").read_text(encoding="utf-8")
-    for name in ("manifest", "request", "approval", "receipt", "burn", "model")
+    for name in ("manifest", "request", "approval", "receipt", "burn", "authorisation", "model")
 }
 FILES: dict[str, type[Predicate]] = {
     "manifest/example.dsse": Manifest,
@@ -57,6 +58,7 @@ FILES: dict[str, type[Predicate]] = {
     "approval/denial.dsse": Denial,
     "receipt/example.dsse": Receipt,
     "burn/example.dsse": Burn,
+    "authorisation/example.dsse": Authorisation,
 }
 
 
@@ -137,6 +139,12 @@ def test_the_values_in_the_documents_are_computed() -> None:
         "burn": (
             statement_digest(examples.burn()),
             bind("burn", bytes.fromhex(statement_digest(examples.burn()))).hex(),
+        ),
+        "authorisation": (
+            statement_digest(examples.authorisation()),
+            examples.authorised_state()[:32].hex(),
+            examples.authorised_state()[32:].hex(),
+            sha256(examples.authorised_state()).hex(),
         ),
         "model": (
             f"{len(examples.model_statement())} bytes",

@@ -10,6 +10,7 @@ import pytest
 from custody.encoding import MAX_NESTING, MAX_STATEMENT_BYTES
 from custody.errors import Malformed
 from custody.formats.approval import Approval, Denial
+from custody.formats.authorisation import Authorisation
 from custody.formats.burn import Burn
 from custody.formats.enrolment import EnrolmentRecord
 from custody.formats.envelope import Predicate, decode_statement, encode_statement, payload_of
@@ -29,8 +30,9 @@ KINDS: dict[str, type[Predicate]] = {
     "receipt": Receipt,
     "burn": Burn,
     "enrolment": EnrolmentRecord,
+    "authorisation": Authorisation,
 }
-FOLDERS = ("envelope", "manifest", "request", "approval", "receipt", "burn")
+FOLDERS = ("envelope", "manifest", "request", "approval", "receipt", "burn", "authorisation")
 CASES = [
     pytest.param(vector, id=f"{folder}: {vector['comment']}")
     for folder in FOLDERS

@@ -1,4 +1,4 @@
-"""Write malformed.txt of envelope, manifest, request, approval, receipt and burn.
+"""Write malformed.txt of envelope and of the statements.
 
 Run as ``python -m tests.vectors.envelope.make``.  Every case is one change to a good file of
 `tests.unit.formats.spec_examples`: to the envelope, or to the payload in it.  A change that finds
@@ -30,6 +30,7 @@ GOOD = {
     "receipt": examples.EXAMPLES["receipt/example.dsse"],
     "burn": examples.EXAMPLES["burn/example.dsse"],
     "enrolment": _ENROLMENT,
+    "authorisation": examples.EXAMPLES["authorisation/example.dsse"],
 }
 
 
@@ -501,6 +502,31 @@ def burns() -> Iterator[Case]:
     )
 
 
+def authorisations() -> Iterator[Case]:
+    """Fields of an authorisation out of their limits."""
+
+    def case(comment: str, old: bytes, new: bytes, reason: str = INVALID) -> Case:
+        return payload(comment, reason, old, new, "authorisation")
+
+    said = json.loads(payload_of("authorisation"))["predicate"]
+    golden, signature = said["golden"].encode(), said["stateSignature"].encode()
+    yield case("a signature on the state of 7 bytes", signature, _b64(7).encode())
+    yield case("a signature on the state of 81 bytes", signature, _b64(81).encode())
+    yield case("no signature on the state", b',"stateSignature":"%b"' % signature, b"")
+    yield case("two signatures on the state", b'"%b"' % signature, b'["%b"]' % signature)
+    yield case("an epoch of its own", b'"environment"', b'"epoch":2,"environment"')
+    yield case("a name of its own", b',"stateSignature"', b',"name":"lab","stateSignature"')
+    yield case("a golden set by name", golden, b"lab-6.1")
+    yield case("about another golden set than its subject", golden, b"0" * 64, "subject")
+    yield case("no environment", b'"environment":"%b",' % said["environment"].encode(), b"")
+    yield case(
+        "a burn receipt, offered as an authorisation",
+        b"urn:custody:authorisation:v1",
+        b"urn:custody:burn:v1",
+        "holds",
+    )
+
+
 FILES = {
     "envelope": [*envelopes(), *payloads()],
     "manifest": list(manifests()),
@@ -508,6 +534,7 @@ FILES = {
     "approval": list(approvals()),
     "receipt": list(receipts()),
     "burn": list(burns()),
+    "authorisation": list(authorisations()),
 }
 
 
