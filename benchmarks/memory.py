@@ -183,6 +183,7 @@ def _large_bundle(place: Path) -> tuple[Core, bytes]:
         files=(File(name=_FILE, size_bytes=len(header) + data_bytes, sha256=NOBODY, offset=0),),
         part_digests=bytes(digests),
         base=None,
+        frames=None,
     )
     plain = encode_padded(contents, padme(max(1 << 16, 8 + len(encode(contents)))))
     return _core(count), seal_contents(_KEY, _ID, plain)

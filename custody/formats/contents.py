@@ -9,6 +9,7 @@ import msgspec
 
 from custody.encoding import Count, Digest, Record, Text, decode, encode
 from custody.errors import Malformed
+from custody.formats.frames import MAX_FRAMES, ROW_BYTES, FrameTable, check_tiled
 
 MAX_CONTENTS_BYTES = 1 << 30
 MAX_FILES = 1_000_000
@@ -73,6 +74,7 @@ class Contents(Record, frozen=True):
     files: Annotated[tuple[File, ...], msgspec.Meta(min_length=1, max_length=MAX_FILES)]
     part_digests: bytes
     base: Base | None
+    frames: Annotated[bytes, msgspec.Meta(max_length=MAX_FRAMES * ROW_BYTES)] | None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -87,11 +89,20 @@ class Contents(Record, frozen=True):
         last = self.base.taken[-1] if self.base else None
         if last and last.offset + last.size_bytes > end:
             raise ValueError("base: more is taken than the files have")
+        if (table := self.frame_table()) is not None:
+            if self.base:
+                raise ValueError("frames: a delta has none")
+            filled = [(file.offset, file.size_bytes) for file in self.files if file.size_bytes]
+            check_tiled(table, sorted(filled))
 
     @property
     def end(self) -> int:
         """Offset just past the last byte of any file."""
         return max(file.offset + file.size_bytes for file in self.files)
+
+    def frame_table(self) -> FrameTable | None:
+        """Read the frames of a compressed model; None where it is not compressed."""
+        return None if self.frames is None else FrameTable(self.frames)
 
     def part_digest(self, index: int) -> bytes:
         """Return the plaintext digest of part ``index`` (32 bytes)."""

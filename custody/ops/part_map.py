@@ -73,13 +73,17 @@ class PartMap:
         """Read it from contents that fit their core.
 
         Raises `Refused` where they do not: ``contents.parts``, ``contents.extent``,
-        ``contents.base``.
+        ``contents.base``, ``contents.frames``.
         """
         count, size = len(contents.part_digests) // 32, core.part_size_bytes
         if count != core.part_count and (contents.base is None or count > MAX_PARTS):
             raise _misfit(count, core)
-        if contents.end > count * size:
+        table = contents.frame_table()
+        if (table.stored_bytes if table else contents.end) > count * size:
             raise Refused("a file lies outside the parts", check="contents.extent")
+        # So that each lies in one part or two, and readers can say what memory that takes.
+        if table and table.largest_bytes > size:
+            raise Refused("a frame is larger than a part", check="contents.frames")
         found = cls(count, size, contents.base)
         if found.carried_count != core.part_count:
             raise _misfit(found.carried_count, core)

@@ -29,6 +29,7 @@ from custody.errors import Refused
 from custody.formats.contents import File
 from custody.formats.parts import PartTable, plaintext_digest
 from custody.formats.policy import PartDigest
+from custody.ops.ahead import Ahead
 from custody.ops.landing import check_space, disk_errors
 from custody.ops.linux import NewFile, is_large
 from custody.ops.model_files import Layout, Segment, Segments, interleave, longest_first, runs_of
@@ -46,6 +47,7 @@ class SealedPayload:
 
     ``part_digests`` is 32 bytes for each part's plaintext, padding included; ``files`` is the file
     table of the contents, in code-point order.  ``kept_parts`` were there from an earlier run.
+    ``frames`` are the rows of a compressed model's.
     """
 
     parts_root: Digest
@@ -53,6 +55,7 @@ class SealedPayload:
     part_digests: bytes
     files: tuple[File, ...]
     kept_parts: int = 0
+    frames: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,24 +105,25 @@ def seal_payload(
     part_digest: PartDigest,
     payload_path: Path,
     parts_path: Path,
+    ahead: Ahead | None = None,
     progress: Progress = silent,
     workers: int | None = None,
 ) -> SealedPayload:
     """Read ``model`` once and write the files ``payload_path`` and ``parts_path``.
 
-    ``cek`` and ``payload_id`` have 32 bytes.  Files of an earlier run under the same key are gone
-    on with.  Raises ``Refused("model.changed")`` where a file is not as it was scanned, and
+    ``cek`` and ``payload_id`` have 32 bytes; ``ahead`` may have the payload's memory already.
+    Files of an earlier run under the same key are gone on with.  Raises ``Refused("model.changed")`` where a file is not as it was scanned, and
     `Unavailable` where the disk is full or a file cannot be read; what was written by then is
     ciphertext, and the caller's to remove or keep (`landing.new_directory`).
     """
     key = PayloadKey(cek=cek, payload_id=payload_id, part_digest=part_digest)
     payload_bytes, rows_bytes = _output_bytes(layout)
-    there = _size(payload_path)
+    there = _size(payload_path) + (ahead.reserved_bytes if ahead else 0)
     check_space(payload_path.parent, size_bytes=max(0, payload_bytes - there) + rows_bytes)
     source = ModelSource(model, layout)
     try:
         with (
-            _output(payload_path, payload_bytes) as payload,
+            _output(payload_path, payload_bytes, ahead) as payload,
             _output(parts_path, rows_bytes) as rows,
         ):
             return seal_parts(
@@ -165,11 +169,13 @@ class _Output:
 
 
 @contextmanager
-def _output(path: Path, size_bytes: int) -> Iterator[_Output]:
+def _output(path: Path, size_bytes: int, ahead: Ahead | None = None) -> Iterator[_Output]:
     """Open a file of the bundle, and see it on the disk at the end."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     with disk_errors(path):
-        fd = os.open(path, flags, 0o644)
+        fd = ahead.take(path, size_bytes) if ahead else None
+        if fd is None:
+            fd = os.open(path, flags, 0o644)
         file = NewFile(fd, size_bytes, written_behind=is_large(size_bytes))
         try:
             yield _Output(fd, file)

@@ -209,6 +209,7 @@ def _contents(
         files=sealed.files,
         part_digests=sealed.part_digests,
         base=base,
+        frames=sealed.frames,
     )
 
 

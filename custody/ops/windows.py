@@ -16,7 +16,7 @@ from blake3 import blake3
 
 from custody.crypto.parts import PART_SIZES
 from custody.errors import Malformed
-from custody.formats.safetensors import LENGTH_BYTES, decode_header, header_bytes
+from custody.formats.safetensors import LENGTH_BYTES, Header, decode_header, header_bytes
 from custody.ops.crew import Crew
 from custody.ops.linux import OldFile
 from custody.ops.model_files import SourceFile
@@ -138,18 +138,26 @@ def _jobs(files: Sequence[SourceFile], windows: Sequence[Window]) -> Iterator[_J
 
 def _stretches(source: SourceFiles, file: SourceFile) -> Iterator[tuple[int, int]]:
     """Return the header and the tensors of a file, or all of it as one."""
-    if file.name.endswith(".safetensors"):
-        try:
-            yield from _tensors(source, file)
-        except Malformed:
-            # Whatever it is, it is sealed as it is.
-            pass
-        else:
-            return
-    yield 0, file.size_bytes
+    header = tensor_header(source, file)
+    if header is None:
+        yield 0, file.size_bytes
+        return
+    yield 0, header.size_bytes
+    yield from ((t.offset, t.offset + t.size_bytes) for t in header.tensors if t.size_bytes)
 
 
-def _tensors(source: SourceFiles, file: SourceFile) -> list[tuple[int, int]]:
+def tensor_header(source: SourceFiles, file: SourceFile) -> Header | None:
+    """Read the header of a safetensors file; None where it is none."""
+    if not file.name.endswith(".safetensors"):
+        return None
+    try:
+        return _header(source, file)
+    except Malformed:
+        # Whatever it is, it is sealed as it is.
+        return None
+
+
+def _header(source: SourceFiles, file: SourceFile) -> Header:
     fd = source.open(file)
     data = OldFile(fd, 0)
     try:
@@ -161,6 +169,4 @@ def _tensors(source: SourceFiles, file: SourceFile) -> list[tuple[int, int]]:
     finally:
         data.close()
         os.close(fd)
-    header = decode_header(bytes(text), file_size_bytes=file.size_bytes)
-    tensors = [(t.offset, t.offset + t.size_bytes) for t in header.tensors if t.size_bytes]
-    return [(0, header.size_bytes), *tensors]
+    return decode_header(bytes(text), file_size_bytes=file.size_bytes)

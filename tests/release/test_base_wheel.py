@@ -12,7 +12,13 @@ import pytest
 from tests.wheel import ROOT, build_wheel
 
 #: Modules that import a library of one of the extras.
-_OF_EXTRAS = ("ops.filesystem", "ops.tensors", "transports.objects")
+_OF_EXTRAS = (
+    "ops.filesystem",
+    "ops.frame_codec",
+    "ops.frame_plan",
+    "ops.tensors",
+    "transports.objects",
+)
 
 
 @pytest.fixture(scope="module")

@@ -43,6 +43,7 @@ def _contents(*files: File, **fields: Any) -> Contents:
         "files": files or (_file("a"),),
         "part_digests": bytes(32),
         "base": None,
+        "frames": None,
     }
     return Contents(**(given_fields | fields))
 

@@ -122,6 +122,7 @@ def contents_of(sealed: SealedPayload, base: Base | None = None) -> Contents:
         files=sealed.files,
         part_digests=sealed.part_digests,
         base=base,
+        frames=sealed.frames,
     )
 
 

@@ -142,6 +142,7 @@ def test_an_officer_is_told_who_signed_what_he_opened() -> None:
         version="1",
         notes="",
         base=None,
+        frames=None,
         model_signature=sign_model(FILES[1:], signer=SIGNER),
         files=files,
         part_digests=b"",
