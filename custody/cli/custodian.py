@@ -19,21 +19,19 @@ from custody.cli._home import (
     example,
     moment,
     open_home,
-    read_digest,
     role_app,
 )
+from custody.cli._issued import read_issued
 from custody.cli._policy import policy_app
 from custody.cli._trust import add_trust
 from custody.cli._ui import Screen, spoken
 from custody.cli._wiring import open_token
 from custody.crypto.certificates import Reason
 from custody.encoding import encode, format_time
-from custody.errors import Refused
-from custody.formats.case import MAX_CERTIFICATE_BYTES, MAX_CRL_BYTES
+from custody.formats.case import MAX_CRL_BYTES
 from custody.ops import admit as people
 from custody.ops import authority as ca
 from custody.ops.folders import read_file
-from custody.ops.home import Home
 from custody.ops.landing import (
     check_absent,
     check_folder,
@@ -191,7 +189,7 @@ def revoke(
     where = open_home(home, "custodian")
     when = moment(since, option="--since")
     check_new_file(out)
-    ders = [der for text in which for der in _certificates(where, text)]
+    ders = read_issued(where, which)
     for der in ders:
         screen.say(f"{ca.whose(der)}: {reason}, since {format_time(when)}")
     screen.confirm("revoke?", yes=yes)
@@ -228,16 +226,6 @@ def renew_crl(
         new = ca.renew(ca.open_authority(where, opened), now=moment(None), current=_read_crl(crl))
     write_new_file(out, new)
     Screen(as_json=as_json).made(out)
-
-
-def _certificates(home: Home, text: str) -> tuple[bytes, ...]:
-    path = Path(text)
-    if path.is_file():
-        return (read_file(path, max_bytes=MAX_CERTIFICATE_BYTES),)
-    found = ca.certificates_of(home, read_digest(text, option="CERT|KEYID"))
-    if not found:
-        raise Refused("no certificate was issued here for this key", check="revoke.key", where=text)
-    return found
 
 
 def _read_crl(path: Path | None) -> bytes | None:

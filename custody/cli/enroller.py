@@ -21,6 +21,7 @@ from custody.cli._home import (
     read_env,
     role_app,
 )
+from custody.cli._later import Verbs
 from custody.cli._trust import add_trust
 from custody.cli._ui import Screen
 from custody.cli._wiring import credential_maker, open_token
@@ -43,6 +44,13 @@ from custody.rules.trust import count_signers
 _MAX_BYTES = 1 << 20
 _MAX_MEASUREMENT_BYTES = 2 << 20
 
+
+def _ca(app: typer.Typer) -> None:
+    from custody.cli._ca import ca_app
+
+    app.add_typer(ca_app, name="ca")
+
+
 app = role_app(
     "enroller",
     "custody enroller challenge gpu-7.enrolment.json --inventory inventory.txt \\",
@@ -50,6 +58,7 @@ app = role_app(
     "custody enroller record gpu-7.enrolment.json --answer erik.answer.json \\",
     "    --inventory inventory.txt --trust-class hardware --env ./production \\",
     "    --out gpu-7.enrolment.dsse",
+    verbs=(Verbs(("ca",), _ca),),
 )
 
 RequestArgument = Annotated[

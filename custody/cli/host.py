@@ -53,6 +53,12 @@ def _predict(app: typer.Typer) -> None:
     add_predict(app)
 
 
+def _tls(app: typer.Typer) -> None:
+    from custody.cli._host_tls import add_host_tls
+
+    add_host_tls(app)
+
+
 app = role_app(
     "host",
     "custody host enroll gpu-7 --tpm tpm: --out gpu-7.enrolment.json",
@@ -65,5 +71,6 @@ app = role_app(
         Verbs(("read",), _read),
         Verbs(("unseal", "forget"), _unseal),
         Verbs(("predict",), _predict),
+        Verbs(("tls",), _tls),
     ),
 )

@@ -40,6 +40,7 @@ from custody.keys.api import Token
 from custody.ops.authority import (
     BACKDATE,
     Authority,
+    authority_certificate,
     found_authority,
     issued_here,
     keep_issued,
@@ -134,7 +135,7 @@ def judge(request: EnrolmentRequest, *, accepted: Accepted, now: datetime) -> tu
 
 
 def challenge_host(
-    authority: Authority,
+    home: Home,
     request: EnrolmentRequest,
     *,
     accepted: Accepted,
@@ -145,9 +146,9 @@ def challenge_host(
     """Challenge a host in the authority's name; `Refused` with the first check that fails."""
     require(judge(request, accepted=accepted, now=now))
     return pose(
-        authority.home,
+        home,
         request,
-        challenger=key_id(spki_of(authority.certificate)),
+        challenger=key_id(spki_of(authority_certificate(home))),
         make_credential=make_credential,
         now=now,
         token_random=token_random,

@@ -103,6 +103,13 @@ def found_authority(home: Home, token: Token, *, name: str, now: datetime) -> by
 
 def open_authority(home: Home, token: Token) -> Authority:
     """Find the authority's key in the token; a home without an authority: `Incomplete`."""
+    certificate = authority_certificate(home)
+    key = token.find(KeyRole.CA, key_id=key_id(spki_of(certificate)))
+    return Authority(home=home, certificate=certificate, key=key)
+
+
+def authority_certificate(home: Home) -> bytes:
+    """Return the certificate of a home's authority; a home without one: `Incomplete`."""
     path = home.path / _CERTIFICATE
     if not path.exists():
         raise Incomplete(
@@ -111,9 +118,7 @@ def open_authority(home: Home, token: Token) -> Authority:
             where=str(home.path),
             hint="custody custodian init --authority, or custody enroller ca init, makes one",
         )
-    certificate = read_file(path, max_bytes=MAX_CERTIFICATE_BYTES)
-    key = token.find(KeyRole.CA, key_id=key_id(spki_of(certificate)))
-    return Authority(home=home, certificate=certificate, key=key)
+    return read_file(path, max_bytes=MAX_CERTIFICATE_BYTES)
 
 
 def newest_crl(home: Home) -> bytes:

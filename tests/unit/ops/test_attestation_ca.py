@@ -104,7 +104,7 @@ class Ca:
     def answered(self, tpm: SoftTpm, request: EnrolmentRequest) -> Answer:
         """Challenge the host and have it answered."""
         made = ca.challenge_host(
-            self.authority,
+            self.home,
             request,
             accepted=self.accepted(request),
             make_credential=make_credential,
@@ -182,7 +182,7 @@ def test_an_ek_off_the_inventory_is_neither_challenged_nor_certified(
     request = ask(tpm, host="gpu-1")
     with pytest.raises(Refused) as refused:
         ca.challenge_host(
-            rack.authority,
+            rack.home,
             request,
             accepted=rack.accepted(),
             make_credential=make_credential,
@@ -218,7 +218,7 @@ def test_an_activation_for_another_ak_gives_no_certificate(rack: Ca, tpm: TlsSof
     wanted = ask(impostor, host="gpu-1")
     given = rack.answered(tpm, ask(tpm, host="gpu-1"))
     ca.challenge_host(
-        rack.authority,
+        rack.home,
         wanted,
         accepted=rack.accepted(wanted),
         make_credential=make_credential,

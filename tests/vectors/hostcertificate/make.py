@@ -56,7 +56,7 @@ def _make(place: Path, tpm: TpmHost, root: bytes) -> None:
     asked = ask(tpm, host="gpu-1")
     accepted = ca.Accepted(roots=(root,), inventory={ek_digest(asked)})
     posed = ca.challenge_host(
-        authority, asked, accepted=accepted, make_credential=make_credential, now=now
+        home, asked, accepted=accepted, make_credential=make_credential, now=now
     )
     ak = ca.issue_ak(authority, asked, answer(tpm, posed), accepted=accepted, now=now).der
     request = ask_for_tpm_key(tpm, host="gpu-1", dns=("gpu-1.example.com",), now=now)

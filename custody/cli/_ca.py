@@ -1,0 +1,353 @@
+"""``custody enroller ca``: an attestation authority, with or without an environment."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+
+from custody.cli._home import (
+    EnvOption,
+    HomeOption,
+    JsonOption,
+    OutOption,
+    PinFdOption,
+    TokenOption,
+    YesOption,
+    example,
+    moment,
+    open_home,
+    read_env,
+)
+from custody.cli._issued import read_issued
+from custody.cli._later import Group
+from custody.cli._ui import Screen
+from custody.cli._wiring import credential_maker, open_token
+from custody.crypto.certificates import Reason, read_certificate
+from custody.encoding import Digest, Record, decode, encode, format_time
+from custody.formats.enrolment import Answer, EnrolmentRecord, EnrolmentRequest
+from custody.formats.hostcertificate import TlsRequest
+from custody.ops import attestation_ca as ca
+from custody.ops.authority import (
+    newest_crl,
+    open_authority,
+    renew,
+    revoke,
+    whose,
+)
+from custody.ops.enroll import read_inventory
+from custody.ops.folders import read_file, read_statement_file, reading
+from custody.ops.landing import check_absent, check_new_file, new_directory, write_new_file
+from custody.ops.pem import certificate_pem, crl_pem, read_certificate_file, read_certificates
+from custody.ops.trust import current
+
+_MAX_BYTES = 1 << 20
+_ROLE = "enroller"
+_PLACES = {"tpm": "its key is fixed in the TPM", "file": "its key is in a file of the host"}
+
+R = TypeVar("R", bound=Record)
+
+ca_app = typer.Typer(
+    cls=Group,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Certify keys of hosts for other programs.",
+    epilog=example(
+        "custody enroller ca init 'rack 3 attestation authority' --token pkcs11:token=ca \\",
+        "    --out authority",
+    ),
+)
+
+RequestArgument = Annotated[
+    Path, typer.Argument(help="A host's enrolment request.", metavar="FILE", show_default=False)
+]
+InventoryOption = Annotated[
+    Path,
+    typer.Option(
+        "--inventory",
+        help="Approved EKs: lines of digests, or a folder of certificates.",
+        metavar="PATH",
+    ),
+]
+RootsOption = Annotated[
+    list[Path],
+    typer.Option(
+        "--vendor-root",
+        help="Certificates of TPM vendors you trust; may be repeated.",
+        metavar="FILE",
+    ),
+]
+DaysOption = Annotated[
+    int, typer.Option("--days", help="How long it is good.", min=1, max=ca.MAX_LIFE.days)
+]
+
+
+class IssuedShown(Record, frozen=True, kw_only=True):
+    """What ``issue-ak --json`` and ``issue-tls --json`` show."""
+
+    file: str
+    host: str
+    source: str
+    digest: Digest
+    key_class: str | None
+    expires: str
+
+
+@ca_app.command(
+    epilog=example(
+        "custody enroller ca init 'rack 3 attestation authority' --token pkcs11:token=ca \\",
+        "    --crl-url http://crl.example.com/rack3.crl --out authority",
+    )
+)
+def init(
+    name: Annotated[str, typer.Argument(help="Its name in certificates.", show_default=False)],
+    token: TokenOption,
+    out: OutOption,
+    crl_url: Annotated[
+        str | None,
+        typer.Option(
+            "--crl-url", help="Where you will publish its revocation list.", metavar="URL"
+        ),
+    ] = None,
+    home: HomeOption = None,
+    pin_fd: PinFdOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make an authority's key in a token; writes its certificate and first revocation list."""
+    screen = Screen(as_json=as_json)
+    check_absent(out)
+    where = open_home(home, _ROLE)
+    with new_directory(out, mode=0o755) as folder:
+        with open_token(token, pin_fd=pin_fd) as opened, opened.session():
+            certificate = ca.found(
+                where, opened, token_uri=token, name=name, crl_url=crl_url, now=moment(None)
+            )
+        write_new_file(folder / "authority.pem", certificate_pem(certificate))
+        write_new_file(folder / "authority.crl.pem", crl_pem(newest_crl(where)))
+    screen.made(out / "authority.pem", out / "authority.crl.pem")
+
+
+@ca_app.command(
+    epilog=example(
+        "custody enroller ca challenge gpu-7.enrolment.json --inventory inventory.txt \\",
+        "    --vendor-root vendors.pem --out ca.challenge.json",
+    )
+)
+def challenge(
+    request: RequestArgument,
+    inventory: InventoryOption,
+    vendor_root: RootsOption,
+    out: OutOption,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a host's request and challenge its TPM in the authority's name."""
+    screen = Screen(as_json=as_json)
+    check_absent(out)
+    where = open_home(home, _ROLE)
+    asked = _read(EnrolmentRequest, request)
+    accepted = _accepted(inventory, vendor_root)
+    posed = ca.challenge_host(
+        where, asked, accepted=accepted, make_credential=credential_maker(), now=moment(None)
+    )
+    write_new_file(out, encode(posed))
+    screen.made(out)
+
+
+@ca_app.command(
+    "issue-ak",
+    epilog=example(
+        "custody enroller ca issue-ak gpu-7.enrolment.json --answer ca.answer.json \\",
+        "    --inventory inventory.txt --vendor-root vendors.pem --out gpu-7.ak.pem",
+        "custody enroller ca issue-ak --record production/gpu-7.dsse --env production \\",
+        "    --out gpu-7.ak.pem",
+    ),
+)
+def issue_ak(
+    out: OutOption,
+    request: Annotated[
+        Path | None,
+        typer.Argument(help="A host's enrolment request.", metavar="[FILE]", show_default=False),
+    ] = None,
+    answer: Annotated[
+        Path | None,
+        typer.Option("--answer", help="The host's answer to the challenge.", metavar="FILE"),
+    ] = None,
+    inventory: Annotated[
+        Path | None,
+        typer.Option("--inventory", help="Approved EKs, as for the challenge.", metavar="PATH"),
+    ] = None,
+    vendor_root: Annotated[
+        list[Path] | None,
+        typer.Option("--vendor-root", help="Vendors, as for the challenge.", metavar="FILE"),
+    ] = None,
+    record: Annotated[
+        Path | None,
+        typer.Option(
+            "--record", help="An enrolment record that counts, in their place.", metavar="FILE"
+        ),
+    ] = None,
+    env: EnvOption = None,
+    days: DaysOption = ca.AK_LIFE.days,
+    home: HomeOption = None,
+    pin_fd: PinFdOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Certify a host's AK: after the authority's own challenge, or for an enrolment record."""
+    screen = Screen(as_json=as_json)
+    check_absent(out)
+    where, now, life = open_home(home, _ROLE), moment(None), timedelta(days=days)
+    if record is not None:
+        if request is not None or answer is not None:
+            raise typer.BadParameter("a record, or a request and its answer", param_hint="--record")
+        statement = read_statement_file(EnrolmentRecord, record)
+        situation = current(where, documents=read_env(env), now=now)
+        with open_token(ca.settings_of(where).token, pin_fd=pin_fd) as opened:
+            authority = open_authority(where, opened)
+            issued = ca.issue_ak_of_record(authority, statement, situation=situation, life=life)
+    else:
+        if request is None or answer is None or inventory is None or not vendor_root:
+            raise typer.BadParameter(
+                "a request with --answer, --inventory and --vendor-root, or --record",
+                param_hint="FILE",
+            )
+        asked, given = _read(EnrolmentRequest, request), _read(Answer, answer)
+        accepted = _accepted(inventory, vendor_root)
+        with open_token(ca.settings_of(where).token, pin_fd=pin_fd) as opened:
+            authority = open_authority(where, opened)
+            issued = ca.issue_ak(authority, asked, given, accepted=accepted, now=now, life=life)
+    _write(screen, out, issued)
+
+
+@ca_app.command(
+    "issue-tls",
+    epilog=example(
+        "custody enroller ca issue-tls gpu-7.tls.json --ak gpu-7.ak.pem \\",
+        "    --dns gpu-7.example.com --out gpu-7.tls.pem",
+    ),
+)
+def issue_tls(
+    request: Annotated[
+        Path,
+        typer.Argument(help="What custody host tls wrote.", metavar="FILE", show_default=False),
+    ],
+    ak: Annotated[
+        Path, typer.Option("--ak", help="The certificate of the host's AK.", metavar="FILE")
+    ],
+    dns: Annotated[
+        list[str],
+        typer.Option("--dns", help="A name that is the host's; may be repeated.", metavar="NAME"),
+    ],
+    out: OutOption,
+    days: DaysOption = ca.TLS_LIFE.days,
+    home: HomeOption = None,
+    pin_fd: PinFdOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Certify the key that a host answers TLS with, on its AK's word.
+
+    Which names are the host's is yours to know: only those you give are certified.
+    """
+    screen = Screen(as_json=as_json)
+    check_absent(out)
+    where = open_home(home, _ROLE)
+    asked, certificate = _read(TlsRequest, request), read_certificate_file(ak)
+    with open_token(ca.settings_of(where).token, pin_fd=pin_fd) as opened:
+        issued = ca.issue_tls(
+            open_authority(where, opened),
+            asked,
+            ak_certificate=certificate,
+            dns=dns,
+            now=moment(None),
+            life=timedelta(days=days),
+        )
+    _write(screen, out, issued)
+
+
+@ca_app.command(
+    "revoke",
+    epilog=example(
+        "custody enroller ca revoke gpu-7.tls.pem --reason keyCompromise --out rack3-2.crl.pem"
+    ),
+)
+def revoke_certificates(
+    which: Annotated[
+        list[str],
+        typer.Argument(help="Certificate files, or key ids.", metavar="CERT|KEYID"),
+    ],
+    reason: Annotated[Reason, typer.Option("--reason", help="Why (RFC 5280).")],
+    out: OutOption,
+    since: Annotated[
+        str | None,
+        typer.Option("--since", help="Since when it is bad  [default: now]", metavar="TIME"),
+    ] = None,
+    home: HomeOption = None,
+    pin_fd: PinFdOption = None,
+    yes: YesOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Revoke certificates: issue the next revocation list with them in it.
+
+    For any reason but superseded, no certificate is issued for these keys again.
+    """
+    screen = Screen(as_json=as_json)
+    where = open_home(home, _ROLE)
+    when = moment(since, option="--since")
+    check_new_file(out)
+    ders = read_issued(where, which)
+    for der in ders:
+        screen.say(f"{whose(der)}: {reason}, since {format_time(when)}")
+    screen.confirm("revoke?", yes=yes)
+    with open_token(ca.settings_of(where).token, pin_fd=pin_fd) as opened:
+        authority = open_authority(where, opened)
+        new = revoke(authority, ders, reason=reason, since=when, now=moment(None))
+    write_new_file(out, crl_pem(new))
+    screen.made(out)
+
+
+@ca_app.command("crl", epilog=example("custody enroller ca crl --out rack3-3.crl.pem"))
+def crl(
+    out: OutOption,
+    home: HomeOption = None,
+    pin_fd: PinFdOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Issue the next revocation list before the current one grows stale."""
+    where = open_home(home, _ROLE)
+    check_absent(out)
+    with open_token(ca.settings_of(where).token, pin_fd=pin_fd) as opened:
+        new = renew(open_authority(where, opened), now=moment(None))
+    write_new_file(out, crl_pem(new))
+    Screen(as_json=as_json).made(out)
+
+
+def _accepted(inventory: Path, vendor_roots: list[Path]) -> ca.Accepted:
+    return ca.Accepted(roots=read_certificates(vendor_roots), inventory=read_inventory(inventory))
+
+
+def _read(kind: type[R], path: Path) -> R:
+    with reading(path):
+        return decode(kind, read_file(path, max_bytes=_MAX_BYTES))
+
+
+def _write(screen: Screen, out: Path, issued: ca.Issued) -> None:
+    write_new_file(out, certificate_pem(issued.der))
+    shown = IssuedShown(
+        file=str(out),
+        host=issued.vouched.host,
+        source=issued.vouched.source,
+        digest=issued.vouched.digest,
+        key_class=issued.key_class,
+        expires=format_time(read_certificate(issued.der).not_valid_after_utc),
+    )
+
+    def words() -> None:
+        screen.verdicts(issued.verdicts)
+        screen.show(f"{out}: {shown.host}, until {shown.expires}")
+        if shown.key_class is not None:
+            screen.show(f"  {_PLACES[shown.key_class]}")
+        screen.show(f"  by {shown.source} {shown.digest}")
+
+    screen.result(shown, words)
