@@ -11,6 +11,7 @@ import typer
 
 from custody.cli import _words
 from custody.cli._eventlog import EventLogOption, read_event_log
+from custody.cli._further import FurtherOption, read_further
 from custody.cli._home import (
     AnswersOption,
     BundleArgument,
@@ -106,6 +107,7 @@ def request(
     env: EnvOption = None,
     event_log: EventLogOption = None,
     mode: ModeOption = "once",
+    further: FurtherOption = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -122,6 +124,7 @@ def request(
         ledger=place_of(standing.home).ledger,
         event_log=read_event_log(event_log),
         mode=mode,
+        further=read_further(further),
     )
     write_new_file(out, made.data)
     screen.made(out)

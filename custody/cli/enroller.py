@@ -22,6 +22,7 @@ from custody.cli._home import (
     role_app,
 )
 from custody.cli._later import Verbs
+from custody.cli._retire import add_retire
 from custody.cli._trust import add_trust
 from custody.cli._ui import Screen
 from custody.cli._wiring import credential_maker, open_token
@@ -260,5 +261,6 @@ def _show(
     screen.result(shown, words)
 
 
+add_retire(app)
 add_enroll(app, "enroller")
 add_trust(app, "enroller")

@@ -32,6 +32,7 @@ from custody.formats.manifest import Manifest
 from custody.formats.policy import Policy
 from custody.formats.receipt import Receipt
 from custody.formats.request import Request
+from custody.formats.retirement import Retirement
 
 #: The most files one reader takes; a folder with more is not a case.
 MAX_FILES = 20_000
@@ -59,6 +60,7 @@ class Documents:
 
     policies: tuple[Statement[Policy], ...] = ()
     enrolments: tuple[Statement[EnrolmentRecord], ...] = ()
+    retirements: tuple[Statement[Retirement], ...] = ()
     golden_sets: tuple[Statement[GoldenSet], ...] = ()
     authorisations: tuple[Statement[Authorisation], ...] = ()
     manifests: tuple[Statement[Manifest], ...] = ()
@@ -93,6 +95,7 @@ def find(statements: Iterable[Statement[P]], digest: Digest) -> Statement[P] | N
 _KINDS: tuple[type[Predicate], ...] = (
     Policy,
     EnrolmentRecord,
+    Retirement,
     GoldenSet,
     Authorisation,
     Manifest,
@@ -145,6 +148,7 @@ def sort_documents(files: Iterable[tuple[str, bytes]]) -> Documents:
     return Documents(
         policies=_of(Policy, found),
         enrolments=_of(EnrolmentRecord, found),
+        retirements=_of(Retirement, found),
         golden_sets=_of(GoldenSet, found),
         authorisations=_of(Authorisation, found),
         manifests=_of(Manifest, found),

@@ -11,6 +11,7 @@ import msgspec
 
 from custody.crypto.bind import bind
 from custody.encoding import Blob, Digest, Moment, Name, Record, TpmName, encode, sha256
+from custody.formats.goldenset import Epoch
 from custody.formats.policy import TrustClass
 
 FirmwareVersion = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{16}\Z")]
@@ -60,13 +61,18 @@ def activation_proof(secret: bytes, request: Digest, enroller: Digest) -> Digest
 
 
 class EnrolmentRecord(Record, frozen=True):
-    """The enrolment threshold vouches that this AK lives in the TPM of this EK."""
+    """The enrolment threshold vouches that this AK lives in the TPM of this EK.
+
+    Records of one EK follow each other by epoch: the newest ends the others, and a retirement
+    (retirement.md) ends those up to its own.
+    """
 
     PREDICATE_TYPE: ClassVar[str] = "urn:custody:enrolment:v1"
     MANY_SIGNERS: ClassVar[bool] = True
 
     environment: Digest
     host: Name
+    epoch: Epoch
     ek_spki: Digest
     ek_certificate: Blob
     ak_public: Blob

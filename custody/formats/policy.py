@@ -19,6 +19,10 @@ TrustClass = Literal["hardware", "firmware", "virtual", "software"]
 Mode = Literal["once", "sealed", "sealed-updatable"]
 PartDigest = Literal["blake3", "sha256"]
 LogDemand = Literal["required", "optional"]
+#: What kind of further evidence a request carries: an absolute URI (RFC 3986), ASCII.
+FurtherType = Annotated[
+    str, msgspec.Meta(max_length=200, pattern=r"\A[a-z][a-z0-9+.-]*:[\x21-\x7e]+\Z")
+]
 
 Quorum = Person | Threshold
 
@@ -72,7 +76,8 @@ class HostRequirements(Record, frozen=True):
     """What a host's TPM must show.  ``vendor_roots`` are DER certificates.
 
     ``event_log``: whether a request must explain its registers by a log.  One that is shown is
-    judged in either case.
+    judged in either case.  ``vendor_crls`` are the vendor roots, by key id, whose EK certificates
+    count only with fresh revocation lists.  ``further`` is the evidence demanded beside the TPM's.
     """
 
     bank: Literal["sha256"]
@@ -83,6 +88,8 @@ class HostRequirements(Record, frozen=True):
     trust_classes: Annotated[tuple[TrustClass, ...], msgspec.Meta(min_length=1, max_length=4)]
     vendor_roots: Annotated[tuple[Blob, ...], msgspec.Meta(min_length=1, max_length=64)]
     event_log: LogDemand
+    vendor_crls: Annotated[tuple[KeyId, ...], msgspec.Meta(max_length=64)]
+    further: Annotated[tuple[FurtherType, ...], msgspec.Meta(max_length=8)]
 
 
 class Limits(Record, frozen=True):

@@ -13,7 +13,15 @@ import msgspec
 
 from custody.encoding import Digest, KeyId, Name
 from custody.errors import Malformed
-from custody.formats.policy import LogDemand, Mode, PartDigest, SuiteName, Thresholds, TrustClass
+from custody.formats.policy import (
+    FurtherType,
+    LogDemand,
+    Mode,
+    PartDigest,
+    SuiteName,
+    Thresholds,
+    TrustClass,
+)
 
 MAX_DRAFT_BYTES = 8 << 20
 
@@ -23,12 +31,17 @@ class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class HostDraft(_Table, frozen=True, kw_only=True):
-    """``[host]``.  ``vendor_roots`` are certificate files, PEM or DER, beside the draft."""
+    """``[host]``.  ``vendor_roots`` are certificate files, PEM or DER, beside the draft.
+
+    ``vendor_crls`` are those of them whose EK certificates need fresh revocation lists.
+    """
 
     pcrs: Annotated[tuple[int, ...], msgspec.Meta(min_length=1, max_length=24)]
     trust_classes: tuple[TrustClass, ...]
     vendor_roots: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=64)]
     event_log: LogDemand = "required"
+    vendor_crls: Annotated[tuple[str, ...], msgspec.Meta(max_length=64)] = ()
+    further: Annotated[tuple[FurtherType, ...], msgspec.Meta(max_length=8)] = ()
 
 
 class LimitsDraft(_Table, frozen=True, kw_only=True):

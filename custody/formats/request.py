@@ -10,7 +10,11 @@ from custody.crypto.bind import bind
 from custody.encoding import Blob, Count, Digest, Moment, Name, Record, TpmName
 from custody.formats.eventlog import MAX_LOG_BYTES
 from custody.formats.logstate import NoteBytes
-from custody.formats.policy import Mode, SuiteName
+from custody.formats.policy import FurtherType, Mode, SuiteName
+
+#: The longest evidence of one further kind, and how many kinds a request may carry.
+MAX_FURTHER_BYTES = 256 << 10
+MAX_FURTHER = 8
 
 U32 = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
 
@@ -64,6 +68,13 @@ class Creation(Record, frozen=True):
     signature: Blob
 
 
+class Further(Record, frozen=True):
+    """Evidence of another kind than a TPM's, which nothing here reads but its verifier."""
+
+    type: FurtherType
+    evidence: Annotated[bytes, msgspec.Meta(min_length=1, max_length=MAX_FURTHER_BYTES)]
+
+
 class Request(Record, frozen=True):
     """Terms, a fresh TPM key H made for them, and evidence.
 
@@ -87,6 +98,13 @@ class Request(Record, frozen=True):
     event_log: Annotated[bytes, msgspec.Meta(max_length=MAX_LOG_BYTES)]
     requested_at: Moment
     checkpoint: NoteBytes | None
+    further: Annotated[tuple[Further, ...], msgspec.Meta(max_length=MAX_FURTHER)]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        types = [further.type for further in self.further]
+        if types != sorted(set(types)):
+            raise ValueError("further: not in order of type, each once")
 
     def subject(self) -> tuple[str, Digest]:
         """Name the manifest that is asked for."""

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from custody.encoding import Count, Digest, KeyId, Name, Record, Text, TpmName
+from custody.encoding import Count, Digest, KeyId, Moment, Name, Record, Text, TpmName
 from custody.formats.goldenset import Epoch
 from custody.formats.policy import Role, SuiteName
 from custody.formats.request import U32
@@ -28,6 +28,24 @@ class GoldenMemory(Record, frozen=True):
 
     name: Name
     oldest: Epoch
+
+
+class EnrolmentMemory(Record, frozen=True):
+    """What was last seen of one EK's enrolment.
+
+    ``epoch`` is its newest record's.  Records up to ``retired`` were retired, the last of them at
+    ``retired_at``; 0 and None where none was.
+    """
+
+    ek_spki: Digest
+    epoch: Annotated[int, msgspec.Meta(ge=0, le=2**31)]
+    retired: Annotated[int, msgspec.Meta(ge=0, le=2**31)]
+    retired_at: Moment | None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.retired == 0) != (self.retired_at is None):
+            raise ValueError("retired: an epoch and a time, or neither")
 
 
 class KeyMemory(Record, frozen=True):
@@ -56,10 +74,15 @@ class Memory(Record, frozen=True):
     crls: tuple[CrlMemory, ...]
     golden_sets: tuple[GoldenMemory, ...]
     hosts: tuple[HostMemory, ...]
+    enrolments: tuple[EnrolmentMemory, ...]
 
     def oldest_epoch(self, name: str) -> int:
         """Return the oldest epoch of the golden sets of that name that is not known to be over."""
         return next((known.oldest for known in self.golden_sets if known.name == name), 1)
+
+    def enrolment(self, ek_spki: Digest) -> EnrolmentMemory | None:
+        """Return what is remembered of the enrolment of that endorsement key."""
+        return next((known for known in self.enrolments if known.ek_spki == ek_spki), None)
 
     def host(self, ek_spki: Digest) -> HostMemory | None:
         """Return what is remembered of the host with that endorsement key."""

@@ -351,4 +351,5 @@ def _fresh_memory(pin: Digest, environment: Digest) -> Memory:
         crls=(),
         golden_sets=(),
         hosts=(),
+        enrolments=(),
     )

@@ -35,6 +35,7 @@ from custody.ops.keys import Signer, TokenRandom
 from custody.ops.pem import read_certificate_file
 from custody.ops.wellformed import check_name, well_formed
 from custody.rules.endorsement import check_attestation_key, check_endorsement, firmware_of
+from custody.rules.enrolment import enrolment_seen, is_vouched
 from custody.rules.situation import Situation
 from custody.rules.verdicts import Verdict, require
 
@@ -246,6 +247,7 @@ def vouch(
         EnrolmentRecord(
             environment=situation.trusted.genesis,
             host=request.host,
+            epoch=_epoch(key_id(spki), situation, onto),
             ek_spki=key_id(spki),
             ek_certificate=request.ek_certificate,
             ak_public=request.ak_public,
@@ -259,6 +261,36 @@ def vouch(
         return signer.statement(derived)
     _check_onto(onto, derived, signer, now=situation.now)
     return encode_statement(derived, [*onto.envelope.signatures, signer.signature(derived)])
+
+
+def replaced(ek_spki: Digest, situation: Situation) -> EnrolmentRecord | None:
+    """Return the newest record known here that a new one of this EK would end."""
+    records = [
+        record.predicate
+        for record in situation.documents.enrolments
+        if record.predicate.ek_spki == ek_spki and is_vouched(record, situation.trusted)
+    ]
+    return max(records, key=lambda record: record.epoch, default=None)
+
+
+def _epoch(ek_spki: Digest, situation: Situation, onto: Statement[EnrolmentRecord] | None) -> int:
+    """Number a record behind all that is known of its EK, or take the number of ``onto``.
+
+    Which must be behind them too: an older number would end nothing, and a number in use would be
+    a second answer to one question.
+    """
+    seen = enrolment_seen(ek_spki, situation)
+    least = max(seen.epoch, seen.retired) + 1
+    if onto is None:
+        return least
+    in_force = is_vouched(onto, situation.trusted) and onto.predicate.epoch == seen.epoch
+    if onto.predicate.epoch < least and not in_force:
+        raise Refused(
+            f"it is record {onto.predicate.epoch} of this TPM, and record {least - 1} is known",
+            check="enrolment.epoch",
+            hint="enrol the host again from the first signature on",
+        )
+    return onto.predicate.epoch
 
 
 def _check_role(situation: Situation, signer: Signer) -> None:

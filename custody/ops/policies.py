@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, time
 from pathlib import Path
 
+from custody.crypto.certificates import spki_of
 from custody.encoding import Digest, KeyId, key_id
 from custody.errors import Refused
 from custody.formats.envelope import Signature, Statement, encode_statement, statement_digest
@@ -84,6 +85,8 @@ def build_policy(
                 trust_classes=draft.host.trust_classes,
                 vendor_roots=_certificates(folder, draft.host.vendor_roots),
                 event_log=draft.host.event_log,
+                vendor_crls=_key_ids(_certificates(folder, draft.host.vendor_crls)),
+                further=tuple(sorted(set(draft.host.further))),
             ),
             limits=Limits(
                 request_window_seconds=draft.limits.request_window_hours * _HOUR,
@@ -100,6 +103,10 @@ def build_policy(
     )
     require(check_policy(policy))
     return policy
+
+
+def _key_ids(certificates: Iterable[bytes]) -> tuple[KeyId, ...]:
+    return tuple(sorted({key_id(spki_of(der)) for der in certificates}))
 
 
 def _gather(

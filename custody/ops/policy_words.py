@@ -84,6 +84,9 @@ def _host(policy: Policy) -> Iterator[str]:
     yield f"a host {may} explain its boot state by an event log"
     yield f"a host's TPM is {' or '.join(host.trust_classes)}"
     yield from _named("TPM vendor", host.vendor_roots)
+    for vendor in host.vendor_crls:
+        yield f"TPMs below the vendor root with key {vendor} need fresh revocation lists"
+    yield from (f"a host shows further evidence of type {kind}" for kind in host.further)
     yield from _named("certificate authority", policy.authorities)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,10 +26,11 @@ from custody.formats.evidence import Curve, EccPublic, name, pack_quote, parse_p
 from custody.formats.goldenset import GoldenSet
 from custody.formats.manifest import Manifest
 from custody.formats.policy import Mode, Policy, SuiteName
-from custody.formats.request import Creation, Request, Terms
+from custody.formats.request import Creation, Further, Request, Terms
 from custody.keys.hostapi import Counter, HostKey, HostTpm, SealedSeed
 from custody.ops.outstanding import Ledger, Outstanding, prune
 from custody.rules.attestation import conditions_of
+from custody.rules.enrolment import check_in_force
 from custody.rules.manifest import check_manifest
 from custody.rules.quorum import signing_tree
 from custody.rules.request import check_request, endorsement_key
@@ -55,6 +57,14 @@ class _Host:
     golden: Statement[GoldenSet]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shown:
+    """What a host shows beside its TPM's words."""
+
+    event_log: bytes
+    further: tuple[Further, ...]
+
+
 def request_release(
     manifest: Statement[Manifest],
     *,
@@ -63,21 +73,23 @@ def request_release(
     ledger: Ledger,
     event_log: bytes = b"",
     mode: Mode = "once",
+    further: Sequence[Further] = (),
 ) -> Requested:
     """Make a request for ``manifest``; the caller writes `Requested.data` as ``request.dsse``.
 
-    ``mode`` ``sealed`` asks for leave to keep the key over restarts of this boot state.  The
-    request is judged here exactly as officers will judge it.  Raises `Incomplete` when no
-    counter is free (naming the open requests), `Refused` when the host is not enrolled or not in
-    an approved boot state.
+    ``mode`` ``sealed`` asks for leave to keep the key over restarts of this boot state.
+    ``further`` is evidence of other kinds, in order of type.  The request is judged here exactly as
+    officers will judge it.  Raises `Incomplete` when no counter is free (naming the open requests),
+    `Refused` when the host is not enrolled or not in an approved boot state.
     """
     require(check_manifest(manifest, situation))
     host = _identify(tpm, situation)
     # From here on secrets cross the bus.  Who sits on it can show a certificate of his own, and
     # would be sent them; he cannot show one with the EK that the enrollers vouch for.
     salted = tpm.salted_to(endorsement_key(host.enrolment.predicate))
+    shown = _Shown(event_log=event_log, further=tuple(further))
     with ledger.lock():
-        return _make(manifest, host, salted, situation, ledger, event_log, mode)
+        return _make(manifest, host, salted, situation, ledger, shown, mode)
 
 
 def _make(
@@ -86,7 +98,7 @@ def _make(
     tpm: HostTpm,
     situation: Situation,
     ledger: Ledger,
-    event_log: bytes,
+    shown: _Shown,
     mode: Mode,
 ) -> Requested:
     """Take a counter, make H for it, attest both, and remember them."""
@@ -107,7 +119,7 @@ def _make(
     )
     suite = _suite(policy, key)
     seed, mlkem_public = _post_quantum_half(tpm, auth_policy, suite)
-    request = _request(key, mlkem_public, terms, host, tpm, situation, counter, event_log, suite)
+    request = _request(key, mlkem_public, terms, host, tpm, situation, counter, shown, suite)
     quote = tpm.quote(
         bind("request", bytes.fromhex(statement_digest(request))), tuple(policy.host.pcrs)
     )
@@ -138,7 +150,8 @@ def _identify(tpm: HostTpm, situation: Situation) -> _Host:
             check="host.enrolled",
             hint="custody host enroll, then ask the enrollers for a record",
         )
-    newest = max(records, key=lambda record: record.predicate.enrolled_at)
+    newest = max(records, key=lambda r: (r.predicate.epoch, r.predicate.enrolled_at))
+    require(check_in_force(newest, situation))
     return _Host(enrolment=newest, golden=_boot_state(tpm, situation))
 
 
@@ -251,7 +264,7 @@ def _request(
     tpm: HostTpm,
     situation: Situation,
     counter: Counter,
-    event_log: bytes,
+    shown: _Shown,
     suite: SuiteName,
 ) -> Request:
     creation = tpm.certify_creation(key, terms.digest())
@@ -272,9 +285,10 @@ def _request(
         mlkem=mlkem_public,
         ak_public=tpm.ak_public(),
         nv_public=counter.public,
-        event_log=event_log,
+        event_log=shown.event_log,
         requested_at=situation.now,
         checkpoint=None,
+        further=shown.further,
     )
 
 

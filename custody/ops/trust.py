@@ -17,6 +17,7 @@ from custody.formats.case import Documents
 from custody.formats.state import CrlMemory, GoldenMemory, Memory
 from custody.ops.home import Home
 from custody.rules.certificates import read_revocation_lists
+from custody.rules.enrolment import enrolments_seen
 from custody.rules.memory import oldest_epochs
 from custody.rules.situation import Situation
 from custody.rules.trust import TrustedPolicy, trust_chain
@@ -53,6 +54,7 @@ def pin(home: Home, *, documents: Documents, digest: Digest, now: datetime) -> S
                 crls=(),
                 golden_sets=(),
                 hosts=(),
+                enrolments=(),
             )
         known = msgspec.structs.replace(known, pin=digest)
         memory = _advance(known, trusted, documents, now=now)
@@ -63,8 +65,9 @@ def pin(home: Home, *, documents: Documents, digest: Digest, now: datetime) -> S
 def current(home: Home, *, documents: Documents, now: datetime) -> Situation:
     """Return the newest policy that follows from the pin, with everything else to judge by.
 
-    Remembers the policy version, list numbers and golden epochs seen.  Nothing pinned:
-    `Incomplete`; an older policy than remembered, a fork, an expired one: `Refused`.
+    Remembers the policy version, list numbers, golden epochs, enrolments and retirements seen.
+    Nothing pinned: `Incomplete`; an older policy than remembered, a fork, an expired one:
+    `Refused`.
     """
     with home.lock():
         known = home.memory()
@@ -98,6 +101,7 @@ def _advance(
         golden_sets=_oldest_golden(
             known.golden_sets, oldest_epochs(documents.golden_sets, trusted=trusted, now=now)
         ),
+        enrolments=enrolments_seen(known.enrolments, documents, trusted=trusted, now=now),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from datetime import timedelta
 
-from custody.crypto.certificates import read_certificate
+from custody.crypto.certificates import read_certificate, spki_of
 from custody.crypto.keyslots import STRENGTH, curve_of
 from custody.crypto.notekeys import NoteKey
 from custody.crypto.quorum import leaves, lint, minimal_sets
@@ -210,3 +210,17 @@ def _check_host(policy: Policy, ledger: Ledger) -> None:
         for der in policy.host.vendor_roots:
             read_certificate(der)
         ledger.add("policy.vendor-roots", True, "every vendor root is a certificate")
+    with ledger.failing("policy.vendor-crls"):
+        roots = {key_id(spki_of(der)) for der in policy.host.vendor_roots}
+        crls = list(policy.host.vendor_crls)
+        ledger.add(
+            "policy.vendor-crls",
+            crls == sorted(set(crls)) and set(crls) <= roots,
+            "revocation lists are demanded of vendor roots that are here, each once",
+            otherwise="revocation lists are demanded of keys that repeat, are out of order, or are "
+            "no vendor root's",
+        )
+    further = list(policy.host.further)
+    ledger.add(
+        "policy.further", further == sorted(set(further)), "further evidence is sorted, each once"
+    )

@@ -12,6 +12,8 @@ from custody.formats.goldenset import GoldenSet
 from custody.formats.manifest import Manifest
 from custody.formats.request import Request
 from custody.rules.attestation import check_evidence
+from custody.rules.enrolment import check_in_force
+from custody.rules.further import check_further
 from custody.rules.manifest import SKEW
 from custody.rules.memory import oldest_epochs
 from custody.rules.situation import Situation
@@ -106,6 +108,14 @@ def check_request(
                 remembered=situation.memory.host(request.terms.ek_spki),
             )
         )
+    ledger.extend(
+        check_further(
+            statement,
+            demanded=policy.host.further,
+            verifiers=situation.verifiers,
+            now=situation.now,
+        )
+    )
     return ledger.done()
 
 
@@ -136,7 +146,8 @@ def check_enrolment(
                 needed=policy.thresholds.enrolment,
                 check="enrolment.threshold",
                 subject=ledger.subject,
-            )
+            ),
+            *check_in_force(enrolment, situation),
         ]
     )
     return ledger.done()

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from custody.encoding import KeyId
 from custody.formats.case import Documents
+from custody.formats.policy import FurtherType
 from custody.formats.state import Memory
+from custody.rules.further import FurtherVerifier
 from custody.rules.trust import TrustedPolicy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Situation:
-    """A judge's standing: nothing in ``documents`` is believed for being there."""
+    """A judge's standing: nothing in ``documents`` is believed for being there.
+
+    ``verifiers`` are what he has to judge further evidence with, by its type.
+    """
 
     trusted: TrustedPolicy
     documents: Documents
     memory: Memory
     now: datetime
+    verifiers: Mapping[FurtherType, FurtherVerifier] = field(default_factory=dict)
 
     @property
     def crl_floor(self) -> Mapping[KeyId, int]:

@@ -216,6 +216,8 @@ class Cast:
                 trust_classes=("software",),
                 vendor_roots=(vendor.public_bytes(Encoding.DER),),
                 event_log="required",
+                vendor_crls=(),
+                further=(),
             ),
             limits=Limits(
                 request_window_seconds=6 * 3600,
@@ -272,7 +274,7 @@ class Cast:
         self.event_log = bootlog.record(state or bootlog.BootState())
         bootlog.extend(self.machine, self.event_log)
 
-    def enrol(self, host: str = "gpu-1") -> None:
+    def enrol(self, host: str = "gpu-1", *, epoch: int = 1) -> None:
         """Write the enrolment record and golden set, each signed by two enrollers."""
         genesis = self.pin
         certificate = self.tpm.ek_certificate()
@@ -282,6 +284,7 @@ class Cast:
         record = EnrolmentRecord(
             environment=genesis,
             host=host,
+            epoch=epoch,
             ek_spki=sha256(ek.public_bytes(Encoding.DER, _SPKI)).hex(),
             ek_certificate=certificate,
             ak_public=ak,

@@ -89,6 +89,8 @@ def policy(**changes: object) -> Policy:
             trust_classes=("software",),
             vendor_roots=(authority(),),
             event_log="required",
+            vendor_crls=(),
+            further=(),
         ),
         limits=Limits(
             request_window_seconds=6 * 3600,

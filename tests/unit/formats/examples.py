@@ -19,6 +19,7 @@ from custody.formats.envelope import Predicate
 from custody.formats.goldenset import GoldenSet
 from custody.formats.measurement import Measurement
 from custody.formats.policy import Policy
+from custody.formats.retirement import Retirement
 from custody.formats.state import Identity, Memory
 
 VECTORS = Path(__file__).parents[2] / "vectors" / "formats"
@@ -29,6 +30,7 @@ _WIDTH = 96
 STATEMENTS: dict[str, type[Predicate]] = {
     "policy.dsse": Policy,
     "enrolment.dsse": EnrolmentRecord,
+    "retirement.dsse": Retirement,
     "golden.dsse": GoldenSet,
     "golden-events.dsse": GoldenSet,
 }

@@ -230,6 +230,7 @@ def certificate(predicate: Predicate, clock_ms: int, *, value: int) -> bytes:
 ENROLMENT = EnrolmentRecord(
     environment=digest_of("policy 1"),
     host="gpu-1",
+    epoch=1,
     ek_spki=digest_of("ek"),
     ek_certificate=b"-",
     ak_public=AK,
@@ -306,6 +307,7 @@ def request() -> Request:
         event_log=b"",
         requested_at=NOW,
         checkpoint=None,
+        further=(),
     )
 
 

@@ -33,7 +33,8 @@ from custody.formats.policy import (
     Thresholds,
 )
 from custody.formats.receipt import BadShare, Receipt
-from custody.formats.request import Creation, Request, Terms
+from custody.formats.request import Creation, Further, Request, Terms
+from custody.formats.retirement import Retirement
 
 DIGESTS = st.binary(min_size=32, max_size=32).map(bytes.hex)
 NAMES = st.from_regex(r"\A[a-z0-9][a-z0-9._-]{0,62}\Z")
@@ -77,6 +78,7 @@ def distinct(
     return listed.map(lambda values: tuple(sorted(values)))
 
 
+FURTHER_TYPES = st.from_regex(r"\A[a-z][a-z0-9+.-]{0,9}:[\x21-\x7e]{1,40}\Z")
 PEOPLE = st.builds(Person, principal=NAMES)
 TREES = st.recursive(
     PEOPLE,
@@ -112,6 +114,8 @@ POLICIES = st.builds(
         trust_classes=several(st.sampled_from(("hardware", "firmware", "virtual", "software"))),
         vendor_roots=several(BLOBS),
         event_log=st.sampled_from(("required", "optional")),
+        vendor_crls=several(DIGESTS, 0),
+        further=several(FURTHER_TYPES, 0),
     ),
     limits=st.builds(
         Limits,
@@ -130,6 +134,7 @@ ENROLMENTS = st.builds(
     EnrolmentRecord,
     environment=DIGESTS,
     host=NAMES,
+    epoch=st.integers(1, 2**31),
     ek_spki=DIGESTS,
     ek_certificate=BLOBS,
     ak_public=BLOBS,
@@ -137,6 +142,16 @@ ENROLMENTS = st.builds(
     trust_class=st.sampled_from(("hardware", "firmware", "virtual", "software")),
     firmware=st.binary(min_size=8, max_size=8).map(bytes.hex),
     enrolled_at=MOMENTS,
+)
+RETIREMENTS = st.builds(
+    Retirement,
+    environment=DIGESTS,
+    host=NAMES,
+    ek_spki=DIGESTS,
+    record=DIGESTS,
+    epoch=st.integers(1, 2**31),
+    reason=TEXTS,
+    retired_at=MOMENTS,
 )
 _COMPONENTS = st.lists(st.builds(Component, label=TEXTS, digest=DIGESTS), max_size=3).map(tuple)
 REGISTERS = st.dictionaries(st.integers(0, 15), DIGESTS | _COMPONENTS, min_size=1, max_size=4).map(
@@ -250,6 +265,11 @@ REQUESTS = st.builds(
     event_log=st.binary(max_size=100),
     requested_at=MOMENTS,
     checkpoint=st.none() | BLOBS,
+    further=st.lists(
+        st.builds(Further, type=FURTHER_TYPES, evidence=BLOBS),
+        max_size=3,
+        unique_by=lambda further: further.type,
+    ).map(lambda found: tuple(sorted(found, key=lambda further: further.type))),
 )
 APPROVALS = st.builds(
     Approval,
@@ -297,6 +317,7 @@ AUTHORISATIONS = st.builds(
 STATEMENTS: dict[type[Predicate], st.SearchStrategy[Any]] = {
     Policy: POLICIES,
     EnrolmentRecord: ENROLMENTS,
+    Retirement: RETIREMENTS,
     GoldenSet: GOLDEN_SETS,
     Manifest: MANIFESTS,
     Request: REQUESTS,

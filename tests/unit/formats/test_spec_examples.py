@@ -218,6 +218,8 @@ def _policy() -> Policy:
             trust_classes=("virtual",),
             vendor_roots=(b"-",),
             event_log="optional",
+            vendor_crls=(),
+            further=(),
         ),
         limits=Limits(
             request_window_seconds=30 * 86400, approval_seconds=86400, crl_max_age_seconds=86400

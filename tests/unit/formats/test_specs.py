@@ -14,7 +14,7 @@ from tests.unit.formats.examples import (
 )
 
 ALL = tuple(examples())
-SPECS = ("policy", "enrolment", "goldenset", "state", "case", "envelope")
+SPECS = ("policy", "enrolment", "retirement", "goldenset", "state", "case", "envelope")
 #: style: what every format document has, in this order.
 SECTIONS = (
     "## Example",

@@ -25,6 +25,7 @@ from custody.formats.measurement import Measurement
 from custody.formats.policy import Policy
 from custody.formats.state import (
     CrlMemory,
+    EnrolmentMemory,
     GoldenMemory,
     HostMemory,
     Identity,
@@ -134,6 +135,15 @@ records: st.SearchStrategy[Record] = st.one_of(
             ),
             max_size=2,
         ).map(tuple),
+        enrolments=st.lists(
+            st.tuples(digests, st.integers(0, 2**31), st.integers(1, 2**31), st.none() | moments),
+            max_size=2,
+        ).map(
+            lambda held: tuple(
+                EnrolmentMemory(ek_spki=ek, epoch=new, retired=old if at else 0, retired_at=at)
+                for ek, new, old, at in held
+            )
+        ),
     ),
 )
 

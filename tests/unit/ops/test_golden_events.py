@@ -52,6 +52,7 @@ def standing(*goldens: Statement[GoldenSet]) -> Situation:
         crls=(),
         golden_sets=(),
         hosts=(),
+        enrolments=(),
     )
     trusted = trust_chain([POLICY], pin=POLICY.digest, floor=1, now=NOW)
     documents = Documents(policies=(POLICY,), golden_sets=goldens)

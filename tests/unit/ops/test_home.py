@@ -27,6 +27,7 @@ MEMORY = Memory(
     crls=(),
     golden_sets=(),
     hosts=(),
+    enrolments=(),
 )
 
 

@@ -223,6 +223,8 @@ CHANGES: dict[str, object] = {
         trust_classes=("software",),
         vendor_roots=(authority(),),
         event_log="optional",
+        vendor_crls=(),
+        further=(),
     ),
     "limits": Limits(
         request_window_seconds=6 * 3600,

@@ -157,5 +157,6 @@ def _situation(trusted: TrustedPolicy, documents: Documents) -> Situation:
         crls=(),
         golden_sets=(),
         hosts=(),
+        enrolments=(),
     )
     return Situation(trusted=trusted, documents=documents, memory=memory, now=NOW)

@@ -132,6 +132,7 @@ def record(ak: bytes, **changes: object) -> EnrolmentRecord:
     made = EnrolmentRecord(
         environment="ab" * 32,
         host="gpu-1",
+        epoch=1,
         ek_spki=octets("ek").hex(),
         ek_certificate=b"-",
         ak_public=ak,
@@ -241,6 +242,7 @@ def evidence(**at: Change) -> Case:
             event_log=b"",
             requested_at=NOW,
             checkpoint=None,
+            further=(),
         ),
     )
     extra = bind("request", bytes.fromhex(statement_digest(request)))

@@ -221,6 +221,7 @@ class Maker:
             EnrolmentRecord(
                 environment=self.policy_digest,
                 host="gpu-1",
+                epoch=1,
                 ek_spki=key_id(certificate_spki(certificate)),
                 ek_certificate=certificate,
                 ak_public=public,
@@ -363,6 +364,7 @@ class Maker:
             event_log=b"",
             requested_at=NOW,
             checkpoint=None,
+            further=(),
         )
         request = msgspec.structs.replace(request, **(body or {}))
         bound = bind("request", bytes.fromhex(statement_digest(request)))

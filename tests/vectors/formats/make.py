@@ -6,9 +6,11 @@ the format documents from them.  ``… make fill`` only fills the documents agai
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import tempfile
+from datetime import timedelta
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -21,8 +23,10 @@ from custody.formats.enrolment import EnrolmentRecord
 from custody.formats.envelope import Statement, decode_envelope, decode_statement, encode_statement
 from custody.formats.goldenset import GoldenSet
 from custody.formats.policy import HostRequirements, Policy, Principal, SigningKey
+from custody.formats.retirement import Retirement
 from custody.formats.state import (
     CrlMemory,
+    EnrolmentMemory,
     GoldenMemory,
     HostMemory,
     Identity,
@@ -34,7 +38,7 @@ from custody.keys.tpm_credential import make_credential
 from custody.keys.tpm_host import TpmHost
 from custody.lab import bootlog
 from custody.lab.swtpm import Swtpm
-from custody.ops import enroll
+from custody.ops import enroll, retire
 from custody.ops.golden import approve_state, measure
 from custody.ops.home import Home
 from custody.ops.pem import read_certificate_file
@@ -95,6 +99,8 @@ def _policy(vendor_root: bytes) -> Policy:
         trust_classes=("software",),
         vendor_roots=(vendor_root,),
         event_log="required",
+        vendor_crls=(),
+        further=(),
     )
     return policy(principals=tuple(people), quorum=quorum, host=host)
 
@@ -158,7 +164,28 @@ def _vouch(folder: Path, tpm: TpmHost, statement: Statement[Policy]) -> None:
         shown, signer=signer("ann"), situation=situation, name="lab", notes="", epoch=2, oldest=1
     )
     _write("golden-events.dsse", data)
+    _retire(folder, statement, record)
     _state(statement, enroll.ek_digest(request))
+
+
+def _retire(
+    folder: Path, statement: Statement[Policy], record: Statement[EnrolmentRecord] | None
+) -> None:
+    if record is None:
+        raise ValueError("nothing was enrolled")
+    ended: Statement[Retirement] | None = None
+    for name in ("ann", "ben"):
+        _, situation = _enroller(folder / "later", name, statement)
+        situation = dataclasses.replace(situation, now=NOW + timedelta(days=40))
+        data = retire.retire(
+            record,
+            reason="moved to a test rack",
+            signer=signer(name),
+            situation=situation,
+            onto=ended,
+        )
+        ended = decode_statement(Retirement, data)
+    _write("retirement.dsse", data)
 
 
 def _enroller(folder: Path, name: str, statement: Statement[Policy]) -> tuple[Home, Situation]:
@@ -198,6 +225,7 @@ def _state(statement: Statement[Policy], ek: str) -> None:
         crls=(CrlMemory(authority=key_id(public_bytes(key("ca").public_key())), number=4),),
         golden_sets=(GoldenMemory(name="lab-6.1", oldest=2),),
         hosts=(HostMemory(ek_spki=ek, reset_count=3, keys=(known,)),),
+        enrolments=(EnrolmentMemory(ek_spki=ek, epoch=1, retired=0, retired_at=None),),
     )
     _write("memory.json", encode(memory))
 
