@@ -37,8 +37,8 @@ from custody.ops.authority import (
     revoke,
     whose,
 )
-from custody.ops.enroll import read_inventory
 from custody.ops.folders import read_file, read_statement_file, reading
+from custody.ops.inventory import read_inventory
 from custody.ops.landing import check_absent, check_new_file, new_directory, write_new_file
 from custody.ops.pem import certificate_pem, crl_pem, read_certificate_file, read_certificates
 from custody.ops.trust import current

@@ -37,6 +37,7 @@ from custody.ops.actor import signer_of
 from custody.ops.folders import read_file, read_statement_file, reading
 from custody.ops.golden import approve_state
 from custody.ops.home import Home
+from custody.ops.inventory import read_inventory
 from custody.ops.landing import check_absent, write_new_file
 from custody.ops.trust import current
 from custody.rules.situation import Situation
@@ -110,7 +111,7 @@ def challenge(
         where,
         _read_request(request),
         situation=_situation(where, env),
-        inventory=hosts.read_inventory(inventory),
+        inventory=read_inventory(inventory),
         make_credential=credential_maker(),
     )
     write_new_file(out, encode(made.challenge))
@@ -164,7 +165,7 @@ def record(
             given,
             signer=signer_of(identity, opened),
             situation=situation,
-            inventory=hosts.read_inventory(inventory),
+            inventory=read_inventory(inventory),
             trust_class=trust_class,
             onto=None if onto is None else read_statement_file(EnrolmentRecord, onto),
         )

@@ -7,7 +7,7 @@ there is one, the enrolment record takes the place of its own challenge.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Literal
@@ -30,7 +30,7 @@ from custody.crypto.host_certificates import (
     vouched_in,
 )
 from custody.crypto.signature import load_ec_public
-from custody.encoding import Digest, Record, Text, decode, encode, key_id
+from custody.encoding import Record, Text, decode, encode, key_id
 from custody.errors import Incomplete, Refused
 from custody.formats.enrolment import Answer, Challenge, EnrolmentRecord, EnrolmentRequest
 from custody.formats.envelope import Statement
@@ -47,11 +47,17 @@ from custody.ops.authority import (
     newest_crl,
 )
 from custody.ops.challenges import CredentialMaker, pose, use_up
+from custody.ops.enroll import ek_digest
 from custody.ops.folders import read_file, reading
 from custody.ops.home import Home
+from custody.ops.inventory import Inventory
 from custody.ops.keys import TokenRandom
 from custody.ops.landing import write_new_file
-from custody.rules.endorsement import check_attestation_key, check_endorsement
+from custody.rules.endorsement import (
+    check_attestation_key,
+    check_endorsement,
+    check_listed_name,
+)
 from custody.rules.request import check_enrolment
 from custody.rules.situation import Situation
 from custody.rules.tls_request import check_tls_request
@@ -90,7 +96,7 @@ class Accepted:
     """What an authority without a policy believes: vendors, and EKs that somebody approved."""
 
     roots: Sequence[bytes] = field(repr=False)
-    inventory: Collection[Digest]
+    inventory: Inventory
 
 
 def found(
@@ -130,6 +136,7 @@ def judge(request: EnrolmentRequest, *, accepted: Accepted, now: datetime) -> tu
     """Judge a host's enrolment request by what this authority accepts."""
     return (
         *check_endorsement(request, roots=accepted.roots, inventory=accepted.inventory, now=now),
+        *check_listed_name(request, listed=accepted.inventory.get(ek_digest(request))),
         *check_attestation_key(request),
     )
 
@@ -171,7 +178,7 @@ def issue_ak(
     use_up(authority.home, request.digest(), given, challenger=challenger, now=now)
     vouched = Vouched(
         host=request.host,
-        ek_spki=key_id(spki_of(request.ek_certificate)),
+        ek_spki=ek_digest(request),
         source="enrolment-request",
         digest=request.digest(),
     )

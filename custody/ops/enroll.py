@@ -6,17 +6,16 @@ its bytes are those he would have written himself.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Protocol
 
 from msgspec.structs import replace
 
 from custody.crypto.certificates import spki_of
 from custody.encoding import Digest, encode, key_id
-from custody.errors import Malformed, Refused
+from custody.errors import Refused
 from custody.formats.enrolment import (
     Answer,
     Challenge,
@@ -29,19 +28,22 @@ from custody.formats.evidence import name, pack_quote
 from custody.formats.policy import TrustClass
 from custody.keys.hostapi import Attested
 from custody.ops.challenges import CredentialMaker, pose, use_up
-from custody.ops.folders import read_file, reading
 from custody.ops.home import Home
+from custody.ops.inventory import Inventory
 from custody.ops.keys import Signer, TokenRandom
-from custody.ops.pem import read_certificate_file
 from custody.ops.wellformed import check_name, well_formed
-from custody.rules.endorsement import check_attestation_key, check_endorsement, firmware_of
+from custody.rules.endorsement import (
+    check_attestation_key,
+    check_endorsement,
+    check_listed_name,
+    firmware_of,
+)
 from custody.rules.enrolment import enrolment_seen, is_vouched
 from custody.rules.situation import Situation
 from custody.rules.verdicts import Verdict, require
 
 #: The register a host's enrolment quote is over: its content is not judged, the quote's rest is.
 _QUOTED = (0,)
-_MAX_BYTES = 1 << 20
 
 
 class EnrollingTpm(Protocol):
@@ -112,34 +114,13 @@ def answer(tpm: EnrollingTpm, challenge: Challenge) -> Answer:
 # ── the enroller ─────────────────────────────────────────────────────────────────────────────────
 
 
-def read_inventory(path: Path) -> frozenset[Digest]:
-    """Read the approved EKs: a folder of certificates, or lines of hex SHA-256 of their SPKI.
-
-    A line may go on with a comment after ``#``.
-    """
-    if path.is_dir():
-        return frozenset(
-            key_id(spki_of(read_certificate_file(file))) for file in sorted(path.iterdir())
-        )
-    with reading(path):
-        try:
-            lines = read_file(path, max_bytes=_MAX_BYTES * 16).decode("ascii").splitlines()
-        except UnicodeDecodeError as error:
-            raise Malformed("not an inventory: lines of hex digests") from error
-        listed = [line.partition("#")[0].strip().lower() for line in lines]
-        for line in filter(None, listed):
-            if len(line) != 64 or not set(line) <= set("0123456789abcdef"):
-                raise Malformed(f"not an inventory: {line[:80]!r} is no digest")
-        return frozenset(filter(None, listed))
-
-
 def ek_digest(request: EnrolmentRequest) -> Digest:
     """Return how an inventory names the EK of a request."""
     return key_id(spki_of(request.ek_certificate))
 
 
 def judge_request(
-    request: EnrolmentRequest, *, situation: Situation, inventory: Collection[Digest]
+    request: EnrolmentRequest, *, situation: Situation, inventory: Inventory
 ) -> tuple[Verdict, ...]:
     """Judge all that an enrolment request shows by itself."""
     return (
@@ -149,6 +130,7 @@ def judge_request(
             inventory=inventory,
             now=situation.now,
         ),
+        *check_listed_name(request, listed=inventory.get(ek_digest(request))),
         *check_attestation_key(request),
     )
 
@@ -158,7 +140,7 @@ def challenge(
     request: EnrolmentRequest,
     *,
     situation: Situation,
-    inventory: Collection[Digest],
+    inventory: Inventory,
     make_credential: CredentialMaker,
     token_random: TokenRandom | None = None,
 ) -> Challenged:
@@ -187,7 +169,7 @@ def record(
     *,
     signer: Signer,
     situation: Situation,
-    inventory: Collection[Digest],
+    inventory: Inventory,
     trust_class: TrustClass,
     onto: Statement[EnrolmentRecord] | None = None,
 ) -> bytes:
@@ -215,7 +197,7 @@ def check_vouching(
     *,
     signer: Signer,
     situation: Situation,
-    inventory: Collection[Digest],
+    inventory: Inventory,
     trust_class: TrustClass,
 ) -> None:
     """Refuse what this enroller may not vouch for, whatever the host answers."""
@@ -230,7 +212,7 @@ def vouch(
     *,
     signer: Signer,
     situation: Situation,
-    inventory: Collection[Digest],
+    inventory: Inventory,
     trust_class: TrustClass,
     onto: Statement[EnrolmentRecord] | None = None,
 ) -> bytes:

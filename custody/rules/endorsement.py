@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.x509.oid import ObjectIdentifier
 
 from custody.crypto.certificates import read_certificate, spki_of
-from custody.encoding import Digest, key_id
+from custody.encoding import Digest, Name, key_id
 from custody.errors import Malformed, Refused
 from custody.formats.enrolment import EnrolmentRequest, FirmwareVersion
 from custody.formats.evidence import (
@@ -81,6 +81,21 @@ def check_endorsement(
     ledger.add("endorsement.key", True, "the EK follows a TCG template")
     _check_extensions(certificate, ledger, is_rsa=isinstance(template, RsaPublic))
     _check_chain(request, roots, now, ledger)
+    return ledger.done()
+
+
+def check_listed_name(request: EnrolmentRequest, *, listed: Name | None) -> tuple[Verdict, ...]:
+    """Judge the name a host goes by: the inventory's for its TPM, where that has one."""
+    ledger = Ledger(subject=f"name of {request.host}")
+    if listed is None:
+        ledger.skip("enrolment.name", "the inventory does not name this TPM's host")
+    else:
+        ledger.add(
+            "enrolment.name",
+            request.host == listed,
+            "the inventory's",
+            otherwise=f"the inventory has this TPM as the one of {listed}",
+        )
     return ledger.done()
 
 

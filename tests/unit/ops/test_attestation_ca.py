@@ -17,7 +17,6 @@ from msgspec.structs import replace
 from custody.crypto.certificates import make_csr, read_certificate, read_crl, revocations_of
 from custody.crypto.host_certificates import AK_PURPOSE, vouched_in
 from custody.crypto.signature import sign
-from custody.encoding import Digest
 from custody.errors import Incomplete, Malformed, Refused
 from custody.formats.enrolment import Answer, EnrolmentRequest
 from custody.formats.evidence import (
@@ -98,7 +97,7 @@ class Ca:
 
     def accepted(self, *listed: EnrolmentRequest) -> ca.Accepted:
         """Accept the vendor and these EKs."""
-        inventory: frozenset[Digest] = frozenset(ek_digest(request) for request in listed)
+        inventory = {ek_digest(request): None for request in listed}
         return ca.Accepted(roots=(Vendor().root,), inventory=inventory)
 
     def answered(self, tpm: SoftTpm, request: EnrolmentRequest) -> Answer:

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from custody.encoding import Digest
 from custody.errors import Incomplete, Malformed, Refused
 from custody.formats.case import Documents
 from custody.formats.enrolment import Answer, EnrolmentRecord, EnrolmentRequest
@@ -19,11 +18,11 @@ from custody.ops.enroll import (
     ask,
     challenge,
     ek_digest,
-    read_inventory,
     record,
 )
 from custody.ops.golden import approve_state, measure
 from custody.ops.home import Home
+from custody.ops.inventory import Inventory, read_inventory
 from custody.ops.trust import pin
 from custody.rules.situation import Situation
 from custody.rules.trust import count_signers
@@ -33,7 +32,7 @@ from tests.unit.people import NOW, policy, signed_policy, signer
 POLICY = signed_policy(policy(host=replace(policy().host, vendor_roots=(Vendor().root,))))
 TPM = SoftTpm(pcrs={pcr: bytes([pcr]) * 32 for pcr in range(24)})
 REQUEST = ask(TPM, host="gpu-1")
-INVENTORY = frozenset({ek_digest(REQUEST)})
+INVENTORY: Inventory = {ek_digest(REQUEST): None}
 
 
 class Enroller:
@@ -80,7 +79,7 @@ class Enroller:
         request: EnrolmentRequest = REQUEST,
         onto: Statement[EnrolmentRecord] | None = None,
         later: timedelta = timedelta(0),
-        inventory: frozenset[Digest] = INVENTORY,
+        inventory: Inventory = INVENTORY,
     ) -> Statement[EnrolmentRecord]:
         """Vouch for the host."""
         signed = record(
@@ -115,9 +114,9 @@ def test_two_challenges_make_a_record(erik: Enroller, esme: Enroller) -> None:
     assert first.digest == both.digest
     counted = count_signers(both.envelope, POLICY.predicate, role="enroller", needed=2)
     assert ("erik", "esme") == counted.signers
-    assert ("gpu-1", INVENTORY, POLICY.digest) == (
+    assert ("gpu-1", INVENTORY.keys(), POLICY.digest) == (
         both.predicate.host,
-        frozenset({both.predicate.ek_spki}),
+        {both.predicate.ek_spki},
         both.predicate.environment,
     )
 
@@ -178,7 +177,7 @@ def test_an_ek_off_the_inventory_is_not_challenged(erik: Enroller) -> None:
         erik.challenge(request=other)
     assert "endorsement.inventory" == refused.value.check
     with pytest.raises(Refused):
-        erik.record(erik.challenge(), inventory=frozenset())
+        erik.record(erik.challenge(), inventory={})
 
 
 def test_a_record_that_differs_is_not_signed(erik: Enroller, esme: Enroller) -> None:
@@ -225,9 +224,37 @@ def test_an_inventory_is_digests_with_comments(tmp_path: Path) -> None:
     (digest,) = INVENTORY
     path.write_text(f"# rack 3\n\n  {digest.upper()}  # gpu-1\n")
     assert INVENTORY == read_inventory(path)
-    path.write_text(f"{digest}\n{digest[:-1]}\n")
-    with pytest.raises(Malformed, match="is no digest"):
+    path.write_text(f"{digest}\tgpu-1\n{'0' * 64}\n")
+    assert {digest: "gpu-1", "0" * 64: None} == read_inventory(path)
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        ("0" * 63, "is no digest"),
+        ("gpu-1 " + "0" * 64, "is no digest"),
+        ("0" * 64 + " GPU_1!", "is no name"),
+        ("0" * 64 + " gpu-1 gpu-2", "is no name"),
+        ("0" * 64 + " gpu-1\n" + "0" * 64, "listed twice"),
+        ("0" * 64 + " gpu-1\n" + "0" * 64 + " gpu-2", "listed twice"),
+        ("\u00e9", "lines of hex"),
+    ],
+)
+def test_an_inventory_that_is_none_is_refused(tmp_path: Path, lines: str, reason: str) -> None:
+    """A line that is not plainly a digest and a name is an error, never a line passed over."""
+    path = tmp_path / "inventory.txt"
+    path.write_text(f"{lines}\n", encoding="utf-8")
+    with pytest.raises(Malformed, match=reason):
         read_inventory(path)
+
+
+def test_a_host_goes_by_the_inventorys_name(erik: Enroller) -> None:
+    """An approved TPM cannot enrol as another machine, where the inventory says whose it is."""
+    (digest,) = INVENTORY
+    with pytest.raises(Refused) as refused:
+        erik.record(erik.challenge(), inventory={digest: "gpu-2"})
+    assert "enrolment.name" == refused.value.check
+    assert "gpu-1" == erik.record(erik.challenge(), inventory={digest: "gpu-1"}).predicate.host
 
 
 def test_an_inventory_may_be_certificates(tmp_path: Path) -> None:

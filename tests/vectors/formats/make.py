@@ -117,7 +117,7 @@ def _two_roles(name: str) -> Principal:
 
 def _vouch(folder: Path, tpm: TpmHost, statement: Statement[Policy]) -> None:
     request = enroll.ask(tpm, host="gpu-1")
-    inventory = {enroll.ek_digest(request)}
+    inventory = {enroll.ek_digest(request): None}
     measurement = measure(tpm, pcrs=(0, 2, 4, 7), now=NOW)
     _write("enrolment-request.json", encode(request))
     _write("measurement.json", encode(measurement))

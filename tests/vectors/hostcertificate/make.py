@@ -54,7 +54,7 @@ def _make(place: Path, tpm: TpmHost, root: bytes) -> None:
     ca.found(home, token, token_uri="pkcs11:", name="rack authority", crl_url=None, now=now)
     authority = open_authority(home, token)
     asked = ask(tpm, host="gpu-1")
-    accepted = ca.Accepted(roots=(root,), inventory={ek_digest(asked)})
+    accepted = ca.Accepted(roots=(root,), inventory={ek_digest(asked): None})
     posed = ca.challenge_host(
         home, asked, accepted=accepted, make_credential=make_credential, now=now
     )
