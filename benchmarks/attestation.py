@@ -89,7 +89,7 @@ def _median(
 def _enrol(cast: Cast) -> None:
     asked = ask(cast.tpm, host="gpu-1")
     situation = cast.situation("enr1", now=utc_now())
-    require(judge_request(asked, situation=situation, inventory={ek_digest(asked)}))
+    require(judge_request(asked, situation=situation, inventory={ek_digest(asked): None}))
     ek = ek_public(spki_of(asked.ek_certificate))
     secret = sha256(b"a secret")
     if cast.tpm.activate(*make_credential(ek, name(asked.ak_public), secret)) != secret:

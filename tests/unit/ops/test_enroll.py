@@ -114,7 +114,7 @@ def test_two_challenges_make_a_record(erik: Enroller, esme: Enroller) -> None:
     assert first.digest == both.digest
     counted = count_signers(both.envelope, POLICY.predicate, role="enroller", needed=2)
     assert ("erik", "esme") == counted.signers
-    assert ("gpu-1", INVENTORY.keys(), POLICY.digest) == (
+    assert ("gpu-1", set(INVENTORY), POLICY.digest) == (
         both.predicate.host,
         {both.predicate.ek_spki},
         both.predicate.environment,
