@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +18,7 @@ from custody.cli._home import (
     PinFdOption,
     TokenOption,
     example,
+    moment,
     open_home,
     role_app,
 )
@@ -29,7 +31,7 @@ from custody.formats.logpolicy import MAX_POLICY_BYTES, LogPolicy, decode_log_po
 from custody.formats.logproof import MAX_PROOF_BYTES, LogProof, decode_proof
 from custody.log.reader import Followed
 from custody.log.witness import Answer
-from custody.ops import logs
+from custody.ops import heads, logs
 from custody.ops.folders import read_file, reading
 from custody.ops.home import Home
 from custody.ops.landing import check_absent, write_new_file
@@ -145,7 +147,7 @@ def append(
     where, store = open_home(home, _ROLE), open_store(log)
     cosigning = None if policy is None else _ask_all(policy)
     with open_token(logs.log_identity(where).token, pin_fd=pin_fd) as opened:
-        writer = logs.open_writer(where, store, opened, cosigning=cosigning)
+        writer = logs.open_writer(where, store, opened, now=moment(None), cosigning=cosigning)
         done = writer.append([entry.encode() for entry in entries])
     tree = logs.tree_of(store, done.signed)
     shown = []
@@ -154,7 +156,7 @@ def append(
     ):
         if target is not None:
             target.parent.mkdir(parents=True, exist_ok=True)
-            proof = LogProof(index, tree.inclusion(index), done.signed)
+            proof = LogProof(index, tree.inclusion(index), done.signed, entry.encode())
             write_new_file(target, proof.encode())
         shown.append(
             Logged(
@@ -184,7 +186,7 @@ def checkpoint(
     Two heads that contradict each other are kept as evidence.
     """
     screen = Screen(as_json=as_json)
-    _show(screen, logs.follow_log(open_home(home, _ROLE), open_source(log), _trust(key, policy)))
+    _show(screen, heads.follow_log(open_home(home, _ROLE), open_source(log), _trust(key, policy)))
 
 
 @app.command(epilog=example("custody log prove ./log alice.dsse --key VKEY --out alice.tlog-proof"))
@@ -202,11 +204,11 @@ def prove(
     check_absent(out)
     entry = logs.read_entry(statement)
     where = open_home(home, _ROLE)
-    followed = logs.follow_log(where, open_source(log), _trust(key, policy))
+    followed = heads.follow_log(where, open_source(log), _trust(key, policy))
     index = followed.find(entry.encode())
     if index is None:
         raise Refused("is not in the log", check="log.missing", where=str(statement))
-    write_new_file(out, followed.prove(index).encode())
+    write_new_file(out, replace(followed.prove(index), extra=entry.encode()).encode())
     screen.made(out)
 
 
@@ -306,8 +308,8 @@ def witness_ask(
     screen = Screen(as_json=as_json)
     where, store = open_home(home, _ROLE), open_store(log)
     with open_token(logs.log_identity(where).token, pin_fd=pin_fd) as opened:
-        logs.open_writer(where, store, opened).add_cosignatures(_ask_all(policy))
-    _show(screen, logs.follow_log(where, store, _trust(None, policy)))
+        logs.open_writer(where, store, opened, now=moment(None)).add_cosignatures(_ask_all(policy))
+    _show(screen, heads.follow_log(where, store, _trust(None, policy)))
 
 
 def _trust(key: str | None, policy: Path | None) -> LogPolicy:

@@ -1,7 +1,8 @@
 """A heap of files, sorted by what they are.  Format: case.md, version 1.
 
 Everybody judges from the same kinds of files: statements (``*.dsse``), certificates (``*.cer``)
-and revocation lists (``*.crl``), both DER.  Which folder a file came from says nothing about it;
+and revocation lists (``*.crl``), both DER, and what a log proves (``*.tlog-proof``,
+``*.tlog-consistency``).  Which folder a file came from says nothing about it;
 what it is follows from its bytes.
 """
 
@@ -28,11 +29,15 @@ from custody.formats.envelope import (
     predicate_type,
 )
 from custody.formats.goldenset import GoldenSet
+from custody.formats.logentry import LogEntry, decode_entry
+from custody.formats.logged import Logged
+from custody.formats.logproof import LogProof, decode_proof
 from custody.formats.manifest import Manifest
 from custody.formats.policy import Policy
 from custody.formats.receipt import Receipt
 from custody.formats.request import Request
 from custody.formats.retirement import Retirement
+from custody.formats.witnessing import CosignRequest, decode_cosign_request
 
 #: The most files one reader takes; a folder with more is not a case.
 MAX_FILES = 20_000
@@ -48,6 +53,14 @@ class Unreadable:
 
     name: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntryProof:
+    """A proof, and the entry it says it is of."""
+
+    entry: LogEntry
+    proof: LogProof
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +82,9 @@ class Documents:
     denials: tuple[Statement[Denial], ...] = ()
     receipts: tuple[Statement[Receipt], ...] = ()
     burns: tuple[Statement[Burn], ...] = ()
+    logged: tuple[Statement[Logged], ...] = ()
+    proofs: tuple[EntryProof, ...] = ()
+    consistencies: tuple[CosignRequest, ...] = ()
     certificates: tuple[bytes, ...] = ()
     crls: tuple[bytes, ...] = ()
     unreadable: tuple[Unreadable, ...] = ()
@@ -104,6 +120,7 @@ _KINDS: tuple[type[Predicate], ...] = (
     Denial,
     Receipt,
     Burn,
+    Logged,
 )
 
 
@@ -114,6 +131,14 @@ def read_statement(data: bytes) -> Statement[Predicate]:
         if claimed == kind.PREDICATE_TYPE:
             return decode_statement(kind, data)
     raise Malformed(f"holds a statement of unknown type {claimed[:80]!r}")
+
+
+def read_entry_proof(data: bytes) -> EntryProof:
+    """Read a ``.tlog-proof`` file that says which entry it is of, as ``extra``."""
+    proof = decode_proof(data)
+    if proof.extra is None:
+        raise Malformed("does not say which entry it is of")
+    return EntryProof(entry=decode_entry(proof.extra), proof=proof)
 
 
 def sort_documents(files: Iterable[tuple[str, bytes]]) -> Documents:
@@ -127,6 +152,8 @@ def sort_documents(files: Iterable[tuple[str, bytes]]) -> Documents:
     names: dict[Digest, str] = {}
     certificates: list[bytes] = []
     crls: list[bytes] = []
+    proofs: list[EntryProof] = []
+    consistencies: list[CosignRequest] = []
     unreadable: list[Unreadable] = []
     for count, (name, data) in enumerate(sorted(files, key=lambda pair: pair[0])):
         if count >= MAX_FILES:
@@ -140,6 +167,10 @@ def sort_documents(files: Iterable[tuple[str, bytes]]) -> Documents:
                 certificates.append(data)
             elif name.endswith(".crl") and len(data) <= MAX_CRL_BYTES:
                 crls.append(data)
+            elif name.endswith(".tlog-proof"):
+                proofs.append(read_entry_proof(data))
+            elif name.endswith(".tlog-consistency"):
+                consistencies.append(decode_cosign_request(data))
             else:
                 unreadable.append(Unreadable(name=name, reason="not a file custody reads"))
         except CustodyError as error:
@@ -157,6 +188,9 @@ def sort_documents(files: Iterable[tuple[str, bytes]]) -> Documents:
         denials=_of(Denial, found),
         receipts=_of(Receipt, found),
         burns=_of(Burn, found),
+        logged=_of(Logged, found),
+        proofs=tuple(dict.fromkeys(proofs)),
+        consistencies=tuple(dict.fromkeys(consistencies)),
         certificates=tuple(certificates),
         crls=tuple(crls),
         unreadable=tuple(unreadable),
@@ -193,12 +227,16 @@ def _of(kind: type[P], statements: Iterable[Statement[Predicate]]) -> tuple[Stat
     return tuple(s for s in statements if isinstance(s.predicate, kind))  # type: ignore[misc]
 
 
+#: What is here once by its bytes; statements are, by their digests and signatures.
+_PLAIN = frozenset({"certificates", "crls", "unreadable", "proofs", "consistencies"})
+
+
 def merge(*heaps: Documents) -> Documents:
     """Put several heaps together, as if their files had lain in one."""
     joined: dict[str, object] = {}
     for name in (f for f in Documents.__slots__ if f != "names"):
         items = [item for heap in heaps for item in getattr(heap, name)]
-        plain = name in {"certificates", "crls", "unreadable"}
+        plain = name in _PLAIN
         joined[name] = tuple(dict.fromkeys(items)) if plain else tuple(_gather(items))
     names = dict(pair for heap in reversed(heaps) for pair in heap.names)
     # Each field is joined from fields of its own name, which getattr keeps from mypy.

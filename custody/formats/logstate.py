@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from custody.encoding import Blob, Bytes32, Record, Text
+from custody.encoding import Blob, Bytes32, Moment, Record, Text
 from custody.formats.note import MAX_NOTE_BYTES
 
 #: More entries in one batch than a day brings.
@@ -46,6 +46,13 @@ class SignedHead(Record, frozen=True):
     origin: Origin
     size: Size
     root: Bytes32
+
+
+class LogClock(Record, frozen=True):
+    """The latest time at which a log was written, by its own clock."""
+
+    kind: Literal["custody/log-clock/v1"]
+    at: Moment
 
 
 class SeenLog(Record, frozen=True):

@@ -38,9 +38,8 @@ from custody.ops.home import Home
 from custody.ops.landing import write_new_file
 from custody.ops.outstanding import Ledger
 from custody.ops.trust import current
-from custody.rules.approvals import policy_signed_bytes
 from custody.rules.attestation import conditions_of, host_spki
-from custody.rules.quorum import leaf_of, signing_path, signing_tree
+from custody.rules.quorum import leaf_of, policy_signed_bytes, signing_path, signing_tree
 from custody.rules.request import golden_of
 from custody.rules.situation import Situation
 

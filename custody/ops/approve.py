@@ -26,12 +26,12 @@ from custody.ops.folders import reading
 from custody.ops.home import Home
 from custody.ops.keys import ShareOpener, Signer
 from custody.ops.model_signature import judge_contents
-from custody.rules.approvals import Tally, policy_signed_bytes, tally
+from custody.rules.approvals import Tally, tally
 from custody.rules.attestation import host_spki
 from custody.rules.manifest import check_manifest
 from custody.rules.memory import remember_request
 from custody.rules.people import check_key
-from custody.rules.quorum import leaf_of
+from custody.rules.quorum import leaf_of, policy_signed_bytes
 from custody.rules.request import check_request, enrolment_of, golden_of
 from custody.rules.situation import Situation
 from custody.rules.verdicts import Verdict, passed, require

@@ -17,9 +17,11 @@ from custody.formats.receipt import BadShare, Receipt
 from custody.formats.request import Request
 from custody.formats.state import Memory
 from custody.ops.audit_contents import OpenedContents
+from custody.ops.audit_log import judge_logging
 from custody.ops.exhibits import Exhibits, gather_exhibits
 from custody.rules.approvals import Tally, lacking
 from custody.rules.endings import Outcome, judge_burns, judge_receipts, outcome_of
+from custody.rules.logged import JudgedLogged
 from custody.rules.receipt import check_receipt
 from custody.rules.release import Answers, Judgement, judge
 from custody.rules.situation import Situation
@@ -39,7 +41,8 @@ class AuditedRelease:
     more (``opened-and-burned``) or has not shown so (``opened-not-burned``); it kept the key sealed
     for restarts (``retained``); or it did not open, and can no longer (``never-opened``) or still
     could (``failed``).  Without a receipt it is how far the request came: ``approved``, ``open``
-    (approvals are missing) or ``refused``.
+    (approvals are missing) or ``refused``.  ``logged`` are the log's good words, where the
+    policy demands one.
     """
 
     request: Digest
@@ -54,6 +57,7 @@ class AuditedRelease:
     receipt: Statement[Receipt] | None
     burn: Statement[Burn] | None
     bad_shares: tuple[BadShare, ...]
+    logged: tuple[JudgedLogged, ...]
     outcome: Outcome
     exhibits: Exhibits
 
@@ -169,6 +173,7 @@ def _audit_one(
     ledger.add("case.manifest", manifest is not None, "its manifest is here")
     tally: Tally | None = None
     situation: Situation | None = None
+    logged: tuple[JudgedLogged, ...] = ()
     if chain is not None and passed(chain.verdicts) and manifest is not None:
         situation = Situation(
             trusted=chain.trusted(),
@@ -179,6 +184,7 @@ def _audit_one(
         answers = Answers(
             approvals=[a for a in documents.approvals if a.predicate.request == request.digest],
             denials=documents.denials,
+            logged=[w for w in documents.logged if w.predicate.request == request.digest],
         )
         judgement = judge(manifest, request, answers, situation)
         ledger.extend(judgement.verdicts)
@@ -186,6 +192,7 @@ def _audit_one(
         receipts = judge_receipts(ledger, documents, request)
         for each in receipts:
             _judge_account(ledger, each, judgement, situation)
+        logged = judge_logging(ledger, judgement, receipts, situation)
     else:
         ledger.extend(chain.verdicts if chain is not None else ())
         receipts = judge_receipts(ledger, documents, request)
@@ -206,6 +213,7 @@ def _audit_one(
         receipt=receipt,
         burn=burn,
         bad_shares=receipt.predicate.bad_shares if receipt else (),
+        logged=logged,
         outcome=outcome_of(request, receipt, burn, tally, ledger),
         exhibits=gather_exhibits(
             request,

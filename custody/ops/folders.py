@@ -19,6 +19,8 @@ from custody.formats.case import (
     sort_documents,
 )
 from custody.formats.envelope import Predicate, Statement, decode_statement
+from custody.formats.logproof import MAX_PROOF_BYTES
+from custody.formats.witnessing import MAX_REQUEST_BYTES
 from custody.ops.files import read_file, reading
 
 __all__ = ["MAX_TOTAL_BYTES", "read_file", "read_folder", "read_statement_file", "reading"]
@@ -26,7 +28,13 @@ __all__ = ["MAX_TOTAL_BYTES", "read_file", "read_folder", "read_statement_file",
 #: All statements, certificates and lists of one reading together.
 MAX_TOTAL_BYTES = 512 << 20
 
-_LIMITS = {".dsse": MAX_STATEMENT_BYTES, ".cer": MAX_CERTIFICATE_BYTES, ".crl": MAX_CRL_BYTES}
+_LIMITS = {
+    ".dsse": MAX_STATEMENT_BYTES,
+    ".cer": MAX_CERTIFICATE_BYTES,
+    ".crl": MAX_CRL_BYTES,
+    ".tlog-proof": MAX_PROOF_BYTES,
+    ".tlog-consistency": MAX_REQUEST_BYTES,
+}
 
 P = TypeVar("P", bound=Predicate)
 

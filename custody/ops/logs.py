@@ -1,22 +1,21 @@
-"""Keeping a log, following one, and being a witness, each with a home to remember in.
+"""Keeping a log, and being a witness, each with a home to remember in.
 
 ::
 
     log.json           the log a home writes, by which key                  (formats/logstate)
     head.json          the newest head it has promised
     witness.json       a witness's name and key
-    seen.json          the newest checkpoint of every log that was followed
-    witnessed.json     … of every log that was cosigned
-    evidence/…/        two checkpoints of one log that do not go together
+    clock.json         the latest time at which it was written
+    witnessed.json     the newest checkpoint of every log that was cosigned
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
@@ -27,36 +26,34 @@ from custody.encoding import (
     MAX_STATEMENT_BYTES,
     Bytes32,
     Record,
-    decode,
     encode,
+    format_time,
     key_id,
-    sha256,
 )
 from custody.errors import Incomplete, Refused
-from custody.formats.checkpoint import SignedCheckpoint, decode_checkpoint
+from custody.formats.checkpoint import SignedCheckpoint
 from custody.formats.envelope import decode_envelope
 from custody.formats.logentry import LogEntry, entry_of
 from custody.formats.logpolicy import LogPolicy
-from custody.formats.logstate import LogIdentity, SeenLog, SeenLogs, SignedHead
+from custody.formats.logstate import LogClock, LogIdentity, SignedHead
 from custody.formats.note import NoteSignature
 from custody.keys.api import KeyRole, Token
-from custody.log.reader import Conflict, Followed, clash, follow
 from custody.log.storage import Source, Store
 from custody.log.tree import Tree
 from custody.log.witness import Answer, Post, Witness, ask_witnesses
 from custody.log.writer import Cosigning, Writer, create_log
 from custody.ops.folders import read_file, reading
+from custody.ops.heads import keep_evidence, load_record, newest_head, remember_head
 from custody.ops.home import Home
 from custody.ops.landing import replace_file, write_new_file
 
 _LOG = "log.json"
 _HEAD = "head.json"
 _WITNESS = "witness.json"
-_SEEN = "seen.json"
+_CLOCK = "clock.json"
 _WITNESSED = "witnessed.json"
-_MAX_BYTES = 512 << 20
-
-R = TypeVar("R", bound=Record)
+#: How far a clock may go back: what setting it right takes.
+_SLACK = timedelta(minutes=5)
 
 
 class WitnessIdentity(Record, frozen=True):
@@ -82,7 +79,7 @@ class HomeLedger:
 
     def last(self) -> SignedHead | None:
         """Return the newest head promised."""
-        return _load(self._home, SignedHead, _HEAD)
+        return load_record(self._home, SignedHead, _HEAD)
 
     def promise(self, head: SignedHead) -> None:
         """Write down a head that is about to be signed."""
@@ -104,7 +101,7 @@ class HomeWitnessed:
 
     def latest(self, origin: str) -> SignedCheckpoint | None:
         """Return the newest checkpoint of a log."""
-        return _newest(self._home, _WITNESSED, origin)
+        return newest_head(self._home, _WITNESSED, origin)
 
     def advance(self, signed: SignedCheckpoint, *, after: SignedCheckpoint | None) -> bool:
         """Put ``signed`` in the place of ``after``; False if something else is there."""
@@ -112,7 +109,7 @@ class HomeWitnessed:
         with self._home.lock():
             if self.latest(origin) != after:
                 return False
-            _remember(self._home, _WITNESSED, signed)
+            remember_head(self._home, _WITNESSED, signed)
         return True
 
 
@@ -123,7 +120,7 @@ def init_log(
 
     Run again after it was killed, it goes on with the key it made.
     """
-    identity = _load(home, LogIdentity, _LOG)
+    identity = load_record(home, LogIdentity, _LOG)
     if identity is None:
         key = token.make(KeyRole.LOG, label, ec.SECP256R1())
         signer = LogSigner(origin, key)
@@ -140,7 +137,7 @@ def init_log(
 
 def log_identity(home: Home) -> LogIdentity:
     """Return which log a home keeps; none yet: `Incomplete`."""
-    identity = _load(home, LogIdentity, _LOG)
+    identity = load_record(home, LogIdentity, _LOG)
     if identity is None:
         raise Incomplete(
             "this home keeps no log",
@@ -159,10 +156,34 @@ def log_signer(home: Home, token: Token) -> LogSigner:
 
 
 def open_writer(
-    home: Home, store: Store, token: Token, *, cosigning: Cosigning | None = None
+    home: Home,
+    store: Store,
+    token: Token,
+    *,
+    now: datetime,
+    cosigning: Cosigning | None = None,
 ) -> Writer:
-    """Open a home's log to append to it."""
+    """Open a home's log to append to it; a clock set back is `Refused` (``log.clock``)."""
+    advance_clock(home, now)
     return Writer(store, log_signer(home, token), HomeLedger(home), cosigning=cosigning)
+
+
+def advance_clock(home: Home, now: datetime) -> None:
+    """Refuse (``log.clock``) a time before the latest at which this home's log was written.
+
+    By minutes a clock may be set right; further back it would date what it signs before what it
+    has signed already.
+    """
+    with home.lock():
+        known = load_record(home, LogClock, _CLOCK)
+        if known is not None and now < known.at - _SLACK:
+            raise Refused(
+                f"the clock was set back: this log was written at {format_time(known.at)}",
+                check="log.clock",
+                hint="set the machine's clock right",
+            )
+        if known is None or now > known.at:
+            replace_file(home.path / _CLOCK, encode(LogClock(kind="custody/log-clock/v1", at=now)))
 
 
 def tree_of(source: Source, signed: SignedCheckpoint) -> Tree:
@@ -172,7 +193,10 @@ def tree_of(source: Source, signed: SignedCheckpoint) -> Tree:
 
 def own_keys(home: Home) -> tuple[NoteKey, ...]:
     """Return the keys of the log and of the witness that a home is home to."""
-    log, witness = _load(home, LogIdentity, _LOG), _load(home, WitnessIdentity, _WITNESS)
+    log, witness = (
+        load_record(home, LogIdentity, _LOG),
+        load_record(home, WitnessIdentity, _WITNESS),
+    )
     keys = []
     if log is not None:
         keys.append(NoteKey(log.origin, KeyKind.ECDSA, log.spki))
@@ -213,38 +237,6 @@ class AskAll:
         return asked.signatures
 
 
-def follow_log(home: Home, source: Source, policy: LogPolicy) -> Followed:
-    """Follow a log from what this home remembers of it, and remember what is found.
-
-    Two heads that do not go together are `Refused` (``log.fork``, ``log.rollback``); where both lie
-    as evidence is what the error names.
-    """
-    seen = _load(home, SeenLogs, _SEEN) or _nothing_seen()
-    found = follow(source, policy, seen)
-    if isinstance(found, Conflict):
-        refusal = found.refusal()
-        refusal.where = str(keep_evidence(home, found))
-        raise refusal
-    with home.lock():
-        # Another command may have gone further in the meantime.
-        newest = _newest(home, _SEEN, found.signed.checkpoint.origin)
-        if newest is None or clash(newest, found.signed) is None:
-            _remember(home, _SEEN, found.signed)
-    return found
-
-
-def keep_evidence(home: Home, conflict: Conflict) -> Path:
-    """Write both heads of a conflict where they stay; return the folder."""
-    remembered, offered = conflict.remembered.encode(), conflict.offered.encode()
-    name = f"{conflict.kind}-{sha256(remembered, offered).hex()[:16]}"
-    folder = home.folder("evidence", name)
-    for file, data in (("remembered.checkpoint", remembered), ("offered.checkpoint", offered)):
-        if not (folder / file).exists():
-            with suppress(FileExistsError):
-                write_new_file(folder / file, data, mode=0o600)
-    return folder
-
-
 def init_witness(home: Home, *, name: str) -> NoteKey:
     """Make a witness's key; return the public half to be told."""
     identity = WitnessIdentity(kind="custody/witness/v1", name=name, seed=bytes(fresh_secret()))
@@ -255,7 +247,7 @@ def init_witness(home: Home, *, name: str) -> NoteKey:
 
 def witness_signer(home: Home) -> WitnessSigner:
     """Return the key of a home's witness; none yet: `Incomplete`."""
-    identity = _load(home, WitnessIdentity, _WITNESS)
+    identity = load_record(home, WitnessIdentity, _WITNESS)
     if identity is None:
         raise Incomplete(
             "this home has no witness's key",
@@ -274,27 +266,3 @@ def answer_as_witness(home: Home, policy: LogPolicy, body: bytes, *, seconds: in
     if answer.conflict is not None:
         keep_evidence(home, answer.conflict)
     return answer
-
-
-def _nothing_seen() -> SeenLogs:
-    return SeenLogs(kind="custody/logs-seen/v1", logs=())
-
-
-def _newest(home: Home, name: str, origin: str) -> SignedCheckpoint | None:
-    seen = _load(home, SeenLogs, name)
-    log = None if seen is None else seen.of(origin)
-    return None if log is None else decode_checkpoint(log.note)
-
-
-def _remember(home: Home, name: str, signed: SignedCheckpoint) -> None:
-    seen = _load(home, SeenLogs, name) or _nothing_seen()
-    log = SeenLog(origin=signed.checkpoint.origin, note=signed.encode())
-    replace_file(home.path / name, encode(seen.with_log(log)))
-
-
-def _load(home: Home, kind: type[R], name: str) -> R | None:
-    path = home.path / name
-    if not path.exists():
-        return None
-    with reading(path):
-        return decode(kind, read_file(path, max_bytes=_MAX_BYTES), max_bytes=_MAX_BYTES)

@@ -41,7 +41,8 @@ from custody.ops.progress import Progress, silent
 from custody.ops.receipts import Burnt, HostPlace, attested_receipt, burn
 from custody.rules.approvals import JudgedApproval
 from custody.rules.attestation import conditions_of
-from custody.rules.quorum import signing_path, signing_tree
+from custody.rules.logged import JudgedLogged
+from custody.rules.quorum import LOG_PATH, signing_path, signing_tree
 from custody.rules.release import Answers, Judgement, VerifiedRelease, judge, verified
 from custody.rules.request import endorsement_key, enrolment_of, golden_of
 from custody.rules.situation import Situation
@@ -113,7 +114,7 @@ def open_release(
     Approvals and denials are taken from ``situation.documents``; ``base`` is the directory of the
     model that a delta is to.  An interrupted run leaves nothing under ``target``; while H lives
     another one goes on, from what it left hidden beside it.  One killed after the model appeared
-    only finishes the burn.  Where the terms say ``sealed`` the key is kept for restarts
+    only finishes the burn.  Where the terms say so the key is kept for restarts
     (`ops.kept`), and the receipt says so.  Raises `Incomplete` naming who has not approved,
     `Refused` with the first check that fails, ``base.missing`` or ``base.different`` among them.
     """
@@ -168,7 +169,8 @@ def unlocked(
     salted = tpm.salted_to(endorsement_key(enrolment_of(request, situation).predicate))
     shares = _Shares(good={}, bad=[], approvals=[])
     try:
-        _open_shares(shares, release, entry, tpm=salted, situation=situation)
+        with salted.conversation():
+            _open_shares(shares, release, entry, tpm=salted, situation=situation)
         cek = _content_key(bundle.core, bundle, shares, _sealed_tree(bundle.core, situation))
     finally:
         shares.wipe()
@@ -196,6 +198,7 @@ def judge_answers(
             a for a in situation.documents.approvals if a.predicate.request == request.digest
         ],
         denials=situation.documents.denials,
+        logged=[w for w in situation.documents.logged if w.predicate.request == request.digest],
     )
     return judge(manifest, request, answers, situation)
 
@@ -215,7 +218,7 @@ def interrupted(entry: Outstanding, target: Path, place: HostPlace) -> bool:
 def _kept_or_opened(key: Unlocked, tpm: HostTpm, situation: Situation, place: HostPlace) -> bytes:
     """Keep the content key where the terms say so; write the receipt that tells of it."""
     request = key.release.request
-    if request.predicate.terms.mode != "sealed":
+    if not request.predicate.terms.keeps_key:
         return opened_receipt(key, tpm, situation)
     salted = tpm.salted_to(endorsement_key(enrolment_of(request, situation).predicate))
     # Before its receipt: what is kept must never be on record as not kept.
@@ -245,8 +248,12 @@ def host_plan(
     approvals: Sequence[JudgedApproval],
     counter_index: int,
     situation: Situation,
+    logged: JudgedLogged | None = None,
 ) -> HostPolicyPlan:
-    """Lay out what H's TPM must be shown: the tree in force, and who signed these terms."""
+    """Lay out what H's TPM must be shown: the tree in force, and who signed these terms.
+
+    ``logged`` is the log's word, where the policy demands one.
+    """
     policy = situation.trusted.policy
     tree, officers = signing_tree(policy)
     signatures = {
@@ -254,6 +261,8 @@ def host_plan(
         for approval in approvals
         if (path := signing_path(policy, approval.key)) is not None
     }
+    if logged is not None:
+        signatures[LOG_PATH] = logged.said.terms_signature
     terms = request.predicate.terms
     return HostPolicyPlan(
         tree=tree,
@@ -277,7 +286,9 @@ def _open_shares(
 
     The caller made ``shares`` and wipes it, however this ends.
     """
-    plan = host_plan(release.request, release.approvals, entry.counter_index, situation)
+    plan = host_plan(
+        release.request, release.approvals, entry.counter_index, situation, release.logged
+    )
     key = tpm.open_host_key(entry.host_key, plan)
     core = release.manifest.predicate.core
     xs = {leaf.path: leaf.x for leaf in leaves(_sealed_tree(core, situation))}

@@ -14,6 +14,7 @@ from custody.crypto.secret import wipe
 from custody.crypto.tpmpolicy import host_policy
 from custody.encoding import key_id, sha256
 from custody.errors import Incomplete, Refused
+from custody.formats.checkpoint import SignedCheckpoint
 from custody.formats.enrolment import EnrolmentRecord
 from custody.formats.envelope import (
     Signature,
@@ -83,12 +84,13 @@ def request_release(
     `Refused` when the host is not enrolled or not in an approved boot state.
     """
     require(check_manifest(manifest, situation))
-    host = _identify(tpm, situation)
+    with tpm.conversation():
+        host = _identify(tpm, situation)
     # From here on secrets cross the bus.  Who sits on it can show a certificate of his own, and
     # would be sent them; he cannot show one with the EK that the enrollers vouch for.
     salted = tpm.salted_to(endorsement_key(host.enrolment.predicate))
     shown = _Shown(event_log=event_log, further=tuple(further))
-    with ledger.lock():
+    with ledger.lock(), salted.conversation():
         return _make(manifest, host, salted, situation, ledger, shown, mode)
 
 
@@ -217,7 +219,7 @@ def _terms(
     situation: Situation,
     mode: Mode,
 ) -> Terms:
-    clock = tpm.clock()
+    clock, seen = tpm.clock(), _last_head(situation)
     window_ms = situation.trusted.policy.limits.request_window_seconds * 1000
     return Terms(
         manifest=manifest.digest,
@@ -231,8 +233,20 @@ def _terms(
         restart_count=clock.restart_count,
         deadline_ms=clock.clock_ms + window_ms,
         pcr_digest=host.golden.predicate.pcr_digest(),
-        checkpoint=None,
+        checkpoint=None if seen is None else sha256(seen.checkpoint.text().encode()).hex(),
     )
+
+
+def _last_head(situation: Situation) -> SignedCheckpoint | None:
+    """Return the last head seen of the log that the policy names, if it names one."""
+    log = situation.trusted.policy.log_key()
+    if log is not None and situation.seen is None:
+        raise Incomplete(
+            "releases here are logged, and this host has never seen the log",
+            missing=(f"a checkpoint of {log.name}",),
+            hint="custody host request --log DIR|URL",
+        )
+    return situation.seen if log is not None else None
 
 
 def _suite(policy: Policy, key: HostKey) -> SuiteName:
@@ -287,7 +301,7 @@ def _request(
         nv_public=counter.public,
         event_log=shown.event_log,
         requested_at=situation.now,
-        checkpoint=None,
+        checkpoint=None if situation.seen is None else situation.seen.encode(),
         further=shown.further,
     )
 

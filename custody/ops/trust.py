@@ -14,7 +14,9 @@ import msgspec
 from custody.encoding import Digest
 from custody.errors import Refused
 from custody.formats.case import Documents
+from custody.formats.checkpoint import SignedCheckpoint
 from custody.formats.state import CrlMemory, GoldenMemory, Memory
+from custody.ops.heads import advance_seen
 from custody.ops.home import Home
 from custody.rules.certificates import read_revocation_lists
 from custody.rules.enrolment import enrolments_seen
@@ -59,15 +61,16 @@ def pin(home: Home, *, documents: Documents, digest: Digest, now: datetime) -> S
         known = msgspec.structs.replace(known, pin=digest)
         memory = _advance(known, trusted, documents, now=now)
         home.save_memory(memory)
-    return Situation(trusted=trusted, documents=documents, memory=memory, now=now)
+        seen = _seen(home, trusted, documents)
+    return Situation(trusted=trusted, documents=documents, memory=memory, now=now, seen=seen)
 
 
 def current(home: Home, *, documents: Documents, now: datetime) -> Situation:
     """Return the newest policy that follows from the pin, with everything else to judge by.
 
-    Remembers the policy version, list numbers, golden epochs, enrolments and retirements seen.
-    Nothing pinned: `Incomplete`; an older policy than remembered, a fork, an expired one:
-    `Refused`.
+    Remembers the policy version, list numbers, golden epochs, enrolments and retirements, and the
+    head of the policy's log.  Nothing pinned: `Incomplete`; an older policy than remembered, a
+    fork, an expired one, two heads of the log that contradict each other: `Refused`.
     """
     with home.lock():
         known = home.memory()
@@ -77,7 +80,13 @@ def current(home: Home, *, documents: Documents, now: datetime) -> Situation:
         memory = _advance(known, trusted, documents, now=now)
         if memory != known:
             home.save_memory(memory)
-    return Situation(trusted=trusted, documents=documents, memory=memory, now=now)
+        seen = _seen(home, trusted, documents)
+    return Situation(trusted=trusted, documents=documents, memory=memory, now=now, seen=seen)
+
+
+def _seen(home: Home, trusted: TrustedPolicy, documents: Documents) -> SignedCheckpoint | None:
+    log = trusted.policy.log_policy()
+    return None if log is None else advance_seen(home, log, documents)
 
 
 def _advance(

@@ -18,9 +18,10 @@ from custody.formats.envelope import Statement
 from custody.formats.manifest import Manifest
 from custody.formats.policy import Policy
 from custody.formats.request import Request
+from custody.rules.logged import JudgedLogged, check_place, place_of
 from custody.rules.manifest import SKEW
 from custody.rules.people import check_key
-from custody.rules.quorum import leaf_of, shortfall
+from custody.rules.quorum import leaf_of, policy_signed_bytes, shortfall
 from custody.rules.situation import Situation
 from custody.rules.trust import check_author
 from custody.rules.verdicts import Ledger, Verdict, passed
@@ -72,16 +73,12 @@ class Tally:
         return not (self.counted or self.passed_over or self.denials)
 
 
-def policy_signed_bytes(terms: bytes) -> bytes:
-    """Return what TPM2_PolicySigned has officers sign: expiration 0, empty cpHash, then terms.
-
-    TPM 2.0 part 3, 23.3.  It cannot be confused with a statement, whose PAE begins "DSSEv1".
-    """
-    return bytes(4) + terms
-
-
 def judge_denial(
-    statement: Statement[Denial], request: Statement[Request], situation: Situation
+    statement: Statement[Denial],
+    request: Statement[Request],
+    situation: Situation,
+    *,
+    logged: Sequence[JudgedLogged] = (),
 ) -> JudgedDenial:
     """Judge a denial; it never blocks, it is shown."""
     policy = situation.trusted.policy
@@ -103,6 +100,11 @@ def judge_denial(
         "answers these terms",
         otherwise="answers other terms",
     )
+    if logged:
+        # It need not be: a log may sign before an officer has said no.
+        place = place_of(statement.digest, logged)
+        words = f"entry {place.index} of {place.log}" if place else "not in the log's word"
+        ledger.skip("denial.logged", words)
     return JudgedDenial(statement=statement, officer=officer, verdicts=ledger.done())
 
 
@@ -113,8 +115,12 @@ def judge_approval(
     situation: Situation,
     *,
     deniers: Sequence[str],
+    logged: Sequence[JudgedLogged] = (),
 ) -> JudgedApproval:
-    """Judge one approval of ``request``.  ``deniers`` are the officers who denied it."""
+    """Judge one approval of ``request``.  ``deniers`` are the officers who denied it.
+
+    Where there is a log's word on the request, only an approval that it names counts.
+    """
     policy = situation.trusted.policy
     keyid, officer, verdicts = check_author(
         statement, policy, role="officer", check="approval", subject="approval"
@@ -136,6 +142,8 @@ def judge_approval(
         "its author did not deny the same terms",
         otherwise=f"{officer} also denied the same terms",
     )
+    if logged:
+        check_place(ledger, statement, logged)
     return JudgedApproval(statement=statement, officer=officer, key=keyid, verdicts=ledger.done())
 
 
@@ -214,20 +222,23 @@ def tally(
     request: Statement[Request],
     manifest: Statement[Manifest],
     situation: Situation,
+    *,
+    logged: Sequence[JudgedLogged] = (),
 ) -> Tally:
     """Judge every answer and count: a leaf, an officer and a key count once each.
 
-    Both trees must hold: the one the bundle was sealed by, and the one in force.
+    Both trees must hold: the one the bundle was sealed by, and the one in force.  ``logged`` are
+    a log's good words on the request; with any, what they do not name is passed over.
     """
     terms = request.predicate.terms.digest().hex()
     heard = [
-        judge_denial(d, request, situation)
+        judge_denial(d, request, situation, logged=logged)
         for d in denials
         if d.predicate.request == request.digest or d.predicate.terms == terms
     ]
     deniers = [denial.officer for denial in heard if passed(denial.verdicts)]
     judged = [
-        judge_approval(a, request, manifest, situation, deniers=deniers)
+        judge_approval(a, request, manifest, situation, deniers=deniers, logged=logged)
         for a in sorted(approvals, key=lambda a: (a.predicate.approved_at, a.digest))
     ]
     counted: dict[str, JudgedApproval] = {}

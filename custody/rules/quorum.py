@@ -9,6 +9,15 @@ from custody.encoding import KeyId
 from custody.formats.policy import Policy, SigningKey
 
 
+def policy_signed_bytes(terms: bytes) -> bytes:
+    """Return what TPM2_PolicySigned has officers and logs sign: expiration 0, no cpHash, terms.
+
+    TPM 2.0 part 3, 23.3.  It cannot be confused with a statement, whose PAE begins "DSSEv1", nor
+    with a note, which holds no zero bytes.
+    """
+    return bytes(4) + terms
+
+
 def officer_keys(policy: Policy, principal: str) -> tuple[SigningKey, ...]:
     """Return an officer's signing keys in key id order."""
     person = policy.principal(principal)

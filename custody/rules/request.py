@@ -14,6 +14,7 @@ from custody.formats.request import Request
 from custody.rules.attestation import check_evidence
 from custody.rules.enrolment import check_in_force
 from custody.rules.further import check_further
+from custody.rules.logged import check_checkpoint
 from custody.rules.manifest import SKEW
 from custody.rules.memory import oldest_epochs
 from custody.rules.situation import Situation
@@ -96,6 +97,7 @@ def check_request(
         "not made in the future",
         otherwise="made in the future, by the host's own clock",
     )
+    ledger.extend(check_checkpoint(statement, situation))
     with ledger.failing("request.vouched"):
         enrolment, golden = enrolment_of(statement, situation), golden_of(statement, situation)
         ledger.extend(check_vouchers(enrolment, golden, request.host, situation))

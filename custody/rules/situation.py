@@ -8,6 +8,7 @@ from datetime import datetime
 
 from custody.encoding import KeyId
 from custody.formats.case import Documents
+from custody.formats.checkpoint import SignedCheckpoint
 from custody.formats.policy import FurtherType
 from custody.formats.state import Memory
 from custody.rules.further import FurtherVerifier
@@ -18,6 +19,7 @@ from custody.rules.trust import TrustedPolicy
 class Situation:
     """A judge's standing: nothing in ``documents`` is believed for being there.
 
+    ``seen`` is the newest checkpoint he has seen of the log that the policy names.
     ``verifiers`` are what he has to judge further evidence with, by its type.
     """
 
@@ -25,6 +27,7 @@ class Situation:
     documents: Documents
     memory: Memory
     now: datetime
+    seen: SignedCheckpoint | None = None
     verifiers: Mapping[FurtherType, FurtherVerifier] = field(default_factory=dict)
 
     @property

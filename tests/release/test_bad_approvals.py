@@ -11,7 +11,7 @@ import pytest
 from custody.crypto.signature import sign
 from custody.errors import Incomplete, Refused
 from custody.lab.swtpm import Swtpm
-from custody.rules.approvals import policy_signed_bytes
+from custody.rules.quorum import policy_signed_bytes
 from tests.release.cast import NOW, Cast, as_approval, person
 from tests.release.conftest import ready
 from tests.release.expect import (

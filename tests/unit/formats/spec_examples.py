@@ -1,4 +1,4 @@
-"""The examples of manifest, request, approval, receipt, burn, authorisation and model.md.
+"""The examples of manifest, request, approval, logged, receipt, burn, authorisation and model.md.
 
 One small release.
 
@@ -62,6 +62,7 @@ from custody.formats.evidence import (
     qualified_name,
 )
 from custody.formats.evidence import spki as tpm_spki
+from custody.formats.logged import Logged
 from custody.formats.manifest import (
     Core,
     KeySlot,
@@ -73,6 +74,7 @@ from custody.formats.manifest import (
 from custody.formats.model import Resource, encode_model_signature, model_payload
 from custody.formats.receipt import Receipt
 from custody.formats.request import Creation, Request, Terms
+from tests.unit.formats import logged_example
 from tests.unit.formats.examples import lay_out
 from tests.unit.formats.fixed import key, octets, seal, sign, spki, wrap
 
@@ -354,6 +356,18 @@ def denial() -> Denial:
 
 
 @cache
+def logged() -> Logged:
+    """What a log could say of the request and both approvals."""
+    return logged_example.logged(
+        terms().manifest,
+        statement_digest(request()),
+        [statement_digest(approval(leaf)) for leaf in OFFICERS],
+        terms(),
+        NOW + timedelta(minutes=30),
+    )
+
+
+@cache
 def receipt() -> Receipt:
     """The host's account."""
     return Receipt(
@@ -439,6 +453,7 @@ EXAMPLES: dict[str, bytes] = {
     "approval/alice.dsse": _signed(approval("0"), "alice sign"),
     "approval/bob.dsse": _signed(approval("1"), "bob sign"),
     "approval/denial.dsse": _signed(denial(), "bob sign"),
+    "logged/example.dsse": _signed(logged(), "log"),
     "receipt/example.dsse": _quoted("receipt", receipt(), 73_400_000),
     "burn/example.dsse": _certified(burn(), 73_400_500, value=8),
     "authorisation/example.dsse": _signed(authorisation(), "erik sign"),
@@ -451,6 +466,7 @@ PRINTED: dict[str, bytes] = {
     "request": payload_of(request()),
     "approval": payload_of(approval("0")),
     "denial": payload_of(denial()),
+    "logged": payload_of(logged()),
     "receipt": payload_of(receipt()),
     "burn": payload_of(burn()),
     "authorisation": payload_of(authorisation()),

@@ -14,6 +14,7 @@ from custody.formats.burn import Burn
 from custody.formats.enrolment import EnrolmentRecord
 from custody.formats.envelope import Predicate, Signature
 from custody.formats.goldenset import Component, GoldenSet, PcrEvents, PcrValue
+from custody.formats.logged import Logged, LoggedStatement
 from custody.formats.manifest import (
     Core,
     KeySlot,
@@ -292,6 +293,35 @@ DENIALS = st.builds(
     reason=TEXTS,
     denied_at=MOMENTS,
 )
+
+
+def _logged(rows: list[tuple[str, int]], **fields: Any) -> Logged:
+    return Logged(
+        entries=tuple(
+            LoggedStatement(statement=statement, kind="approval", index=index, proof=(bytes(32),))
+            for (statement, index) in sorted(rows, key=lambda row: row[1])
+        ),
+        **fields,
+    )
+
+
+LOGGED = st.builds(
+    _logged,
+    rows=st.lists(
+        st.tuples(DIGESTS, COUNTS),
+        min_size=1,
+        max_size=4,
+        unique_by=(lambda row: row[0], lambda row: row[1]),
+    ),
+    request=DIGESTS,
+    manifest=DIGESTS,
+    policy=DIGESTS,
+    terms=DIGESTS,
+    checkpoint=BLOBS,
+    consistency=several(BYTES32, 0),
+    terms_signature=st.binary(min_size=8, max_size=80),
+    logged_at=MOMENTS,
+)
 RECEIPTS = st.builds(
     Receipt,
     request=DIGESTS,
@@ -326,6 +356,7 @@ STATEMENTS: dict[type[Predicate], st.SearchStrategy[Any]] = {
     Receipt: RECEIPTS,
     Burn: BURNS,
     Authorisation: AUTHORISATIONS,
+    Logged: LOGGED,
 }
 
 

@@ -26,6 +26,7 @@ from custody.formats.envelope import (
 )
 from custody.formats.evidence import EccPublic, parse_public
 from custody.formats.goldenset import GoldenSet, PcrValue
+from custody.formats.logged import Logged
 from custody.formats.manifest import Manifest
 from custody.formats.policy import (
     HostRequirements,
@@ -48,7 +49,16 @@ from tests.unit.formats.test_specs import SECTIONS
 
 SPECS = {
     name: (examples.SPECS / f"{name}.md").read_text(encoding="utf-8")
-    for name in ("manifest", "request", "approval", "receipt", "burn", "authorisation", "model")
+    for name in (
+        "manifest",
+        "request",
+        "approval",
+        "logged",
+        "receipt",
+        "burn",
+        "authorisation",
+        "model",
+    )
 }
 FILES: dict[str, type[Predicate]] = {
     "manifest/example.dsse": Manifest,
@@ -56,6 +66,7 @@ FILES: dict[str, type[Predicate]] = {
     "approval/alice.dsse": Approval,
     "approval/bob.dsse": Approval,
     "approval/denial.dsse": Denial,
+    "logged/example.dsse": Logged,
     "receipt/example.dsse": Receipt,
     "burn/example.dsse": Burn,
     "authorisation/example.dsse": Authorisation,
@@ -132,6 +143,7 @@ def test_the_values_in_the_documents_are_computed() -> None:
             statement_digest(examples.denial()),
             approval_info(request, "0", alice).hex(),
         ),
+        "logged": (statement_digest(examples.logged()),),
         "receipt": (
             statement_digest(examples.receipt()),
             bind("receipt", bytes.fromhex(statement_digest(examples.receipt()))).hex(),
@@ -284,7 +296,7 @@ def test_documents_name_checks_that_exist(name: str) -> None:
     )
     named = set(
         re.findall(
-            r"`((?:manifest|request|approval|denial|receipt|burn|enrolment|golden|model)\.[a-z-]+)`",
+            r"`((?:manifest|request|approval|logged|denial|receipt|burn|enrolment|golden|model)\.[a-z-]+)`",
             SPECS[name],
         )
     )

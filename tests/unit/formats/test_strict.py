@@ -14,6 +14,7 @@ from custody.formats.authorisation import Authorisation
 from custody.formats.burn import Burn
 from custody.formats.enrolment import EnrolmentRecord
 from custody.formats.envelope import Predicate, decode_statement, encode_statement, payload_of
+from custody.formats.logged import Logged
 from custody.formats.manifest import Manifest
 from custody.formats.policy import Policy
 from custody.formats.receipt import Receipt
@@ -31,8 +32,18 @@ KINDS: dict[str, type[Predicate]] = {
     "burn": Burn,
     "enrolment": EnrolmentRecord,
     "authorisation": Authorisation,
+    "logged": Logged,
 }
-FOLDERS = ("envelope", "manifest", "request", "approval", "receipt", "burn", "authorisation")
+FOLDERS = (
+    "envelope",
+    "manifest",
+    "request",
+    "approval",
+    "logged",
+    "receipt",
+    "burn",
+    "authorisation",
+)
 CASES = [
     pytest.param(vector, id=f"{folder}: {vector['comment']}")
     for folder in FOLDERS

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from custody.formats.envelope import Signature, encode_statement
 from tests.unit.formats import spec_examples as examples
@@ -31,6 +32,7 @@ GOOD = {
     "burn": examples.EXAMPLES["burn/example.dsse"],
     "enrolment": _ENROLMENT,
     "authorisation": examples.EXAMPLES["authorisation/example.dsse"],
+    "logged": examples.EXAMPLES["logged/example.dsse"],
 }
 
 
@@ -527,6 +529,52 @@ def authorisations() -> Iterator[Case]:
     )
 
 
+def logged() -> Iterator[Case]:
+    """Fields of a log's word out of their limits."""
+
+    def case(comment: str, change: Callable[[dict[str, Any]], None]) -> Case:
+        statement = json.loads(payload_of("logged"))
+        change(statement["predicate"])
+        data = json.dumps(statement, separators=(",", ":"), sort_keys=True).encode()
+        return Case("logged", comment, INVALID, around(data, "logged"))
+
+    def entry(number: int, **fields: object) -> Callable[[dict[str, Any]], None]:
+        return lambda said: said["entries"][number].update(fields)
+
+    first = json.loads(payload_of("logged"))["predicate"]["entries"][0]
+    yield case("entries out of order", lambda said: said["entries"].reverse())
+    yield case("one index twice", entry(1, index=first["index"]))
+    yield case("one statement twice", entry(1, statement=first["statement"]))
+    yield case("no entry", lambda said: said.update(entries=[]))
+    yield case("1025 entries", lambda said: said.update(entries=_entries(1025)))
+    yield case("a negative index", entry(0, index=-1))
+    yield case("a kind in capitals", entry(0, kind="Request"))
+    yield case("a kind of two lines", entry(0, kind="request\n"))
+    yield case("a proof of 64 hashes", entry(0, proof=[_b64(32)] * 64))
+    yield case("a hash a byte short", entry(0, proof=[_b64(31)]))
+    yield case("consistency of 64 hashes", lambda said: said.update(consistency=[_b64(32)] * 64))
+    yield case("an empty checkpoint", lambda said: said.update(checkpoint=""))
+    yield case(
+        "a checkpoint of more than 256 KiB", lambda said: said.update(checkpoint=_b64(262145))
+    )
+    yield case("a signature of 81 bytes", lambda said: said.update(termsSignature=_b64(81)))
+    yield payload(
+        "an approval, offered as a log's word",
+        "not 'urn:custody:logged:v1'",
+        b"urn:custody:logged:v1",
+        b"urn:custody:approval:v1",
+        "logged",
+    )
+    yield payload("no time", INVALID, b'"loggedAt":"2027', b'"loggedOn":"2027', "logged")
+
+
+def _entries(count: int) -> list[dict[str, object]]:
+    return [
+        {"index": n, "kind": "approval", "proof": [], "statement": f"{n:064x}"}
+        for n in range(count)
+    ]
+
+
 FILES = {
     "envelope": [*envelopes(), *payloads()],
     "manifest": list(manifests()),
@@ -535,6 +583,7 @@ FILES = {
     "receipt": list(receipts()),
     "burn": list(burns()),
     "authorisation": list(authorisations()),
+    "logged": list(logged()),
 }
 
 

@@ -1,0 +1,40 @@
+"""What the log has of an audited release, where its policy demands one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from custody.formats.envelope import Statement
+from custody.formats.receipt import Receipt
+from custody.rules.logged import JudgedLogged, check_proven
+from custody.rules.release import Judgement
+from custody.rules.situation import Situation
+from custody.rules.verdicts import Ledger
+
+
+def judge_logging(
+    ledger: Ledger,
+    judgement: Judgement,
+    receipts: Sequence[Statement[Receipt]],
+    situation: Situation,
+) -> tuple[JudgedLogged, ...]:
+    """Write down what is logged of a release, and what is not; return the log's good words."""
+    if judgement.log is None:
+        return ()
+    if judgement.unlogged:
+        for word in judgement.logged:
+            ledger.extend(word.verdicts)
+        if any(receipt.predicate.outcome != "failed" for receipt in receipts):
+            ledger.add("logged.signed", False, f"opened, and {judgement.log} has not signed it")
+        else:
+            ledger.skip("logged.signed", f"{judgement.log} has not signed these terms")
+    documents, request = situation.documents, judgement.request.digest
+    others = (
+        *(p.envelope for p in documents.policies if p.digest == situation.trusted.digest),
+        judgement.manifest.envelope,
+        *(receipt.envelope for receipt in receipts),
+        *(burn.envelope for burn in documents.burns if burn.predicate.request == request),
+    )
+    for envelope in others:
+        check_proven(ledger, envelope, situation)
+    return tuple(word for word in judgement.logged if word.counts)
