@@ -7,6 +7,7 @@ TPMT_SIGNATURE and so on, without the two size bytes of their TPM2B wrappings.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, NamedTuple, Protocol
 
@@ -14,7 +15,6 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from custody.crypto.quorum import Person, Threshold
-from custody.crypto.secret import Octets
 from custody.crypto.tpmpolicy import Conditions, host_policy
 from custody.crypto.tpmretained import MAX_SHARES, Line
 from custody.encoding import Blob, Count, Digest, Name, Record
@@ -137,7 +137,7 @@ class ShareOfKey:
 
     principal: str
     keys: tuple[bytes, ...]
-    share: Octets = field(repr=False)
+    share: bytearray = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,6 +211,13 @@ class HostTpm(Protocol):
         public, not to send or receive a secret.  Another key is `Refused` (``tpm.ek``).
         """
 
+    def conversation(self) -> AbstractContextManager[None]:
+        """Ask all that this thread asks in the block over one connection.
+
+        That costs less, and nothing else differs.  Nobody else may talk to the TPM meanwhile, where
+        nothing shares it out; nor this host under another endorsement key (`salted_to`).
+        """
+
     def ek_certificate(self) -> bytes:
         """Return the DER certificate of the endorsement key."""
 
@@ -247,8 +254,8 @@ class HostTpm(Protocol):
     def read_counter(self, index: int) -> int:
         """Read a counter."""
 
-    def increment(self, index: int) -> int:
-        """Increment a counter and return its new value; whatever its old value opened is burnt."""
+    def increment(self, index: int) -> None:
+        """Increment a counter: whatever its old value opened is burnt."""
 
     def certify_counter(self, index: int, qualifying: bytes) -> Attested:
         """Certify with the AK what a counter stands at (TPM2_NV_Certify, part 3 section 31.16)."""

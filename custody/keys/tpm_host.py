@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -94,6 +95,11 @@ class TpmHost:
 
     def salted_to(self, ek_spki: bytes) -> TpmHost:
         return TpmHost(self._tcti, ek_spki=ek_spki, owner_auth=self._owner_auth)
+
+    @contextmanager
+    def conversation(self) -> Iterator[None]:
+        with self._tpm.hold("be asked"):
+            yield
 
     def ek_certificate(self) -> bytes:
         with self._tpm.connect("read its EK certificate") as link:
@@ -193,16 +199,13 @@ class TpmHost:
         with self._tpm.connect("read a counter") as link:
             return self._counter(link, index).value
 
-    def increment(self, index: int) -> int:
+    def increment(self, index: int) -> None:
         with self._tpm.connect("increment a counter") as link:
-            self._counter(link, index)
-            link.esys.nv_increment(link.esys.tr_from_tpmpublic(index))
-            return self._counter(link, index).value
+            link.esys.nv_increment(self._handle(link, index))
 
     def certify_counter(self, index: int, qualifying: bytes) -> Attested:
         with self._tpm.connect("certify a counter") as link:
-            self._counter(link, index)
-            counter = link.esys.tr_from_tpmpublic(index)
+            counter = self._handle(link, index)
             attest, signature = link.esys.nv_certify(
                 self._ak(link),
                 counter,
@@ -345,6 +348,9 @@ class TpmHost:
         return self._counter(link, index)
 
     def _ak(self, link: Connection) -> Handle:
+        return link.shared(AK_HANDLE, lambda: self._find_ak(link))
+
+    def _find_ak(self, link: Connection) -> Handle:
         if AK_HANDLE in link.handles(AK_HANDLE, 1):
             handle = link.esys.tr_from_tpmpublic(AK_HANDLE)
         else:
@@ -361,7 +367,7 @@ class TpmHost:
 
     def _ek_session(self, link: Connection) -> Handle:
         ek = link.endorsement_key
-        if ek is not None and Attributes.USER_WITH_AUTH in parse_public(ek.public).attributes:
+        if Attributes.USER_WITH_AUTH in parse_public(ek.public).attributes:
             return link.salted_session()
         session = link.salted_session(policy=True)
         link.esys.policy_secret(ESYS_TR.ENDORSEMENT, session, b"", b"", b"", 0)
@@ -387,11 +393,17 @@ class TpmHost:
             session1=link.salted_session(),
         )
 
-    def _counter(self, link: Connection, index: int) -> Counter:
+    def _handle(self, link: Connection, index: int) -> Handle:
+        """Return the handle of a counter, refusing an index that is none."""
         handle = link.esys.tr_from_tpmpublic(index)
         public = bytes(link.esys.nv_read_public(handle)[0].nvPublic.marshal())
         if public != counter_public(index).pack():
             raise Refused(f"NV index 0x{index:08x} is not a request's counter", check="tpm.counter")
+        return handle
+
+    def _counter(self, link: Connection, index: int) -> Counter:
+        handle = self._handle(link, index)
+        public = counter_public(index).pack()
         session = link.salted_session()
         value = bytes(link.esys.nv_read(handle, _COUNTER_BYTES, session1=session))
         # A TPM without a resource manager holds three sessions, and the pool is larger.

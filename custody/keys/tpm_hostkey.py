@@ -99,8 +99,7 @@ def seal(link: Connection, auth_policy: bytes, seed: bytes | bytearray) -> Seale
 
 def unseal(link: Connection, sealed: SealedSeed, plan: HostPolicyPlan) -> bytearray:
     """Run the policy and unseal; the data crosses the bus encrypted."""
-    with _explained(link, plan):
-        session = _run_policy(link, plan)
+    with _explained(link, plan), _policy_session(link, plan) as session:
         handle = load(link, sealed.public, sealed.private)
         return bytearray(bytes(link.esys.unseal(handle, session1=session)))
 
@@ -145,11 +144,17 @@ class OpenHostKey(TpmKey):
     def exchange(self, algorithm: ec.ECDH, peer_public_key: ec.EllipticCurvePublicKey) -> bytes:
         """Return the shared point's x coordinate (TPM2_ECDH_ZGen, part 3 section 14.5)."""
         point = to_point(peer_public_key, self._public)
-        with self._tpm.connect("open a share") as link, _explained(link, self._plan):
-            session = _run_policy(link, self._plan)
-            handle = load(link, self._host_key.public, self._host_key.private)
+        with (
+            self._tpm.connect("open a share") as link,
+            _explained(link, self._plan),
+            _policy_session(link, self._plan) as session,
+        ):
+            handle = link.shared(self._host_key.public, lambda: self._load(link))
             shared = link.esys.ecdh_zgen(handle, point, session1=session)
         return shared_x(shared, self._public)
+
+    def _load(self, link: Connection) -> Handle:
+        return load(link, self._host_key.public, self._host_key.private)
 
 
 def _parent(link: Connection) -> Handle:
@@ -167,11 +172,27 @@ def _curve(link: Connection, wanted: Curve | None) -> Curve:
     raise Refused(f"the TPM has no {names}", check="tpm.curve")
 
 
-def _run_policy(link: Connection, plan: HostPolicyPlan) -> Handle:
-    """Return a policy session that has been shown everything in ``plan``, in the policy's order."""
+@contextmanager
+def _policy_session(link: Connection, plan: HostPolicyPlan) -> Iterator[Handle]:
+    """Give a policy session that has been shown everything in ``plan``.
+
+    Its one use sets it back to the start (part 1 section 19.7): the next one in this connection is
+    shown everything again.
+    """
+    session = link.shared(_policy_session, lambda: link.salted_session(policy=True))
+    try:
+        _run_policy(link, session, plan)
+        yield session
+    except BaseException:
+        # Shown half of a policy, it is good for nothing.
+        link.unshare(_policy_session)
+        raise
+
+
+def _run_policy(link: Connection, session: Handle, plan: HostPolicyPlan) -> None:
+    """Show the TPM everything in ``plan``, in the policy's order."""
     names = tpmpolicy.key_names(plan.officers)
     todo = tpmpolicy.steps(plan.tree, tuple(plan.signatures), names=names, ref=plan.terms)
-    session = link.salted_session(policy=True)
     for step in todo:
         match step:
             case Signed(leaf):
@@ -197,7 +218,6 @@ def _run_policy(link: Connection, plan: HostPolicyPlan) -> Handle:
         link.esys.policy_counter_timer(
             session, conditions.boot_operand, tpmpolicy.EO_EQ, tpmpolicy.OFFSET_RESET_COUNT
         )
-    return session
 
 
 def _policy_signed(link: Connection, session: Handle, plan: HostPolicyPlan, leaf: str) -> None:

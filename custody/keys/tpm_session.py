@@ -1,7 +1,8 @@
 """One conversation with a TPM: connect, talk in salted encrypted sessions, leave nothing behind.
 
-A connection lasts for one operation.  Whatever it loads is flushed when it closes, on every path:
-a TPM without a resource manager has three slots, and a handle left behind takes one until the next
+A connection lasts for one operation, or for several that are asked together.  Whatever an operation
+loads is flushed when it ends, on every path, and what several share when the connection closes: a
+TPM without a resource manager has three slots, and a handle left behind takes one until the next
 boot.
 
 Sessions are salted to the endorsement key (part 1 section 19.6.8), whose public area is rebuilt
@@ -12,7 +13,8 @@ refused before a secret is sent, and everything secret is encrypted to the real 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -97,6 +99,7 @@ class Tpm:
     def __init__(self, tcti: str | None = None, *, ek_spki: bytes | None = None) -> None:
         self._tcti = tcti
         self._ek = None if ek_spki is None else _endorsement_key(ek_public(ek_spki))
+        self._here = threading.local()
 
     @property
     def where(self) -> str:
@@ -105,36 +108,73 @@ class Tpm:
 
     @contextmanager
     def connect(self, doing: str) -> Iterator[Connection]:
-        """Open a connection to do one thing, named by ``doing`` in errors."""
+        """Open a connection to do one thing, named by ``doing`` in errors; or use the held one."""
+        held = self._held()
+        if held is None:
+            with self._opened(doing) as link:
+                yield link
+            return
+        try:
+            with held.one_thing():
+                yield held
+        except TSS2_Exception as error:
+            raise translate(error, doing, where=self.where) from error
+
+    @contextmanager
+    def hold(self, doing: str) -> Iterator[None]:
+        """Do all that this thread does in the block in one connection."""
+        if self._held() is not None:
+            yield
+            return
+        with self._opened(doing) as link:
+            self._here.link = link
+            try:
+                yield
+            finally:
+                self._here.link = None
+
+    def _held(self) -> Connection | None:
+        return getattr(self._here, "link", None)
+
+    @contextmanager
+    def _opened(self, doing: str) -> Iterator[Connection]:
         try:
             esys = ESAPI(self._tcti)
         except TSS2_Exception as error:
             raise Unavailable(
                 "there is no TPM, or it does not answer", where=self.where, hint=_NO_TPM
             ) from error
-        link = Connection(esys)
+        link = Connection(esys, self._endorsement_key)
         try:
             if (self._tcti or "").startswith("swtpm"):
                 # Nothing stands between us and a software TPM: what a killed process left loaded
                 # would otherwise stay until the next boot.
                 link.flush_stale()
-            if self._ek is None:
-                self._ek = _find_endorsement_key(link)
-            link.endorsement_key = self._ek
             yield link
         except TSS2_Exception as error:
             raise translate(error, doing, where=self.where) from error
         finally:
             link.close()
 
+    def _endorsement_key(self, link: Connection) -> EndorsementKey:
+        if self._ek is None:
+            self._ek = _find_endorsement_key(link)
+        return self._ek
+
 
 class Connection:
     """An open connection.  Every handle given to `keep` is flushed when it closes."""
 
-    def __init__(self, esys: Any) -> None:
+    def __init__(self, esys: Any, find: Callable[[Connection], EndorsementKey]) -> None:
         self.esys = esys
-        self.endorsement_key: EndorsementKey | None = None
+        self._find = find
         self._loaded: list[Handle] = []
+        self._shared: dict[object, Handle] = {}
+
+    @property
+    def endorsement_key(self) -> EndorsementKey:
+        """The EK that sessions are salted to, found when the first one is."""
+        return self._find(self)
 
     def keep(self, handle: Handle) -> Handle:
         """Flush ``handle`` when the connection closes, if `drop` has not done it before."""
@@ -147,14 +187,39 @@ class Connection:
             self._loaded.remove(handle)
             self.esys.flush_context(handle)
 
+    def shared(self, what: object, make: Callable[[], Handle]) -> Handle:
+        """Return what several operations of one connection use, made by the first of them."""
+        if what not in self._shared:
+            self._shared[what] = make()
+        return self._shared[what]
+
+    def unshare(self, what: object) -> None:
+        """Flush what is shared, on an error; the next operation makes its own."""
+        if what in self._shared:
+            handle = self._shared.pop(what)
+            self._flush([other for other in self._loaded if other != handle])
+
+    @contextmanager
+    def one_thing(self) -> Iterator[None]:
+        """Flush at the end of the block what it loaded and does not share."""
+        before = list(self._loaded)
+        try:
+            yield
+        finally:
+            self._flush([*before, *self._shared.values()])
+
     def close(self) -> None:
         """Flush everything and hang up."""
-        for handle in reversed(self._loaded):
+        self._shared.clear()
+        self._flush(())
+        self.esys.close()
+
+    def _flush(self, left: Collection[Handle]) -> None:
+        for handle in reversed([handle for handle in self._loaded if handle not in left]):
             # A TPM that has gone away has nothing left to flush, and the first error counts.
             with suppress(TSS2_Exception):
                 self.esys.flush_context(handle)
-        self._loaded.clear()
-        self.esys.close()
+        self._loaded = [handle for handle in self._loaded if handle in left]
 
     def handles(self, first: int, count: int = _MAX_HANDLES) -> tuple[int, ...]:
         """List up to ``count`` handles of the TPM from ``first`` on, of the same kind."""
@@ -187,8 +252,6 @@ class Connection:
     def load_endorsement_key(self) -> Handle:
         """Return the EK's handle, refusing any key but the expected one (``tpm.ek``)."""
         expected = self.endorsement_key
-        if expected is None:
-            raise ValueError("the connection knows no endorsement key yet")
         if expected.persistent in self.handles(expected.persistent, 1):
             handle = self.esys.tr_from_tpmpublic(expected.persistent)
             if self._holds(handle, expected.public):

@@ -128,7 +128,7 @@ class TpmToken:
                 manufacturer=_words(maker),
                 model=_words(words),
                 # A TPM has no serial number; its EK is what makes it this one.
-                serial="" if ek is None else name(ek.public).hex()[4:20],
+                serial=name(ek.public).hex()[4:20],
                 firmware=".".join(f"{_property(link, at):08x}" for at in _PT_FIRMWARE),
                 library="tpm2-tss",
                 profile="tpm2",

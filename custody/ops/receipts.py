@@ -86,7 +86,6 @@ def burn(entry: Outstanding, tpm: HostTpm, place: HostPlace, *, now: datetime) -
     counter goes up once more.
     """
     receipt = read_statement_file(Receipt, place.receipt_path(entry.request))
-    tpm.increment(entry.counter_index)
     said = Burn(
         request=entry.request,
         receipt=receipt.digest,
@@ -94,8 +93,10 @@ def burn(entry: Outstanding, tpm: HostTpm, place: HostPlace, *, now: datetime) -
         burned_at=now,
     )
     digest = bytes.fromhex(statement_digest(said))
-    certified = tpm.certify_counter(entry.counter_index, bind("burn", digest))
-    data = _attested(said, certified, tpm)
+    with tpm.conversation():
+        tpm.increment(entry.counter_index)
+        certified = tpm.certify_counter(entry.counter_index, bind("burn", digest))
+        data = _attested(said, certified, tpm)
     value = _counter_in(certified)
     if value <= entry.counter:
         raise Refused("the counter did not move", check="tpm.counter", where=entry.request[:16])
@@ -150,7 +151,8 @@ def attested_receipt(
         finished_at=now,
     )
     digest = bytes.fromhex(statement_digest(receipt))
-    return _attested(receipt, tpm.quote(bind("receipt", digest), entry.pcrs), tpm)
+    with tpm.conversation():
+        return _attested(receipt, tpm.quote(bind("receipt", digest), entry.pcrs), tpm)
 
 
 def _attested(predicate: Predicate, made: Attested, tpm: HostTpm) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -265,10 +266,24 @@ def test_every_call_leaves_nothing_loaded(machine: Swtpm, host: HostTpm) -> None
         lambda: host.quote(bytes(32), PCRS),
         lambda: host.certify_creation(asked.key, bytes(32)),
         lambda: host.seal_seed(bytes(32), b"seed"),
-        lambda: host.increment(asked.counter.index),
+        lambda: host.read_counter(asked.counter.index),
+        lambda: host.certify_counter(asked.counter.index, bytes(32)),
     )
     for call in calls:
         assert call()
+        assert loaded(machine.tcti) == ()
+    host.increment(asked.counter.index)
+    assert loaded(machine.tcti) == ()
+
+
+def test_a_conversation_leaves_nothing_loaded(machine: Swtpm, host: HostTpm) -> None:
+    """What its parts share is flushed when it ends, also where it ends by an error."""
+    asked = ask(host, ALL)
+    for signed, index in ((["0", "1"], asked.counter.index), (["0"], 1)):
+        with suppress(Incomplete, Refused, Unavailable), host.conversation():
+            host.certify_creation(asked.key, bytes(32))
+            assert asked.opens(asked.plan(signed))
+            host.increment(index)
         assert loaded(machine.tcti) == ()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives import hpke
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM
-from tpm2_pytss.constants import ESYS_TR
+from tpm2_pytss.constants import ESYS_TR, TPM2_CC
 
 from custody.crypto import tpmpolicy
 from custody.crypto.quorum import maximal_unsatisfying, minimal_sets
@@ -17,11 +18,14 @@ from custody.crypto.signature import sign
 from custody.errors import Incomplete, Refused
 from custody.formats import evidence
 from custody.formats.evidence import Curve
+from custody.keys import tpm_hostkey
 from custody.keys.hostapi import HostTpm
+from custody.keys.tpm_host import TpmHost
 from custody.keys.tpm_session import Tpm
 from custody.lab.firmware import pcr_extend
 from custody.lab.swtpm import Swtpm
 from tests.device.tpm.asking import ALL, MANY, NESTED, PCRS, Asked, Tree, ask, loaded
+from tests.device.tpm.relay import bus
 
 TREES = pytest.mark.parametrize("tree", [NESTED, MANY, ALL], ids=["nested", "2 of 5", "all of 2"])
 
@@ -144,7 +148,8 @@ def test_a_burnt_counter_is_refused(host: HostTpm) -> None:
     """After the increment H opens nothing more."""
     asked = ask(host, ALL)
     assert asked.opens(asked.plan(["0", "1"]))
-    assert asked.counter.value + 1 == host.increment(asked.counter.index)
+    host.increment(asked.counter.index)
+    assert asked.counter.value + 1 == host.read_counter(asked.counter.index)
     assert "tpm.counter" == refusal(asked, ["0", "1"])
 
 
@@ -257,3 +262,47 @@ def test_what_a_killed_process_left_is_flushed(machine: Swtpm, host: HostTpm) ->
     assert loaded(machine.tcti) != ()
     assert host.clock().safe
     assert loaded(machine.tcti) == ()
+
+
+def test_within_a_conversation_every_use_is_shown_the_whole_policy(host: HostTpm) -> None:
+    """A session that opened H once opens nothing by that: not without officers, not burnt."""
+    asked = ask(host, ALL)
+    bad = dict(asked.plan(["0"]).signatures) | {"1": sign(asked.keys["0"], bytes(36))}
+    with host.conversation():
+        for _ in range(3):
+            assert asked.opens(asked.plan(["0", "1"]))
+            assert "tpm.quorum" == refused(asked, bad)
+        host.increment(asked.counter.index)
+        assert "tpm.counter" == refusal(asked, ["0", "1"])
+
+
+def test_a_session_that_was_used_is_back_at_the_start(machine: Swtpm, host: HostTpm) -> None:
+    """The TPM itself refuses H to a session whose policy was spent on another use."""
+    asked = ask(host, ALL)
+    with host.conversation():
+        assert asked.opens(asked.plan(["0", "1"]))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tpm_hostkey, "_run_policy", lambda *_: None)
+            assert "tpm.policy" == refusal(asked, ["0", "1"])
+
+
+def test_a_conversation_opens_three_shares_in_one_session(machine: Swtpm) -> None:
+    """One salted session and one loading of H are enough, and the policy is shown each time."""
+    asked_for: Counter[TPM2_CC] = Counter()
+
+    def count(command: bytes, answer: bytes) -> bytes:
+        asked_for[TPM2_CC(int.from_bytes(command[6:10], "big"))] += 1
+        return answer
+
+    with bus(machine, count) as relay:
+        host = TpmHost(relay.tcti)
+        asked = ask(host, NESTED)
+        plan = asked.plan(["0/0", "0/1", "1/0"])
+        asked_for.clear()
+        with host.conversation():
+            assert all(asked.opens(plan) for _ in range(3))
+    once = (TPM2_CC.StartAuthSession, TPM2_CC.Load)
+    assert [1, 1] == [asked_for[command] for command in once]
+    thrice = (TPM2_CC.PolicyPCR, TPM2_CC.PolicyNV, TPM2_CC.ECDH_ZGen)
+    assert [3, 3, 3] == [asked_for[command] for command in thrice]
+    assert 9 == asked_for[TPM2_CC.PolicySigned]
