@@ -15,7 +15,7 @@ import pytest
 
 from custody.crypto import shamir, tpmpolicy
 from custody.crypto.quorum import Node, Person, Threshold
-from custody.crypto.tpmpolicy import Or, Signed, Step
+from custody.crypto.tpmpolicy import Signed, Step
 from custody.errors import CustodyError
 from custody.formats.envelope import Statement
 from custody.formats.manifest import Manifest
@@ -110,14 +110,10 @@ class _Force:
             digest = self.walk(node.of[index], tpmpolicy._below(path, index), digest, done)
         skip = self.trick == "no-or" and not tpmpolicy._holds(node, path, self.have)
         position = list(tpmpolicy._subsets(node)).index(chosen)
-        level = self.fold._branches(node, path, start)
-        while len(level) > 1:
-            chunk = tpmpolicy._chunks(level)[position // tpmpolicy.OR_WIDTH]
-            if len(chunk) > 1 and not skip:
-                done.append(Or(tuple(chunk)))
-            level = [tpmpolicy._join(each) for each in tpmpolicy._chunks(level)]
-            position //= tpmpolicy.OR_WIDTH
-        return level[0]
+        branches = self.fold._branches(node, path, start)
+        if not skip:
+            done += tpmpolicy.join_steps(branches, position)
+        return tpmpolicy.join(branches)
 
     def _signed(self, node: Node, path: str) -> float:
         """Say how much of a branch is signed, from 0 to 1."""
