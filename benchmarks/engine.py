@@ -14,7 +14,6 @@ from benchmarks.bench import Bench
 from benchmarks.rates import OPEN, SEAL, Rates, cores, measure, median
 from benchmarks.rows import Row, alone, compared
 from benchmarks.timing import Contestant, Times, Took, alternate, run_here
-from custody.formats.parts import PARTS, PAYLOAD
 from custody.ops.model_files import default_part_size, plan_layout, scan
 from custody.ops.payload_open import open_payload
 from custody.ops.payload_seal import SealedPayload, seal_payload
@@ -45,8 +44,7 @@ class _Engine:
                 cek=_CEK,
                 payload_id=_ID,
                 part_digest="blake3",
-                payload_path=self.bundle / PAYLOAD,
-                parts_path=self.bundle / PARTS,
+                directory=self.bundle,
             )
         ]
 

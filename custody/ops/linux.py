@@ -21,6 +21,9 @@ _STRETCH_BYTES = 64 << 20
 #: Below this a file's pages in the cache are cheaper than its own trips to the disk.
 _DIRECT_BYTES = 16 << 20
 _BLOCK_BYTES = 4096
+#: linux/magic.h; struct statfs begins with it, and has 120 bytes.
+_TMPFS = 0x01021994
+_STATFS_LONGS = 32
 
 
 @cache
@@ -162,6 +165,24 @@ def _cached_bytes(fd: int, size_bytes: int) -> int:
 def on_block_device(fd: int) -> bool:
     """Whether a file's blocks are on a device of their own, as far as its number tells."""
     return os.major(os.fstat(fd).st_dev) != 0
+
+
+def in_memory(path: Path) -> bool:
+    """Whether what is written below ``path`` stays in memory: on tmpfs (statfs(2))."""
+    told = (ctypes.c_long * _STATFS_LONGS)()
+    call = getattr(libc(), "statfs", None)
+    if call is None or call(os.fsencode(path), told):
+        return False
+    return int(told[0]) == _TMPFS
+
+
+def link_open(fd: int, name: str | Path, *, dir_fd: int | None = None) -> None:
+    """Give an open file that was made without a name (O_TMPFILE) the name ``name``.
+
+    Raises `FileExistsError` where that is taken.
+    """
+    # That of its source makes it linkat(2), which follows the link in /proc; it is not looked at.
+    os.link(f"/proc/self/fd/{fd}", name, src_dir_fd=fd, dst_dir_fd=dir_fd, follow_symlinks=True)
 
 
 def _reopen_direct(fd: int, flags: int) -> int | None:

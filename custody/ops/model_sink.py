@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Protocol, Self
 
 from custody.errors import Refused
-from custody.formats.contents import Contents
+from custody.formats.contents import Contents, File
 from custody.formats.manifest import Core
 from custody.formats.parts import plaintext_digest
+from custody.ops.ahead import Ahead
+from custody.ops.frame_cut import FrameCut
 from custody.ops.landing import disk_errors
 from custody.ops.linux import NewFile, is_large
 from custody.ops.model_files import Segment, Segments, open_beneath
@@ -48,13 +50,21 @@ class ModelFiles:
     only what has the digest that the contents give for it.
     """
 
-    def __init__(self, directory: Path, contents: Contents, core: Core) -> None:
-        """Take a directory nobody else looks at."""
+    def __init__(
+        self, directory: Path, contents: Contents, core: Core, *, ahead: Ahead | None = None
+    ) -> None:
+        """Take a directory nobody else looks at, and what was reserved for its largest files."""
+        self._ahead = ahead
         self._path = directory
-        self._contents = contents
         self._files = contents.files
         self._algorithm = core.part_digest
-        segments = Segments(contents.files, core.part_size_bytes)
+        table = contents.frame_table()
+        segments = (
+            Segments(contents.files, core.part_size_bytes)
+            if table is None
+            else FrameCut(contents.files, table.begins)
+        )
+        self._digest = contents.part_digest if table is None else table.digest
         self._unwritten = {
             index: len(parts)
             for index, file in enumerate(contents.files)
@@ -97,7 +107,7 @@ class ModelFiles:
                 return False
         zero(part[end:])
         digest = plaintext_digest(self._algorithm, part)
-        return compare_digest(digest, self._contents.part_digest(index))
+        return compare_digest(digest, self._digest(index))
 
     def write(self, segment: Segment, view: memoryview) -> None:
         """Write one segment of one file."""
@@ -143,10 +153,23 @@ class ModelFiles:
         with self._lock:
             if index not in self._open:
                 file = self._files[index]
-                fd = self._create(file.name)
+                fd = self._reserved(file)
+                if fd is None:
+                    fd = self._create(file.name)
                 out = NewFile(fd, file.size_bytes, written_behind=self._behind)
                 self._open[index] = _Open(fd, out)
             return self._open[index]
+
+    def _reserved(self, file: File) -> int | None:
+        """Make a file of one that was reserved ahead, if there is any."""
+        if self._ahead is None or file.name in self._left:
+            return None
+        folder, _, name = file.name.rpartition("/")
+        parent = open_beneath(self._root, folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            return self._ahead.take(name, file.size_bytes, dir_fd=parent)
+        finally:
+            os.close(parent)
 
     def _create(self, name: str) -> int:
         how = 0 if name in self._left else os.O_EXCL

@@ -25,6 +25,7 @@ from custody.formats.parts import (
     check_parts_size,
     decode_parts,
 )
+from custody.ops.ahead import Ahead
 from custody.ops.base_source import BaseParts, missing
 from custody.ops.landing import check_absent, check_space, disk_errors, new_directory
 from custody.ops.linux import OldFile
@@ -131,12 +132,14 @@ def open_into(
     contents: Contents,
     cek: Octets,
     base: Path | None = None,
+    ahead: Ahead | None = None,
     progress: Progress = silent,
     workers: int | None = None,
 ) -> None:
     """Open into a ``directory`` that nobody looks at yet; else as `open_payload`.
 
-    It is empty, or holds what an interrupted run left of the same bundle.
+    It is empty, or holds what an interrupted run left of the same bundle.  ``ahead`` may have
+    memory for its largest files already.
     """
     check_cek(cek, bytes.fromhex(core.payload_id), bytes.fromhex(core.cek_commitment))
     parts = PartMap.of(contents, core)
@@ -149,11 +152,11 @@ def open_into(
             # All of it, before anything is written or opened: that a base is not the right one is
             # found out now, not after an hour.
             taken.check(progress=progress, workers=workers)
-        _make_room(directory, contents)
+        _make_room(directory, contents, ahead)
         source = stack.enter_context(PayloadSource(bundle, core))
         open_parts(
             source,
-            stack.enter_context(ModelFiles(directory, contents, core)),
+            stack.enter_context(ModelFiles(directory, contents, core, ahead=ahead)),
             core=core,
             contents=contents,
             cek=cek,
@@ -163,10 +166,11 @@ def open_into(
         )
 
 
-def _make_room(directory: Path, contents: Contents) -> None:
+def _make_room(directory: Path, contents: Contents, ahead: Ahead | None) -> None:
+    there = _taken(directory) + (ahead.reserved_bytes if ahead else 0)
     check_space(
         directory,
-        size_bytes=sum(file.size_bytes for file in contents.files) - _taken(directory),
+        size_bytes=sum(file.size_bytes for file in contents.files) - there,
         files=len(contents.files),
     )
 
@@ -187,6 +191,21 @@ def open_parts(
     Every file has its digest when this returns; what the sink was given before may be thrown away
     only as a whole.  ``cek``, ``core`` and ``contents`` are verified, and fit one another.
     """
+    if (table := contents.frame_table()) is not None:
+        # Which opens parts as this does, and so needs it.
+        from custody.ops.frame_open import open_frames  # noqa: PLC0415
+
+        open_frames(
+            source,
+            sink,
+            table,
+            core=core,
+            contents=contents,
+            cek=cek,
+            progress=progress,
+            workers=workers,
+        )
+        return
     opening = _Opening(source, sink, core=core, contents=contents, cek=cek, base=base)
     opening.run(progress, workers)
 

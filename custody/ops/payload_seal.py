@@ -27,7 +27,7 @@ from custody.crypto.secret import Octets
 from custody.encoding import Digest
 from custody.errors import Refused
 from custody.formats.contents import File
-from custody.formats.parts import PartTable, plaintext_digest
+from custody.formats.parts import PARTS, PAYLOAD, PartTable, plaintext_digest
 from custody.formats.policy import PartDigest
 from custody.ops.ahead import Ahead
 from custody.ops.landing import check_space, disk_errors
@@ -103,28 +103,28 @@ def seal_payload(
     cek: Octets,
     payload_id: bytes,
     part_digest: PartDigest,
-    payload_path: Path,
-    parts_path: Path,
+    directory: Path,
     ahead: Ahead | None = None,
     progress: Progress = silent,
     workers: int | None = None,
 ) -> SealedPayload:
-    """Read ``model`` once and write the files ``payload_path`` and ``parts_path``.
+    """Read ``model`` once and write the files ``payload`` and ``parts`` in ``directory``.
 
     ``cek`` and ``payload_id`` have 32 bytes; ``ahead`` may have the payload's memory already.
-    Files of an earlier run under the same key are gone on with.  Raises ``Refused("model.changed")`` where a file is not as it was scanned, and
-    `Unavailable` where the disk is full or a file cannot be read; what was written by then is
-    ciphertext, and the caller's to remove or keep (`landing.new_directory`).
+    Files of an earlier run under the same key are gone on with.  Raises
+    ``Refused("model.changed")`` where a file is not as it was scanned, and `Unavailable` where the
+    disk is full or a file cannot be read; what was written by then is ciphertext, and the caller's
+    to remove or keep (`landing.new_directory`).
     """
     key = PayloadKey(cek=cek, payload_id=payload_id, part_digest=part_digest)
     payload_bytes, rows_bytes = _output_bytes(layout)
-    there = _size(payload_path) + (ahead.reserved_bytes if ahead else 0)
-    check_space(payload_path.parent, size_bytes=max(0, payload_bytes - there) + rows_bytes)
+    there = _size(directory / PAYLOAD) + (ahead.reserved_bytes if ahead else 0)
+    check_space(directory, size_bytes=max(0, payload_bytes - there) + rows_bytes)
     source = ModelSource(model, layout)
     try:
         with (
-            _output(payload_path, payload_bytes, ahead) as payload,
-            _output(parts_path, rows_bytes) as rows,
+            _output(directory / PAYLOAD, payload_bytes, ahead) as payload,
+            _output(directory / PARTS, rows_bytes) as rows,
         ):
             return seal_parts(
                 source,

@@ -26,7 +26,8 @@ from custody.formats.manifest import (
     Wrap,
 )
 from custody.formats.policy import Policy, Principal, ShareKey
-from custody.ops.bundle import CONTENTS, MANIFEST, PARTS, PAYLOAD
+from custody.ops.ahead import Ahead
+from custody.ops.bundle import CONTENTS, MANIFEST
 from custody.ops.delta import Known, SealedModel, plan_delta
 from custody.ops.folders import reading
 from custody.ops.keys import Signer, TokenRandom
@@ -92,15 +93,15 @@ def seal_model(
     signer: Signer,
     token_random: TokenRandom | None = None,
     keeper: SealKeeper | None = None,
+    ahead: Ahead | None = None,
     progress: Progress = silent,
-    workers: int | None = None,
 ) -> Sealed:
     """Seal ``model`` into the new directory ``bundle``, readable by no one without the quorum.
 
     ``situation.now`` becomes ``sealedAt``.  With a ``keeper`` an interrupted seal goes on where it
-    stopped, if the model is the same; an update starts again.  Raises `Refused` when the publisher
-    may not seal here, a file changes meanwhile or ``bundle`` exists, `Unavailable` when the disk is
-    too small.
+    stopped, if the model is the same; an update starts again.  ``ahead`` may have memory for the
+    payload already.  Raises `Refused` when the publisher may not seal here, a file changes
+    meanwhile or ``bundle`` exists, `Unavailable` when the disk is too small.
     """
     check_order(order, now=situation.now)
     _check_publisher(signer, situation)
@@ -123,10 +124,9 @@ def seal_model(
             cek=secrets.cek,
             payload_id=stage.payload_id,
             part_digest=policy.part_digest,
-            payload_path=staging / PAYLOAD,
-            parts_path=staging / PARTS,
+            directory=staging,
+            ahead=ahead,
             progress=progress,
-            workers=workers,
         )
         contents = _contents(
             order, sealed, signer, model_name=model.resolve().name, base=layout.base

@@ -12,7 +12,6 @@ from pathlib import Path
 from custody.crypto.parts import cek_commitment
 from custody.formats.contents import Base, Contents
 from custody.formats.manifest import Core
-from custody.formats.parts import PARTS, PAYLOAD
 from custody.formats.policy import PartDigest
 from custody.ops.landing import new_directory
 from custody.ops.model_files import Layout, plan_layout, scan
@@ -146,8 +145,7 @@ def seal_model(
             cek=key,
             payload_id=payload_id,
             part_digest=part_digest,
-            payload_path=directory / PAYLOAD,
-            parts_path=directory / PARTS,
+            directory=directory,
             workers=workers,
         )
     core = core_of(

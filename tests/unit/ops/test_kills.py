@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import shutil
@@ -118,12 +119,11 @@ def _slow_down() -> None:
 
 def _die_at(count: int) -> Callable[[], None]:
     """Kill the process at the ``count``-th call that touches the disk."""
-    left = count
+    # Several threads count: with `left -= 1` two of them could pass zero together.
+    numbers = itertools.count(1)
 
     def tick() -> None:
-        nonlocal left
-        left -= 1
-        if left == 0:
+        if next(numbers) == count:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def before(module: object, name: str) -> None:

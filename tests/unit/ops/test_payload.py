@@ -407,8 +407,7 @@ def _seal_with_change(model: Path, out: Path, change: Callable[[], object]) -> N
             cek=bytes(32),
             payload_id=bytes(32),
             part_digest="blake3",
-            payload_path=directory / PAYLOAD,
-            parts_path=directory / PARTS,
+            directory=directory,
             workers=1,
         )
 

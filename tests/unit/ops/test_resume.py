@@ -78,8 +78,7 @@ class Publisher:
                 cek=stage.secrets.cek,
                 payload_id=stage.payload_id,
                 part_digest="blake3",
-                payload_path=stage.directory / PAYLOAD,
-                parts_path=stage.directory / PARTS,
+                directory=stage.directory,
                 progress=progress,
                 workers=workers,
             )
