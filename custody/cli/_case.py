@@ -15,6 +15,7 @@ from custody.errors import Incomplete
 
 if TYPE_CHECKING:
     from custody.formats.case import Documents
+    from custody.formats.state import EnrolmentMemory
     from custody.ops.audit import AuditReport
     from custody.ops.audit_contents import OpenedContents
 
@@ -61,11 +62,19 @@ def audit(
 ) -> AuditReport:
     """Judge a case as the options say."""
     from custody.ops.collect import audit_files, read_case
+    from custody.ops.trust import remember_retired
 
     pin, when = pinned(screen, policy_pin, home), moment(at, option="--at") if at else None
     found = read_case(*case)
     opened = _open_contents(contents, found.documents, home, pin_fd) if contents else ()
-    return audit_files(found, pin=pin, at=when, contents=opened)
+    retired: tuple[EnrolmentMemory, ...] = ()
+    # Who brings his pin along, and names no home, leaves no trace here.
+    if policy_pin is None or home is not None:
+        where = open_home(home, "auditor")
+        if where.has_memory() and where.memory().pin == pin:
+            remember_retired(where, documents=found.documents, now=moment(None))
+            retired = where.memory().enrolments
+    return audit_files(found, pin=pin, at=when, contents=opened, retired=retired)
 
 
 def pinned(screen: Screen, given: str | None, home: Path | None) -> Digest:

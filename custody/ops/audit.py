@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, TypeVar
 
+import msgspec
+
 from custody.encoding import Digest
 from custody.formats.burn import Burn
 from custody.formats.case import Documents, Unreadable, find
@@ -15,7 +17,7 @@ from custody.formats.manifest import Manifest
 from custody.formats.policy import Policy, Role
 from custody.formats.receipt import BadShare, Receipt
 from custody.formats.request import Request
-from custody.formats.state import Memory
+from custody.formats.state import EnrolmentMemory, Memory
 from custody.ops.audit_contents import OpenedContents
 from custody.ops.audit_log import judge_logging
 from custody.ops.exhibits import Exhibits, gather_exhibits
@@ -91,12 +93,14 @@ def audit_case(
     pin: Digest,
     at: datetime | None = None,
     contents: Sequence[OpenedContents] = (),
+    retired: Sequence[EnrolmentMemory] = (),
 ) -> AuditReport:
     """Judge every request of a case.
 
     ``pin`` is the digest of a policy the auditor trusts, from elsewhere than the case.  ``at`` is
     the moment to judge at; without it each release is judged at the time its own statements
-    claim, and says so.  ``contents`` are those that whoever audits could open.
+    claim, and says so.  ``contents`` are those that whoever audits could open.  ``retired`` is what
+    he remembers of hosts: a case may leave out that one was retired.
     """
     ledger = Ledger(subject="case")
     ledger.add(
@@ -126,7 +130,7 @@ def audit_case(
         otherwise=f"answers or receipts to requests that are not here: {len(strays)}",
     )
     releases = tuple(
-        _audit_copies(copies, documents, pin=pin, at=at)
+        _audit_copies(copies, documents, pin=pin, at=at, retired=retired)
         for copies in _by_request(documents.requests)
     )
     for opened in contents:
@@ -156,14 +160,20 @@ def _audit_copies(
     *,
     pin: Digest,
     at: datetime | None,
+    retired: Sequence[EnrolmentMemory],
 ) -> AuditedRelease:
     """Judge one request: a copy of it with a spoilt signature says nothing about it."""
-    judged = [_audit_one(request, documents, pin=pin, at=at) for request in copies]
+    judged = [_audit_one(r, documents, pin=pin, at=at, retired=retired) for r in copies]
     return next((release for release in judged if passed(release.verdicts)), judged[0])
 
 
 def _audit_one(
-    request: Statement[Request], documents: Documents, *, pin: Digest, at: datetime | None
+    request: Statement[Request],
+    documents: Documents,
+    *,
+    pin: Digest,
+    at: datetime | None,
+    retired: Sequence[EnrolmentMemory],
 ) -> AuditedRelease:
     ledger = Ledger(subject=f"request of {request.predicate.host}")
     named = find(documents.policies, request.predicate.terms.policy)
@@ -178,7 +188,7 @@ def _audit_one(
         situation = Situation(
             trusted=chain.trusted(),
             documents=documents,
-            memory=_fresh_memory(pin, chain.trusted().genesis),
+            memory=_fresh_memory(pin, chain.trusted().genesis, retired, moment),
             now=moment,
         )
         answers = Answers(
@@ -348,8 +358,18 @@ def _publisher(manifest: Statement[Manifest] | None, policies: list[Policy]) -> 
     return holder.id if holder else ""
 
 
-def _fresh_memory(pin: Digest, environment: Digest) -> Memory:
-    """An auditor comes with a pin and remembers nothing else: the case must speak for itself."""
+def _fresh_memory(
+    pin: Digest, environment: Digest, retired: Sequence[EnrolmentMemory], moment: datetime
+) -> Memory:
+    """An auditor brings a pin, and which hosts he knows to be retired; the case says the rest.
+
+    What he knows of newer records has no date, and so says nothing about an earlier moment.
+    """
+    ended = [
+        msgspec.structs.replace(host, epoch=0)
+        for host in retired
+        if host.retired_at is not None and host.retired_at <= moment
+    ]
     return Memory(
         kind="custody/memory/v1",
         pin=pin,
@@ -359,5 +379,5 @@ def _fresh_memory(pin: Digest, environment: Digest) -> Memory:
         crls=(),
         golden_sets=(),
         hosts=(),
-        enrolments=(),
+        enrolments=tuple(ended),
     )

@@ -245,34 +245,48 @@ def vouch(
     return encode_statement(derived, [*onto.envelope.signatures, signer.signature(derived)])
 
 
-def replaced(ek_spki: Digest, situation: Situation) -> EnrolmentRecord | None:
+def replaced(request: EnrolmentRequest, situation: Situation) -> Statement[EnrolmentRecord] | None:
     """Return the newest record known here that a new one of this EK would end."""
+    ek_spki = ek_digest(request)
     records = [
-        record.predicate
+        record
         for record in situation.documents.enrolments
         if record.predicate.ek_spki == ek_spki and is_vouched(record, situation.trusted)
     ]
-    return max(records, key=lambda record: record.epoch, default=None)
+    return max(records, key=lambda record: record.predicate.epoch, default=None)
+
+
+def differences(record: EnrolmentRecord, request: EnrolmentRequest) -> tuple[str, ...]:
+    """Say what of a host has changed since ``record``."""
+    now = (
+        ("name", record.host == request.host),
+        ("EK certificate", record.ek_certificate == request.ek_certificate),
+        ("AK", record.ak_public == request.ak_public),
+        ("firmware", record.firmware == firmware_of(request)),
+    )
+    return tuple(what for what, same in now if not same)
 
 
 def _epoch(ek_spki: Digest, situation: Situation, onto: Statement[EnrolmentRecord] | None) -> int:
-    """Number a record behind all that is known of its EK, or take the number of ``onto``.
+    """Number a record behind all that is known of its EK; ``onto`` must have that number.
 
-    Which must be behind them too: an older number would end nothing, and a number in use would be
-    a second answer to one question.
+    Or be in force already: an older number would end nothing, and one far ahead would leave no
+    numbers for the records to come.
     """
     seen = enrolment_seen(ek_spki, situation)
-    least = max(seen.epoch, seen.retired) + 1
+    following = max(seen.epoch, seen.retired) + 1
     if onto is None:
-        return least
-    in_force = is_vouched(onto, situation.trusted) and onto.predicate.epoch == seen.epoch
-    if onto.predicate.epoch < least and not in_force:
+        return following
+    number = onto.predicate.epoch
+    in_force = seen.retired < number == seen.epoch and is_vouched(onto, situation.trusted)
+    if number != following and not in_force:
         raise Refused(
-            f"it is record {onto.predicate.epoch} of this TPM, and record {least - 1} is known",
+            f"it is record {number} of this TPM, and would have to be record {following} by all "
+            "that is known here",
             check="enrolment.epoch",
-            hint="enrol the host again from the first signature on",
+            hint="have the newest records and retirements in --env, or enrol the host again",
         )
-    return onto.predicate.epoch
+    return number
 
 
 def _check_role(situation: Situation, signer: Signer) -> None:

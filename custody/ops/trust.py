@@ -89,6 +89,25 @@ def _seen(home: Home, trusted: TrustedPolicy, documents: Documents) -> SignedChe
     return None if log is None else advance_seen(home, log, documents)
 
 
+def remember_retired(home: Home, *, documents: Documents, now: datetime) -> None:
+    """Remember the retirements of a case, where its policies follow from the pin.
+
+    An auditor judges old cases too: policies that do not lead up to now teach nothing, and are no
+    reason to stop.
+    """
+    with home.lock():
+        known = home.memory()
+        try:
+            trusted = trust_chain(
+                documents.policies, pin=known.pin, floor=known.policy_version, now=now
+            )
+        except Refused:
+            return
+        seen = enrolments_seen(known.enrolments, documents, trusted=trusted, now=now)
+        if seen != known.enrolments:
+            home.save_memory(msgspec.structs.replace(known, enrolments=seen))
+
+
 def _advance(
     known: Memory, trusted: TrustedPolicy, documents: Documents, *, now: datetime
 ) -> Memory:

@@ -263,7 +263,9 @@ class Cast:
         files += [(f"{n}.cer", der) for n, der in enumerate(self.certificates)]
         files += [("authority.crl", self.crl), *extra]
         kept = Documents(
-            enrolments=self.documents.enrolments, golden_sets=self.documents.golden_sets
+            enrolments=self.documents.enrolments,
+            retirements=self.documents.retirements,
+            golden_sets=self.documents.golden_sets,
         )
         self.documents = merge(sort_documents(files), kept)
 
