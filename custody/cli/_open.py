@@ -46,7 +46,11 @@ RequestArgument = Annotated[
 ]
 ModeOption = Annotated[
     Mode,
-    typer.Option("--mode", help="once, or sealed: keep the key in the TPM for restarts."),
+    typer.Option(
+        "--mode",
+        help="once; or keep the key in the TPM for restarts: sealed, in this boot state, or "
+        "sealed-updatable, also in later ones that enrollers authorise.",
+    ),
 ]
 ReceiptOption = Annotated[
     Path | None, typer.Option("--receipt", help="Write the receipt here.", metavar="FILE")

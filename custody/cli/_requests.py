@@ -10,6 +10,7 @@ import typer
 
 from custody.cli import _words
 from custody.cli._home import (
+    EnvOption,
     HomeOption,
     JsonOption,
     OutOption,
@@ -17,16 +18,23 @@ from custody.cli._home import (
     example,
     moment,
     open_home,
+    read_env,
 )
 from custody.cli._open import BurnOption, ReceiptOption, check_outputs, hand_out, place_of
 from custody.cli._ui import Screen
 from custody.cli._wiring import open_tpm
 from custody.encoding import Digest, Record
-from custody.errors import Incomplete, Refused
+from custody.errors import CustodyError, Incomplete, Refused
+from custody.formats.policy import Mode
 from custody.formats.request import Request
+from custody.keys.hostapi import HostTpm
 from custody.ops.folders import read_statement_file
+from custody.ops.home import Home
 from custody.ops.outstanding import Death
 from custody.ops.receipts import HostPlace, give_up
+from custody.ops.trust import current
+from custody.ops.unseal import KeptStanding, kept_standing
+from custody.rules.situation import Situation
 
 _LEAST_DIGITS = 8
 _DEATHS: dict[Death, str] = {
@@ -53,23 +61,50 @@ class OutstandingView(Record, frozen=True):
     """When its key dies of age; dead already where not ``alive``."""
 
 
+class KeptView(Record, frozen=True):
+    """One key that this host keeps; ``opens`` is None where no environment was given."""
+
+    manifest: Digest
+    request: Digest
+    mode: Mode
+    golden: str | None
+    epoch: int | None
+    oldest: int | None
+    alive: bool
+    opens: bool | None
+    reason: str
+    kept_at: datetime
+
+
+class StatusView(Record, frozen=True):
+    """What ``status --json`` shows."""
+
+    requests: tuple[OutstandingView, ...]
+    kept: tuple[KeptView, ...]
+
+
 def add_requests(app: typer.Typer) -> None:
     """Add the host's verbs for requests that are open, or have ended."""
-    app.command(epilog=example("custody host status --tpm tpm:"))(status)
+    app.command(epilog=example("custody host status --tpm tpm: --env ./production"))(status)
     app.command(epilog=example("custody host cancel request.dsse --tpm tpm:"))(cancel)
     app.command(epilog=example("custody host receipt request.dsse --out receipt.dsse"))(receipt)
 
 
 def status(
     tpm: TpmOption,
+    env: EnvOption = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the open requests of this host, and whether their keys still live."""
+    """List open requests, and keys kept for restarts, and whether they still live.
+
+    With --env, kept keys are judged as at the next start.
+    """
     screen = Screen(as_json=as_json)
-    clock, now = open_tpm(tpm).clock(), moment(None)
-    entries = place_of(open_home(home, "host")).ledger.all()
-    views = tuple(
+    opened, now = open_tpm(tpm), moment(None)
+    clock, where = opened.clock(), open_home(home, "host")
+    place = place_of(where)
+    requests = tuple(
         OutstandingView(
             request=entry.request,
             manifest=entry.manifest,
@@ -79,24 +114,75 @@ def status(
             asked_at=entry.requested_at,
             until=now + timedelta(seconds=(entry.deadline_ms - clock.clock_ms) // 1000),
         )
-        for entry in entries
+        for entry in place.ledger.all()
     )
+    kept = _kept(screen, where, place, opened, env)
 
+    def words() -> None:
+        _show_requests(screen, requests)
+        if kept:
+            rows = [(v.manifest[:16], v.mode, _kept_in(v), _kept_state(v)) for v in kept]
+            screen.table(("kept key", "mode", "kept in", "state"), rows)
+
+    screen.result(StatusView(requests=requests, kept=kept), words)
+
+
+def _show_requests(screen: Screen, views: tuple[OutstandingView, ...]) -> None:
     def state(entry: OutstandingView) -> str:
         return (
             _DEATHS[entry.died_of] if entry.died_of else f"alive until {_words.time(entry.until)}"
         )
 
-    def words() -> None:
-        if not views:
-            screen.show("no open requests")
-            return
-        rows = [(v.request[:16], v.manifest[:16], state(v)) for v in views]
-        screen.table(("request", "manifest", "state"), rows)
-        if not all(v.alive for v in views):
-            screen.say("a dead request opens nothing; the next one takes its place")
+    if not views:
+        screen.show("no open requests")
+        return
+    rows = [(v.request[:16], v.manifest[:16], state(v)) for v in views]
+    screen.table(("request", "manifest", "state"), rows)
+    if not all(v.alive for v in views):
+        screen.say("a dead request opens nothing; the next one takes its place")
 
-    screen.result(views, words)
+
+def _kept(
+    screen: Screen, home: Home, place: HostPlace, tpm: HostTpm, env: list[Path] | None
+) -> tuple[KeptView, ...]:
+    keys = place.keys.all()
+    situation: Situation | None = None
+    if keys and env:
+        try:
+            situation = current(home, documents=read_env(env), now=moment(None))
+        except CustodyError as error:
+            # What is open is asked for at 3 a.m. too, when a list has just run out.
+            screen.say(f"kept keys are not judged: {error.reason}")
+    return tuple(
+        _kept_view(kept_standing(each, tpm=tpm, place=place, situation=situation)) for each in keys
+    )
+
+
+def _kept_view(standing: KeptStanding) -> KeptView:
+    return KeptView(
+        manifest=standing.kept.manifest,
+        request=standing.kept.request,
+        mode=standing.mode,
+        golden=standing.golden,
+        epoch=standing.epoch,
+        oldest=standing.oldest,
+        alive=standing.life == "alive",
+        opens=standing.opens,
+        reason=standing.reason,
+        kept_at=standing.kept.kept_at,
+    )
+
+
+def _kept_in(view: KeptView) -> str:
+    return f"{view.golden}, epoch {view.epoch}" if view.golden else "(not in --env)"
+
+
+def _kept_state(view: KeptView) -> str:
+    if not view.alive:
+        return f"dead: {view.reason}"
+    if view.opens is None:
+        return "alive; --env tells whether it would open"
+    return f"opens: {view.reason}" if view.opens else f"would not open: {_words.plain(view.reason)}"
 
 
 def cancel(

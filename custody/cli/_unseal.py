@@ -24,7 +24,7 @@ from custody.cli._ui import Screen
 from custody.cli._wiring import open_tpm
 from custody.errors import Incomplete
 from custody.ops.bundle import Bundle
-from custody.ops.kept import Kept, KeptKeys
+from custody.ops.kept import Kept, KeptKeys, prune
 from custody.ops.kept import forget as forget_key
 from custody.ops.unseal import unseal_release
 
@@ -53,8 +53,8 @@ def unseal(
 ) -> None:
     """Open a bundle again after a restart, with the key that was kept by leave of its quorum.
 
-    Only in the boot state it was kept for, and only while the newest policy, the revocation lists
-    and the manifest's own end allow it.
+    Only in the boot state it was kept for, or a later one that enough enrollers authorised, and
+    only while the newest policy, the revocation lists and the manifest's own end allow it.
     """
     screen = Screen(as_json=as_json)
     standing = stand(home, env, "host")
@@ -91,15 +91,22 @@ def forget(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Destroy a kept key: no copy of it opens any more, wherever it lies."""
+    """Destroy a kept key: no copy of it opens any more, wherever it lies.
+
+    What this home remembers of keys that died otherwise is dropped with it.
+    """
     screen = Screen(as_json=as_json)
     keys = place_of(open_home(home, "host")).keys
-    kept = _find(keys, manifest)
-    value = forget_key(kept, open_tpm(tpm), keys)
-    screen.result(
-        {"manifest": kept.manifest, "counter": value},
-        lambda: screen.show(f"forgotten {kept.manifest}"),
-    )
+    kept, opened = _find(keys, manifest), open_tpm(tpm)
+    value = forget_key(kept, opened, keys)
+    dropped = tuple(dead.manifest for dead in prune(opened, keys))
+
+    def words() -> None:
+        screen.show(f"forgotten {kept.manifest}")
+        for dead in dropped:
+            screen.show(f"dropped   {dead}: it was dead already")
+
+    screen.result({"manifest": kept.manifest, "counter": value, "dropped": dropped}, words)
 
 
 def _find(keys: KeptKeys, beginning: str) -> Kept:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from custody.cli._authorise import add_authorise
 from custody.cli._enroll import add_enroll
 from custody.cli._home import (
     EnvOption,
@@ -35,7 +36,7 @@ from custody.formats.policy import TrustClass
 from custody.ops import enroll as hosts
 from custody.ops.actor import signer_of
 from custody.ops.folders import read_file, read_statement_file, reading
-from custody.ops.golden import approve_state
+from custody.ops.golden import approve_state, authorise_state
 from custody.ops.home import Home
 from custody.ops.inventory import read_inventory
 from custody.ops.landing import check_absent, write_new_file
@@ -180,7 +181,8 @@ def record(
         "custody enroller golden gpu-7.boot.json --name kernel-6.12.9 --epoch 1 \\",
         "    --env ./production --out kernel-6.12.9.dsse",
         "custody enroller golden gpu-8.boot.json --onto kernel-6.12.9.dsse \\",
-        "    --env ./production --out production/kernel-6.12.9.dsse",
+        "    --env ./production --out production/kernel-6.12.9.dsse \\",
+        "    --authorise production/elsa-kernel-6.12.9.authorisation.dsse",
     )
 )
 def golden(
@@ -198,6 +200,12 @@ def golden(
     ] = None,
     notes: Annotated[str, typer.Option("--notes", help="Words for people.")] = "",
     onto: OntoOption = None,
+    authorise: Annotated[
+        Path | None,
+        typer.Option(
+            "--authorise", help="Also let kept keys open in it, by this file.", metavar="FILE"
+        ),
+    ] = None,
     env: EnvOption = None,
     home: HomeOption = None,
     pin_fd: PinFdOption = None,
@@ -206,6 +214,8 @@ def golden(
     """Vouch for a boot state you know to be right; with --onto name and notes are the first's."""
     screen = Screen(as_json=as_json)
     check_absent(out)
+    if authorise is not None:
+        check_absent(authorise)
     where = open_home(home, "enroller")
     with reading(measurement):
         measured = decode(Measurement, read_file(measurement, max_bytes=_MAX_MEASUREMENT_BYTES))
@@ -214,10 +224,12 @@ def golden(
         raise typer.BadParameter("a new golden set has a name", param_hint="--name")
     situation = _situation(where, env)
     identity = where.identity()
+    leave = b""
     with open_token(identity.token, pin_fd=pin_fd) as opened:
+        signer = signer_of(identity, opened)
         signed = approve_state(
             measured,
-            signer=signer_of(identity, opened),
+            signer=signer,
             situation=situation,
             name=name if first is None else first.predicate.name,
             notes=notes if first is None else first.predicate.notes,
@@ -225,7 +237,12 @@ def golden(
             oldest=oldest if first is None else first.predicate.oldest,
             onto=first,
         )
+        if authorise is not None:
+            made = decode_statement(GoldenSet, signed)
+            leave = authorise_state(made, signer=signer, situation=situation)
     write_new_file(out, signed)
+    if authorise is not None:
+        write_new_file(authorise, leave)
     needed = situation.trusted.policy.thresholds.golden
     _show(screen, GoldenSet, signed, situation, needed=needed, out=out)
 
@@ -274,6 +291,7 @@ def _show(
     screen.result(shown, words)
 
 
+add_authorise(app)
 add_retire(app)
 add_enroll(app, "enroller")
 add_trust(app, "enroller")

@@ -8,15 +8,20 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
+from custody.crypto.signature import sign, verify
 from custody.encoding import encode
 from custody.errors import Refused
+from custody.formats.authorisation import Authorisation
 from custody.formats.envelope import Statement, encode_statement
 from custody.formats.eventlog import parse_event_log
 from custody.formats.goldenset import LAST_LOGGED_PCR, GoldenSet, PcrEvents, PcrValue
 from custody.formats.measurement import Measurement
 from custody.ops.keys import Signer
 from custody.ops.wellformed import well_formed
+from custody.rules.authorisation import state_message
+from custody.rules.authorisers import authorisers
 from custody.rules.eventlog import check_event_log, replay
+from custody.rules.request import oldest_epoch
 from custody.rules.situation import Situation
 from custody.rules.verdicts import require
 
@@ -96,6 +101,53 @@ def approve_state(
     # The first signer's time stands: all sign the same bytes.
     same = onto.predicate
     return encode_statement(same, [*onto.envelope.signatures, signer.signature(same)])
+
+
+def authorise_state(golden: Statement[GoldenSet], *, signer: Signer, situation: Situation) -> bytes:
+    """Let keys that hosts keep open in a boot state; returns the authorisation (``.dsse``).
+
+    Only of a golden set that this enroller has signed himself, so that nobody authorises what he
+    did not measure.  TPMs check P-256 signatures only.
+    """
+    policy, said = situation.trusted.policy, golden.predicate
+    if not any(signer.spki in each.keys for each in authorisers(policy)):
+        raise Refused(
+            "the signing key is no enroller's in this policy, or not on P-256",
+            check="authorisation.signer",
+        )
+    if not _signed_by(golden, signer):
+        raise Refused(
+            "you have not signed this golden set",
+            check="authorisation.golden",
+            hint="measure such a machine, and sign first: custody enroller golden --onto",
+        )
+    if said.environment != situation.trusted.genesis or said.selection() != policy.host.pcrs:
+        raise Refused(
+            "it is of another environment, or over other registers than the policy's",
+            check="authorisation.golden",
+        )
+    if said.epoch < oldest_epoch(said.name, situation):
+        raise Refused(f"epoch {said.epoch} of {said.name} was replaced", check="golden.epoch")
+    return signer.statement(
+        Authorisation(
+            environment=said.environment,
+            golden=golden.digest,
+            state_signature=sign(signer.key, state_message(said)),
+            authorised_at=situation.now,
+        )
+    )
+
+
+def _signed_by(golden: Statement[GoldenSet], signer: Signer) -> bool:
+    """Whether that signature is there and good: a name on a statement is anybody's to write."""
+    for signature in golden.envelope.signatures:
+        if signature.keyid == signer.key_id:
+            try:
+                verify(signer.spki, golden.envelope.signed_bytes(), signature.sig)
+            except Refused:
+                return False
+            return True
+    return False
 
 
 def _by_components(exact: GoldenSet, event_log: bytes) -> GoldenSet:

@@ -1,7 +1,8 @@
 """The content keys that a host keeps for restarts.  Protocol section 6, "Sealed".
 
 Only where the quorum consented to it in the terms.  A key is kept as an object of the TPM that
-opens in one boot state until its counter moves on.  Using it is `ops.unseal`.
+opens in one boot state, or in that and those that enrollers authorise later, until its counter
+moves on.  Using it is `ops.unseal`.
 """
 
 from __future__ import annotations
@@ -10,25 +11,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from custody.encoding import MAX_STATEMENT_BYTES, Digest, Moment, Record, decode, encode
+from custody.crypto import shamir
+from custody.crypto.secret import wipe
+from custody.crypto.tpmretained import Line
+from custody.encoding import MAX_STATEMENT_BYTES, Digest, Moment, Record, TpmName, decode, encode
 from custody.errors import Incomplete, Refused
 from custody.formats.envelope import Statement, decode_statement
-from custody.formats.request import Request
-from custody.keys.hostapi import RETAINED_INDEXES, HostTpm, RetainedKey
+from custody.formats.evidence import name
+from custody.formats.goldenset import GoldenSet
+from custody.formats.request import Request, Terms
+from custody.keys.hostapi import RETAINED_INDEXES, HostTpm, RetainedKey, ShareOfKey, Updating
 from custody.ops.folders import read_file, reading
 from custody.ops.landing import disk_errors, replace_file
+from custody.rules.authorisers import authorisers
 from custody.rules.request import golden_of
 from custody.rules.situation import Situation
 
-_MAX_BYTES = 1 << 16
+#: 33 objects of a few hundred bytes each, in base64, and the keys of 32 enrollers.
+_MAX_BYTES = 1 << 18
 
 
 class Kept(Record, frozen=True):
-    """A key that this host keeps, and by which request it may."""
+    """A key that this host keeps, by which request it may, and in which TPM it lies."""
 
     kind: Literal["custody/kept/v1"]
     manifest: Digest
     request: Digest
+    ak_name: TpmName
     kept_at: Moment
     key: RetainedKey
 
@@ -48,7 +57,7 @@ class KeptKeys:
         raise Incomplete(
             "this host keeps no key to this bundle",
             missing=[manifest],
-            hint="ask for it anew: custody host request --mode sealed",
+            hint="ask for it anew: custody host request --mode",
         )
 
     def all(self) -> tuple[Kept, ...]:
@@ -65,7 +74,7 @@ class KeptKeys:
 
     def request(self, kept: Kept) -> Statement[Request]:
         """Return the request whose terms let the key be kept."""
-        path = self.folder / f"{kept.request}.request.dsse"
+        path = self._request_path(kept.request)
         with reading(path):
             statement = decode_statement(Request, read_file(path, max_bytes=MAX_STATEMENT_BYTES))
         if statement.digest != kept.request:
@@ -73,21 +82,31 @@ class KeptKeys:
         return statement
 
     def keep(self, kept: Kept, request: Statement[Request]) -> None:
-        """Remember a key; the request is there first."""
+        """Remember a key; the request is there first, and that of the key it replaces goes."""
         with disk_errors(self.folder):
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        replace_file(self.folder / f"{kept.request}.request.dsse", encode(request.envelope))
+        before = {other.request for other in self.all() if other.manifest == kept.manifest}
+        replace_file(self._request_path(kept.request), encode(request.envelope))
         replace_file(self.folder / f"{kept.manifest}.json", encode(kept))
+        self._drop_requests(before - {kept.request})
 
     def drop(self, kept: Kept) -> None:
         """Remove what is remembered of a key."""
         with disk_errors(self.folder):
             (self.folder / f"{kept.manifest}.json").unlink(missing_ok=True)
-            (self.folder / f"{kept.request}.request.dsse").unlink(missing_ok=True)
+        self._drop_requests({kept.request})
 
-    def free_index(self, manifest: Digest) -> int:
-        """Return a counter's index for a manifest: its own from before, or one nobody uses."""
-        kept = self.all()
+    def _drop_requests(self, requests: set[Digest]) -> None:
+        with disk_errors(self.folder):
+            for request in requests:
+                self._request_path(request).unlink(missing_ok=True)
+
+    def _request_path(self, request: Digest) -> Path:
+        return self.folder / f"{request}.request.dsse"
+
+    def free_index(self, manifest: Digest, ak_name: TpmName) -> int:
+        """Return a counter's index in a TPM for a manifest: its own, or one nobody uses."""
+        kept = [one for one in self.all() if one.ak_name == ak_name]
         for one in kept:
             if one.manifest == manifest:
                 return one.key.counter_index
@@ -115,18 +134,25 @@ def retain(
     What was kept of the same manifest before opens nothing more.
     """
     terms = request.predicate.terms
-    if terms.mode != "sealed":
+    if not terms.keeps_key:
         raise Refused("the terms allow one opening only", check="retained.terms")
-    key = tpm.retain(
-        cek,
-        pcrs=golden_of(request, situation).predicate.selection(),
-        pcr_digest=bytes.fromhex(terms.pcr_digest),
-        index=keys.free_index(terms.manifest),
-    )
+    golden = golden_of(request, situation).predicate
+    updating = _updating(cek, golden, situation) if terms.mode == "sealed-updatable" else None
+    try:
+        key = tpm.retain(
+            cek,
+            pcrs=golden.selection(),
+            pcr_digest=bytes.fromhex(terms.pcr_digest),
+            index=_free_index(keys, terms, tpm),
+            updating=updating,
+        )
+    finally:
+        wipe(*(each.share for each in (updating.shares if updating else ())))
     kept = Kept(
         kind="custody/kept/v1",
         manifest=terms.manifest,
         request=request.digest,
+        ak_name=terms.ak_name,
         kept_at=situation.now,
         key=key,
     )
@@ -134,8 +160,62 @@ def retain(
     return kept
 
 
+def _updating(cek: bytes | bytearray, golden: GoldenSet, situation: Situation) -> Updating:
+    """Split a key among the enrollers of the policy in force, which the terms name."""
+    policy = situation.trusted.policy
+    people, needed = authorisers(policy), policy.thresholds.golden
+    return Updating(
+        line=Line(
+            environment=bytes.fromhex(situation.trusted.genesis),
+            name=golden.name,
+            epoch=golden.epoch,
+        ),
+        needed=needed,
+        shares=tuple(
+            ShareOfKey(principal=one.principal, keys=one.keys, share=share)
+            for one, share in zip(people, shamir.split(cek, needed, len(people)), strict=True)
+        ),
+    )
+
+
+def _free_index(keys: KeptKeys, terms: Terms, tpm: HostTpm) -> int:
+    try:
+        return keys.free_index(terms.manifest, terms.ak_name)
+    except Incomplete:
+        # What died without being forgotten here (a TPM that was cleared) needs no counter.
+        if not prune(tpm, keys):
+            raise
+        return keys.free_index(terms.manifest, terms.ak_name)
+
+
 def forget(kept: Kept, tpm: HostTpm, keys: KeptKeys) -> int:
-    """Move the counter on, after which no copy of the object opens, and drop what is kept here."""
+    """Move the counter on, after which no copy of the object opens, and drop what is kept here.
+
+    Another TPM than the one that keeps it is `Refused`: it would say forgotten of what still opens.
+    """
+    if kept.ak_name != name(tpm.ak_public()).hex():
+        raise Refused(
+            "this is not the TPM that keeps it",
+            check="retained.tpm",
+            where=str(keys.folder / f"{kept.manifest}.json"),
+            hint="only that TPM can forget it; if it is gone, delete the file",
+        )
     value = tpm.forget_retained(kept.key)
     keys.drop(kept)
     return value
+
+
+def prune(tpm: HostTpm, keys: KeptKeys) -> tuple[Kept, ...]:
+    """Drop what is remembered of keys that open nothing more; return them.
+
+    Only what this very TPM says it forgot, or lost: what another keeps is not its to judge.
+    """
+    here = name(tpm.ak_public()).hex()
+    dead = tuple(
+        kept
+        for kept in keys.all()
+        if kept.ak_name == here and tpm.retained_standing(kept.key).life != "alive"
+    )
+    for kept in dead:
+        keys.drop(kept)
+    return dead

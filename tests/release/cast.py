@@ -264,8 +264,9 @@ class Cast:
         files += [("authority.crl", self.crl), *extra]
         kept = Documents(
             enrolments=self.documents.enrolments,
-            retirements=self.documents.retirements,
             golden_sets=self.documents.golden_sets,
+            authorisations=self.documents.authorisations,
+            retirements=self.documents.retirements,
         )
         self.documents = merge(sort_documents(files), kept)
 

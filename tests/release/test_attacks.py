@@ -31,7 +31,7 @@ def write_environment(cast: Cast, folder: Path) -> None:
     folder.mkdir()
     for number, data in enumerate(cast.policies):
         (folder / f"policy-{number}.dsse").write_bytes(data)
-    for kind in ("enrolments", "golden_sets"):
+    for kind in ("enrolments", "golden_sets", "authorisations"):
         for number, statement in enumerate(getattr(cast.documents, kind)):
             (folder / f"{kind}-{number}.dsse").write_bytes(encode(statement.envelope))
     for number, der in enumerate(cast.certificates):

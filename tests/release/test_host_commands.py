@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from custody.ops.bundle import Bundle
 from tests.release.cast import NOW, Cast
 from tests.release.expect import QUORUM
 from tests.release.test_attacks import write_environment
+from tests.release.test_sealed_updatable import UPDATED, authorise, vouch
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,38 @@ def test_a_kept_key_from_asking_to_forgetting(cast: Cast, run: Run) -> None:
     assert 4 == said.code
 
 
+def test_a_kept_key_over_an_update(cast: Cast, run: Run) -> None:
+    """`status` tells of kept keys; an authorised update unseals; `forget` drops what is dead."""
+    cast.next_policy(modes=("once", "sealed-updatable"))
+    bundle = cast.seal()
+    request = ask(cast, run, bundle, "--mode", "sealed-updatable")
+    shown = run("officer", "review", bundle.path, request, "--public")
+    assert "states that enrollers authorise later" in shown.out, shown.err
+    words = ("--out", cast.folder / "out", "--answers", cast.folder / "answers")
+    assert 0 == run("host", "open", bundle.path, request, *words).code
+    said = run("host", "status").out
+    assert "sealed-updatable  lab-6.1, epoch 1  opens: lab-6.1, epoch 1" in said, said
+
+    cast.machine.reboot()
+    cast.boot(UPDATED)
+    said = run("host", "unseal", bundle.path, "--out", cast.folder / "again")
+    assert (1, True) == (said.code, "pcr 4 differ" in said.err), said.err
+    authorise(cast, vouch(cast, UPDATED, 2, oldest=2), "enr1", "enr2")
+    shutil.rmtree(cast.folder / "env")
+    said = run("host", "unseal", bundle.path, "--out", cast.folder / "again")
+    assert 0 == said.code, said.err
+    (view,) = json.loads(run("host", "status", "--json").out)["kept"]
+    assert (True, True, 1, 2) == (view["alive"], view["opens"], view["epoch"], view["oldest"])
+
+    cast.tpm.forget_retained(cast.place.keys.all()[0].key)
+    said = run("host", "status")
+    assert "dead: it was forgotten" in said.out, said.err
+    said = run("host", "forget", bundle.statement.digest[:8], "--json")
+    assert [] == json.loads(said.out)["dropped"], said.err
+    assert [] == list(cast.place.keys.folder.iterdir())
+    assert "no open requests" == run("host", "status").out.strip()
+
+
 def test_an_output_in_the_way_costs_nothing(cast: Cast, run: Run) -> None:
     """A receipt that could not be written is told of before anything is opened or burnt."""
     bundle = cast.seal()
@@ -184,7 +218,7 @@ def test_status_says_what_a_request_died_of(cast: Cast, run: Run) -> None:
     cast.machine.reboot()
     cast.boot()
     assert "dead: rebooted or suspended since" in run("host", "status").out
-    (view,) = json.loads(run("host", "status", "--json").out)
+    (view,) = json.loads(run("host", "status", "--json").out)["requests"]
     assert (False, "tpm.rebooted") == (view["alive"], view["diedOf"])
     said = run("host", "open", bundle.path, request, "--out", cast.folder / "out")
     assert (1, True) == (said.code, "reset, restarted or suspended" in said.err)

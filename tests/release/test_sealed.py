@@ -347,7 +347,7 @@ def test_a_tpm_keeps_as_many_keys_as_it_has_counters(cast: Cast) -> None:
         other = f"{number:064x}"
         keys.keep(msgspec.structs.replace(one, manifest=other, key=key), keys.request(one))
     with pytest.raises(Incomplete, match="no room"):
-        keys.free_index("ff" * 32)
+        keys.free_index("ff" * 32, one.ak_name)
     assert bundle.statement.digest in {found.manifest for found in keys.all()}
     assert request.digest == one.request
 

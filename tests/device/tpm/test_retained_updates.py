@@ -332,7 +332,7 @@ def test_a_tpm_computes_the_same_digests(machine: Swtpm, host: HostTpm, vector: 
             line=Line(environment=bytes(32), name="any", epoch=1),
             needed=2,
             shares=tuple(
-                ShareOfKey(principal=who, keys=(public(who),), share=b"x")
+                ShareOfKey(principal=who, keys=(public(who),), share=bytearray(b"x"))
                 for who in ("erik", "elsa")
             ),
         ),
