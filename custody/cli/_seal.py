@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,18 +21,19 @@ from custody.cli._home import (
     moment,
     read_digest,
 )
-from custody.cli._session import Unlocked, stand, unlocked
 from custody.cli._ui import EXIT_REFUSED, Screen
 from custody.encoding import Record, format_time
 from custody.errors import Malformed, Unavailable
-from custody.ops.bundle import Bundle
-from custody.ops.delta import Known, known_base
-from custody.ops.folders import read_file
-from custody.ops.home import Home
+from custody.ops.ahead import Ahead, sealing_ahead
 from custody.ops.landing import check_absent
-from custody.ops.resume import SealKeeper
-from custody.ops.seal import Sealed, SealOrder, check_order, seal_model
-from custody.rules.verdicts import passed
+
+# The rest is imported by the commands: `seal` has something begun before it waits for that.
+if TYPE_CHECKING:
+    from custody.cli._session import Unlocked
+    from custody.ops.delta import Known
+    from custody.ops.home import Home
+    from custody.ops.resume import SealKeeper
+    from custody.ops.seal import Sealed, SealOrder
 
 _MAX_SIGNATURE_BYTES = 1 << 28
 #: The folder of a publisher's home that has the digests of what he sealed.
@@ -138,45 +141,51 @@ def seal(
     An interrupted seal goes on where it stopped when the same command is given again; one with
     --base starts again.  Hosts open that with --base too.
     """
-    screen = Screen(as_json=as_json)
-    standing = stand(home, env, "publisher")
-    now = standing.situation.now
-    until = moment(not_after, option="--not-after") if not_after else now + timedelta(days=days)
-    order = SealOrder(
-        name=name,
-        version=release,
-        notes=notes,
-        not_after=until,
-        replaces=read_digest(replaces, option="--replaces") if replaces else None,
-        model_signature=(
-            read_file(signature, max_bytes=_MAX_SIGNATURE_BYTES) if signature else None
-        ),
-        base=_known_base(standing.home, model, base, base_model),
-    )
-    _check_order(order, now)
-    if until > (expires := standing.situation.trusted.policy.expires_at):
-        screen.say(
-            f"the policy in force ends {expires:%Y-%m-%d}, this bundle {until:%Y-%m-%d}: after the "
-            "former it takes the next policy to release it"
+    with _memory_begun(model, out, base) as ahead:
+        from custody.cli._session import stand, unlocked
+        from custody.ops.folders import read_file
+        from custody.ops.seal import SealOrder, seal_model
+
+        screen = Screen(as_json=as_json)
+        standing = stand(home, env, "publisher")
+        now = standing.situation.now
+        until = moment(not_after, option="--not-after") if not_after else now + timedelta(days=days)
+        order = SealOrder(
+            name=name,
+            version=release,
+            notes=notes,
+            not_after=until,
+            replaces=read_digest(replaces, option="--replaces") if replaces else None,
+            model_signature=(
+                read_file(signature, max_bytes=_MAX_SIGNATURE_BYTES) if signature else None
+            ),
+            base=_known_base(standing.home, model, base, base_model),
         )
-    check_absent(out)
-    with unlocked(standing.home, pin_fd) as keys:
-        keeper = _keeper(standing.home, keys)
-        if keeper and start_over:
-            keeper.forget(out)
-        if base is None:
-            _say_how_far(screen, keeper, out)
-        with screen.progress() as progress:
-            sealed = seal_model(
-                model,
-                out,
-                order,
-                situation=standing.situation,
-                signer=keys.signer,
-                token_random=keys.token.random,
-                keeper=keeper,
-                progress=progress,
+        _check_order(order, now)
+        if until > (expires := standing.situation.trusted.policy.expires_at):
+            screen.say(
+                f"the policy in force ends {expires:%Y-%m-%d}, this bundle {until:%Y-%m-%d}: "
+                "after the former it takes the next policy to release it"
             )
+        check_absent(out)
+        with unlocked(standing.home, pin_fd) as keys:
+            keeper = _keeper(standing.home, keys)
+            if keeper and start_over:
+                keeper.forget(out)
+            if base is None:
+                _say_how_far(screen, keeper, out)
+            with screen.progress() as progress:
+                sealed = seal_model(
+                    model,
+                    out,
+                    order,
+                    situation=standing.situation,
+                    signer=keys.signer,
+                    token_random=keys.token.random,
+                    keeper=keeper,
+                    ahead=ahead,
+                    progress=progress,
+                )
     _remember(screen, standing.home, sealed)
     if base and not sealed.taken_bytes:
         screen.say("nothing was found that the base has: this is the whole model")
@@ -185,8 +194,20 @@ def seal(
     screen.result(_sealed_view(out, sealed), lambda: _show_sealed(screen, out, sealed))
 
 
+@contextmanager
+def _memory_begun(model: Path, out: Path, base: Path | None) -> Iterator[Ahead | None]:
+    """Have memory made for a payload of all of a model; nobody knows yet how small an update is."""
+    if base is not None:
+        yield None
+        return
+    with sealing_ahead(model, out) as ahead:
+        yield ahead
+
+
 def _check_order(order: SealOrder, now: datetime) -> None:
     """Name the option that is wrong, before a PIN is asked and anything is sealed."""
+    from custody.ops.seal import check_order
+
     try:
         check_order(order, now=now)
     except Malformed as error:
@@ -209,6 +230,8 @@ def _known_base(
         if base_model is not None:
             raise typer.BadParameter("--base says which bundle it is of", param_hint="--base-model")
         return None
+    from custody.ops.delta import known_base
+
     return known_base(base, model, memory=home.folder(_SEALED), base_model=base_model)
 
 
@@ -217,6 +240,8 @@ def _keeper(home: Home, keys: Unlocked) -> SealKeeper | None:
     shares = home.identity().shares
     if not shares:
         return None
+    from custody.ops.resume import SealKeeper
+
     return SealKeeper(home.folder("unfinished"), keys.openers[0], shares[0].suite)
 
 
@@ -256,6 +281,8 @@ def inspect(
     as_json: JsonOption = False,
 ) -> None:
     """Show all that is public about a bundle.  Nothing is checked."""
+    from custody.ops.bundle import Bundle
+
     screen = Screen(as_json=as_json)
     statement = Bundle.at(bundle).statement
     core, envelope = statement.predicate.core, statement.predicate.envelope
@@ -298,7 +325,10 @@ def check(
 
     An interrupted check goes on where it stopped, as long as the files are the same.
     """
+    from custody.cli._session import stand
+    from custody.ops.bundle import Bundle
     from custody.ops.check import check_bundle
+    from custody.rules.verdicts import passed
 
     screen = Screen(as_json=as_json)
     standing = stand(home, env, "publisher")
