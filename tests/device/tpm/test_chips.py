@@ -21,6 +21,7 @@ from custody.lab.swtpm import Swtpm
 from tests.device.tpm import abrmd
 from tests.device.tpm.asking import NESTED, PCRS, ask
 from tests.device.tpm.relay import bus
+from tests.device.tpm.test_retained_updates import authorised, keep
 
 _CC_GET_CAPABILITY = bytes.fromhex("0000017a")
 _CAP_ECC_CURVES = bytes.fromhex("00000008")
@@ -108,6 +109,10 @@ def test_two_free_slots_are_enough(machine: Swtpm, *, persistent: bool) -> None:
         host.increment(asked.counter.index)
         assert asked.counter.value < host.read_counter(asked.counter.index)
         assert host.certify_counter(asked.counter.index, bytes(32))
+        kept = keep(host, secret := os.urandom(32))
+        assert secret == host.unseal_retained(kept)
+        shown = [authorised(who, "first", epoch=1) for who in ("erik", "elsa")]
+        assert 2 == len(host.unseal_shares(kept, shown))
 
 
 def test_a_full_tpm_is_unavailable(machine: Swtpm) -> None:
