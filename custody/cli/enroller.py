@@ -48,6 +48,12 @@ _MAX_BYTES = 1 << 20
 _MAX_MEASUREMENT_BYTES = 2 << 20
 
 
+def _serve(app: typer.Typer) -> None:
+    from custody.cli._serve import add_serve
+
+    add_serve(app)
+
+
 def _ca(app: typer.Typer) -> None:
     from custody.cli._ca import ca_app
 
@@ -61,7 +67,7 @@ app = role_app(
     "custody enroller record gpu-7.enrolment.json --answer erik.answer.json \\",
     "    --inventory inventory.txt --trust-class hardware --env ./production \\",
     "    --out gpu-7.enrolment.dsse",
-    verbs=(Verbs(("ca",), _ca),),
+    verbs=(Verbs(("serve", "sign"), _serve), Verbs(("ca",), _ca)),
 )
 
 RequestArgument = Annotated[

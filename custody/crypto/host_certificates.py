@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from ipaddress import ip_address
 from typing import Literal
 
 from cryptography import x509
@@ -144,6 +145,42 @@ def issue_tls_certificate(
         not_before=term.not_before,
         not_after=term.not_after,
     )
+
+
+def issue_server_certificate(
+    ca_key: ec.EllipticCurvePrivateKey,
+    ca_certificate: bytes,
+    *,
+    spki: bytes,
+    names: Sequence[str],
+    term: Term,
+) -> bytes:
+    """Write the certificate (DER) of a server of the authority's own, which no TPM speaks for.
+
+    ``names`` are DNS names and IP addresses.
+    """
+    extensions: list[tuple[x509.ExtensionType, bool]] = [
+        (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), False),
+        (x509.SubjectAlternativeName([_place(name) for name in names]), True),
+        *_list_of(term),
+    ]
+    return issue_leaf(
+        ca_key,
+        ca_certificate,
+        spki=spki,
+        subject=x509.Name([]),
+        use="sign",
+        extensions=extensions,
+        not_before=term.not_before,
+        not_after=term.not_after,
+    )
+
+
+def _place(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
 
 
 def vouched_in(certificate: bytes) -> Vouched:

@@ -10,7 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from ipaddress import ip_address
 from typing import Literal
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from custody.crypto.certificates import (
     Reason,
@@ -26,16 +31,17 @@ from custody.crypto.host_certificates import (
     Term,
     Vouched,
     issue_ak_certificate,
+    issue_server_certificate,
     issue_tls_certificate,
     vouched_in,
 )
-from custody.crypto.signature import load_ec_public
-from custody.encoding import Record, Text, decode, encode, key_id
-from custody.errors import Incomplete, Refused
+from custody.crypto.signature import load_ec_public, public_bytes
+from custody.encoding import KeyId, Record, Text, decode, encode, key_id
+from custody.errors import Incomplete, Malformed, Refused
 from custody.formats.enrolment import Answer, Challenge, EnrolmentRecord, EnrolmentRequest
 from custody.formats.envelope import Statement
 from custody.formats.evidence import AK_TEMPLATE, name, spki
-from custody.formats.hostcertificate import TlsRequest
+from custody.formats.hostcertificate import DnsName, TlsRequest
 from custody.keys.api import Token
 from custody.ops.authority import (
     BACKDATE,
@@ -53,6 +59,7 @@ from custody.ops.home import Home
 from custody.ops.inventory import Inventory
 from custody.ops.keys import TokenRandom
 from custody.ops.landing import write_new_file
+from custody.ops.pem import certificate_pem
 from custody.rules.endorsement import (
     check_attestation_key,
     check_endorsement,
@@ -67,6 +74,8 @@ from custody.rules.verdicts import Verdict, require
 AK_LIFE = timedelta(days=30)
 TLS_LIFE = timedelta(days=30)
 MAX_LIFE = timedelta(days=397)
+#: A server that runs on is started anew within the year, with a new key.
+SERVER_LIFE = timedelta(days=397)
 
 _SETTINGS = "attestation-ca.json"
 _MAX_BYTES = 1 << 20
@@ -89,6 +98,15 @@ class Issued:
     vouched: Vouched
     verdicts: tuple[Verdict, ...]
     key_class: KeyClass | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerKey:
+    """What a TLS server answers with; ``key_id`` is what its clients may pin."""
+
+    chain_pem: bytes = field(repr=False)
+    key_pem: bytes = field(repr=False)
+    key_id: KeyId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -285,6 +303,36 @@ def issue_tls(
         write_new_file(used, encode(request), mode=0o600)
         keep_issued(authority, der)
     return Issued(der=der, vouched=vouched, verdicts=verdicts, key_class=request.key_class)
+
+
+def certify_server(authority: Authority, names: Sequence[str], *, now: datetime) -> ServerKey:
+    """Make a key for a server of the enroller's own, and certify it; it is kept in memory alone."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    for place in names:
+        _check_place(place)
+    der = issue_server_certificate(
+        authority.key,
+        authority.certificate,
+        spki=public_bytes(key.public_key()),
+        names=names,
+        term=_term(authority, now=now, life=SERVER_LIFE),
+    )
+    keep_issued(authority, der)
+    return ServerKey(
+        chain_pem=certificate_pem(der),
+        key_pem=key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+        key_id=key_id(spki_of(der)),
+    )
+
+
+def _check_place(place: str) -> None:
+    try:
+        ip_address(place)
+    except ValueError:
+        try:
+            msgspec.convert(place, DnsName)
+        except msgspec.ValidationError as error:
+            raise Malformed("neither a DNS name nor an address", where=place[:80]) from error
 
 
 def _ak_public(ak_certificate: bytes) -> bytes:

@@ -122,5 +122,11 @@ def use_up(
         raise Refused("the challenge has expired", check="enrolment.activation")
 
 
+def forget(home: Home, request: Digest) -> None:
+    """Forget a challenge that nobody answered."""
+    with home.lock():
+        _expected_path(home, request).unlink(missing_ok=True)
+
+
 def _expected_path(home: Home, request: Digest) -> Path:
     return home.folder(_CHALLENGES) / f"{request}.json"

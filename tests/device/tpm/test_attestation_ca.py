@@ -162,6 +162,7 @@ def test_the_tpms_key_is_the_certified_one(rack: Rack) -> None:
     assert "urn:custody:tls-key:tpm" in uris
 
 
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 def test_two_hosts_talk_tls_by_their_certificates(rack: Rack) -> None:
     """A key that openssl made and asked for serves TLS 1.3, and asks; each end verifies."""
     rack.issue_ak()
