@@ -22,6 +22,7 @@ from custody.cli._home import (
     TpmOption,
     example,
 )
+from custody.cli._log import LogOption, followed, offer
 from custody.cli._session import stand
 from custody.cli._ui import Screen
 from custody.cli._wiring import open_tpm
@@ -112,6 +113,7 @@ def request(
     event_log: EventLogOption = None,
     mode: ModeOption = "once",
     further: FurtherOption = None,
+    log: LogOption = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -120,7 +122,7 @@ def request(
 
     screen = Screen(as_json=as_json)
     check_new_file(out)
-    standing = stand(home, env, "host")
+    standing = followed(screen, stand(home, env, "host"), log)
     made = request_release(
         Bundle.at(bundle).statement,
         situation=standing.situation,
@@ -132,6 +134,7 @@ def request(
     )
     write_new_file(out, made.data)
     screen.made(out)
+    offer(screen, standing.situation.trusted.policy, log, [made.data])
 
 
 def open_bundle(
@@ -144,6 +147,7 @@ def open_bundle(
     answers: AnswersOption = None,
     base: BaseOption = None,
     env: EnvOption = None,
+    log: LogOption = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -153,9 +157,10 @@ def open_bundle(
     """
     screen = Screen(as_json=as_json)
     check_outputs(out, receipt, burn_receipt)
-    standing = stand(home, env, "host", more=answers or ())
-    place = place_of(standing.home)
     asked = read_statement_file(Request, request)
+    standing = stand(home, env, "host", more=answers or (), requests=[asked])
+    standing = followed(screen, standing, log)
+    place = place_of(standing.home)
     opened_tpm = open_tpm(tpm)
     entry = place.find(asked.digest)
     if interrupted(entry, out, place):
@@ -185,6 +190,7 @@ def open_bundle(
         _opened_view(out, opened, policy), lambda: _show_opened(screen, out, opened, policy)
     )
     hand_out(place, asked.digest, receipt, burn_receipt)
+    offer(screen, policy, log, [opened.receipt_data, opened.burn_data])
 
 
 def check_outputs(*paths: Path | None) -> None:

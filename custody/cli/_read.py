@@ -17,6 +17,7 @@ from custody.cli._home import (
     TpmOption,
     example,
 )
+from custody.cli._log import LogOption, followed, offer
 from custody.cli._open import place_of
 from custody.cli._session import stand
 from custody.cli._ui import Screen
@@ -56,6 +57,7 @@ def read(
     ] = None,
     answers: AnswersOption = None,
     env: EnvOption = None,
+    log: LogOption = None,
     home: HomeOption = None,
 ) -> None:
     """Write one file of a released bundle to standard output, and burn the request.
@@ -69,10 +71,12 @@ def read(
         raise typer.BadParameter("standard output is a terminal; pipe it", param_hint="FILE")
     if receipt is not None:
         check_absent(receipt)
-    standing = stand(home, env, "host", more=answers or ())
+    asked = read_statement_file(Request, request)
+    standing = stand(home, env, "host", more=answers or (), requests=[asked])
+    standing = followed(screen, standing, log)
     with unlock_release(
         Bundle.at(bundle),
-        read_statement_file(Request, request),
+        asked,
         situation=standing.situation,
         tpm=open_tpm(tpm),
         place=place_of(standing.home),
@@ -80,6 +84,8 @@ def read(
     ) as released:
         if receipt is not None:
             write_new_file(receipt, released.opened.receipt_data)
+        made = [released.opened.receipt_data, released.opened.burn_data]
+        offer(screen, standing.situation.trusted.policy, log, made)
         screen.say("vouched for by the publisher, part by part; the request is burnt")
         _pour(released.reader, file, begin, end)
 

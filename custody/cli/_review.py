@@ -21,6 +21,7 @@ from custody.cli._home import (
     YesOption,
     example,
 )
+from custody.cli._log import LogOption, followed, offer
 from custody.cli._session import read_requests, stand, unlocked
 from custody.cli._ui import Screen
 from custody.encoding import check_text
@@ -83,14 +84,16 @@ def review(
         bool, typer.Option("--public", help="Leave the sealed contents closed: no token, no PIN.")
     ] = False,
     checks: Annotated[bool, typer.Option("--checks", help="Show every check made.")] = False,
+    log: LogOption = None,
     home: HomeOption = None,
     pin_fd: PinFdOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show in words what is being asked of you.  Nothing is signed."""
     screen = Screen(as_json=as_json)
-    standing = stand(home, env, "officer", more=answers or ())
     opened, asked = Bundle.at(bundle), read_requests(requests)
+    standing = stand(home, env, "officer", more=answers or (), requests=asked)
+    standing = followed(screen, standing, log)
     if public:
         found = review_requests(opened, asked, situation=standing.situation)
     else:
@@ -122,6 +125,7 @@ def approve(
         ),
     ] = None,
     yes: YesOption = False,
+    log: LogOption = None,
     home: HomeOption = None,
     pin_fd: PinFdOption = None,
     as_json: JsonOption = False,
@@ -129,9 +133,10 @@ def approve(
     """Review requests for one bundle, then consent to all of them with one PIN."""
     screen = Screen(as_json=as_json)
     check_folder(out)
-    standing = stand(home, env, "officer", more=answers or (), answers=out)
-    lifetime = _lifetime(hours, longest=standing.situation.trusted.policy.limits.approval_seconds)
     opened, asked = Bundle.at(bundle), read_requests(requests)
+    standing = stand(home, env, "officer", more=answers or (), answers=out, requests=asked)
+    standing = followed(screen, standing, log)
+    lifetime = _lifetime(hours, longest=standing.situation.trusted.policy.limits.approval_seconds)
     paths = _answer_paths(out, asked, standing.home.identity().principal, "approval")
     with unlocked(standing.home, pin_fd) as keys:
         found = review_requests(
@@ -155,6 +160,7 @@ def approve(
             lifetime=lifetime,
         )
     _write_answers(screen, given, paths)
+    offer(screen, standing.situation.trusted.policy, log, [one.data for one in given])
     until = {decode_statement(Approval, one.data).predicate.expires_at for one in given}
     screen.say(f"approved until {_words.time(min(until))}")
 
@@ -166,6 +172,7 @@ def deny(
     reason: Annotated[str, typer.Option("--reason", help="Why, for the record.")],
     env: EnvOption = None,
     yes: YesOption = False,
+    log: LogOption = None,
     home: HomeOption = None,
     pin_fd: PinFdOption = None,
     as_json: JsonOption = False,
@@ -198,6 +205,7 @@ def deny(
             signer=keys.signer,
         )
     _write_answers(screen, given, paths)
+    offer(screen, standing.situation.trusted.policy, log, [one.data for one in given])
 
 
 def status(
@@ -205,15 +213,16 @@ def status(
     requests: RequestsArgument,
     answers: AnswersOption = None,
     env: EnvOption = None,
+    log: LogOption = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show who has approved, what the quorum still lacks, and until when approvals hold."""
     screen = Screen(as_json=as_json)
-    standing = stand(home, env, "officer", more=answers or ())
-    found = review_requests(
-        Bundle.at(bundle), read_requests(requests), situation=standing.situation
-    )
+    asked = read_requests(requests)
+    standing = stand(home, env, "officer", more=answers or (), requests=asked)
+    standing = followed(screen, standing, log)
+    found = review_requests(Bundle.at(bundle), asked, situation=standing.situation)
     unreadable = standing.situation.documents.unreadable
     screen.result(_words.review_view(found), lambda: _words.show_status(screen, found, unreadable))
 

@@ -59,13 +59,15 @@ def stand(
     *,
     more: Sequence[Path] = (),
     answers: Path | None = None,
+    requests: Sequence[Statement[Request]] = (),
 ) -> Standing:
     """Open the home and judge the environment's files from its pin.
 
-    ``answers`` is a folder of which only the answers are taken, and which may not be there yet.
+    ``answers`` is a folder of which only the answers are taken, and which may not be there yet;
+    ``requests`` are judged beside what lies there.
     """
     opened = open_home(home, role)
-    documents = read_env(env, *more)
+    documents = merge(read_env(env, *more), Documents(requests=tuple(requests)))
     if answers is not None and answers.is_dir():
         beside = read_folder(answers)
         there = Documents(

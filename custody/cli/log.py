@@ -22,13 +22,15 @@ from custody.cli._home import (
     open_home,
     role_app,
 )
+from custody.cli._later import Verbs
 from custody.cli._ui import Screen
 from custody.cli._wiring import open_token
 from custody.crypto.notekeys import parse_vkey
 from custody.encoding import Record, format_time
 from custody.errors import Refused
 from custody.formats.logpolicy import MAX_POLICY_BYTES, LogPolicy, decode_log_policy, trust_key
-from custody.formats.logproof import MAX_PROOF_BYTES, LogProof, decode_proof
+from custody.formats.logproof import MAX_PROOF_BYTES, decode_proof
+from custody.formats.witnessing import CosignRequest
 from custody.log.reader import Followed
 from custody.log.witness import Answer
 from custody.ops import heads, logs
@@ -37,12 +39,38 @@ from custody.ops.home import Home
 from custody.ops.landing import check_absent, write_new_file
 from custody.transports.api import open_source, open_store
 
+
+def _append(app: typer.Typer) -> None:
+    from custody.cli._append import add_append
+
+    add_append(app)
+
+
+def _countersign(app: typer.Typer) -> None:
+    from custody.cli._countersign import add_countersign
+
+    add_countersign(app)
+
+
+def _trust_pin(app: typer.Typer) -> None:
+    from custody.cli._trust import add_trust
+
+    add_trust(app, "log")
+
+
 app = role_app(
     "log",
     "custody log init ./log --origin log.example.com/models --token pkcs11:token=log",
     "custody log append ./log manifest.dsse request.dsse alice.dsse --proofs ./proofs",
     "custody log checkpoint https://log.example.com/models --policy logs.policy",
+    verbs=(
+        Verbs(("append",), _append),
+        Verbs(("countersign",), _countersign),
+        Verbs(("trust",), _trust_pin),
+    ),
 )
+
+
 witness_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -60,9 +88,6 @@ StoreArgument = Annotated[
 SourceArgument = Annotated[
     str,
     typer.Argument(help="Where the log is read: as for writing, or https://.", metavar="LOG"),
-]
-FilesArgument = Annotated[
-    list[Path], typer.Argument(help="Statements.", metavar="FILE", show_default=False)
 ]
 KeyOption = Annotated[
     str | None,
@@ -83,16 +108,6 @@ class Shown(Record, frozen=True, kw_only=True):
     witnessed_at: str | None
     witnesses: tuple[str, ...]
     new: int
-
-
-class Logged(Record, frozen=True, kw_only=True):
-    """What ``append --json`` shows of a statement."""
-
-    index: int
-    kind: str
-    digest: str
-    file: str
-    proof: str | None
 
 
 @app.command(
@@ -119,56 +134,6 @@ def init(
             open_home(home, _ROLE), store, opened, uri=token, origin=origin, label=label
         )
     screen.result({"key": key.vkey}, lambda: screen.show(key.vkey))
-
-
-@app.command(epilog=example("custody log append ./log *.dsse --proofs ./proofs"))
-def append(
-    log: StoreArgument,
-    files: FilesArgument,
-    proofs: Annotated[
-        Path | None,
-        typer.Option("--proofs", help="Write NAME.tlog-proof files here.", metavar="DIR"),
-    ] = None,
-    policy: PolicyOption = None,
-    home: HomeOption = None,
-    pin_fd: PinFdOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Log the digests of statements, all in one batch.
-
-    With --policy its witnesses cosign before anything is published.
-    """
-    screen = Screen(as_json=as_json)
-    targets = [None if proofs is None else proofs / f"{file.stem}.tlog-proof" for file in files]
-    for target in targets:
-        if target is not None:
-            check_absent(target)
-    entries = [logs.read_entry(file) for file in files]
-    where, store = open_home(home, _ROLE), open_store(log)
-    cosigning = None if policy is None else _ask_all(policy)
-    with open_token(logs.log_identity(where).token, pin_fd=pin_fd) as opened:
-        writer = logs.open_writer(where, store, opened, now=moment(None), cosigning=cosigning)
-        done = writer.append([entry.encode() for entry in entries])
-    tree = logs.tree_of(store, done.signed)
-    shown = []
-    for index, (file, target, entry) in enumerate(
-        zip(files, targets, entries, strict=True), done.start
-    ):
-        if target is not None:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            proof = LogProof(index, tree.inclusion(index), done.signed, entry.encode())
-            write_new_file(target, proof.encode())
-        shown.append(
-            Logged(
-                index=index,
-                kind=entry.kind,
-                digest=entry.digest,
-                file=str(file),
-                proof=None if target is None else str(target),
-            )
-        )
-    rows = [(str(row.index), row.kind, row.digest, row.file) for row in shown]
-    screen.result(shown, lambda: screen.table(("index", "kind", "digest", "file"), rows))
 
 
 @app.command(
@@ -209,6 +174,34 @@ def prove(
     if index is None:
         raise Refused("is not in the log", check="log.missing", where=str(statement))
     write_new_file(out, replace(followed.prove(index), extra=entry.encode()).encode())
+    screen.made(out)
+
+
+@app.command(
+    epilog=example(
+        "custody log consistency ./log --old 1041 --key VKEY --out since-1041.tlog-consistency"
+    )
+)
+def consistency(
+    log: SourceArgument,
+    old: Annotated[int, typer.Option("--old", help="How many entries were seen.", min=0)],
+    out: OutOption,
+    key: KeyOption = None,
+    policy: PolicyOption = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Prove that a log goes on from what somebody has seen of it, for who cannot read it."""
+    screen = Screen(as_json=as_json)
+    check_absent(out)
+    where = open_home(home, _ROLE)
+    followed = heads.follow_log(where, open_source(log), _trust(key, policy))
+    if old > followed.tree.size:
+        raise typer.BadParameter(
+            f"the log has {followed.tree.size} entries only", param_hint="--old"
+        )
+    proof = CosignRequest(old, followed.tree.consistency(old), followed.signed)
+    write_new_file(out, proof.encode())
     screen.made(out)
 
 
@@ -254,6 +247,9 @@ def serve(
     witness: Annotated[
         bool, typer.Option("--witness", help="Cosign the logs of --policy, as this home's witness.")
     ] = False,
+    offers: Annotated[
+        bool, typer.Option("--offers", help="Take entries that others offer, for append --offered.")
+    ] = False,
     policy: PolicyOption = None,
     home: HomeOption = None,
 ) -> None:
@@ -264,12 +260,15 @@ def serve(
         raise typer.BadParameter("a log, --witness, or both", param_hint="LOG")
     if witness and policy is None:
         raise typer.BadParameter("which logs are witnessed?", param_hint="--policy")
+    if offers and log is None:
+        raise typer.BadParameter("offers to which log?", param_hint="--offers")
     source = None if log is None else open_source(log)
+    taking = open_store(log) if offers and log is not None else None
     answer = _answering(open_home(home, _ROLE), policy) if witness and policy else None
     host, _, port = listen.rpartition(":")
     if not host or not port.isdigit() or int(port) > 65535:
         raise typer.BadParameter("ADDRESS:PORT", param_hint="--listen")
-    with LogServer((host.strip("[]"), int(port)), source, answer) as server:
+    with LogServer((host.strip("[]"), int(port)), source, answer, taking) as server:
         typer.echo(f"http://{host}:{server.server_port}/")
         server.serve_forever()
 
@@ -308,7 +307,7 @@ def witness_ask(
     screen = Screen(as_json=as_json)
     where, store = open_home(home, _ROLE), open_store(log)
     with open_token(logs.log_identity(where).token, pin_fd=pin_fd) as opened:
-        logs.open_writer(where, store, opened, now=moment(None)).add_cosignatures(_ask_all(policy))
+        logs.open_writer(where, store, opened, now=moment(None)).add_cosignatures(ask_all(policy))
     _show(screen, heads.follow_log(where, store, _trust(None, policy)))
 
 
@@ -317,24 +316,26 @@ def _trust(key: str | None, policy: Path | None) -> LogPolicy:
         case str(), None:
             return trust_key(parse_vkey(key))
         case None, Path():
-            return _read_policy(policy)
+            return read_log_policy(policy)
         case _:
             raise typer.BadParameter("one of --key and --policy", param_hint="--key")
 
 
-def _read_policy(path: Path) -> LogPolicy:
+def read_log_policy(path: Path) -> LogPolicy:
+    """Read a tlog-policy file."""
     with reading(path):
         return decode_log_policy(read_file(path, max_bytes=MAX_POLICY_BYTES))
 
 
-def _ask_all(policy: Path) -> logs.AskAll:
+def ask_all(policy: Path) -> logs.AskAll:
+    """Return how the witnesses of a tlog-policy file are asked."""
     from custody.transports.web import post
 
-    return logs.AskAll(_read_policy(policy), post)
+    return logs.AskAll(read_log_policy(policy), post)
 
 
 def _answering(home: Home, policy: Path) -> Callable[[bytes], Answer]:
-    trusted = _read_policy(policy)
+    trusted = read_log_policy(policy)
     logs.witness_signer(home)
 
     def answer(body: bytes) -> Answer:

@@ -11,7 +11,7 @@ from custody.encoding import Digest, Record, decode, encode
 from custody.errors import Malformed
 from custody.formats.envelope import Envelope, predicate_type
 
-_MAX_BYTES = 256
+MAX_ENTRY_BYTES = 256
 _PREDICATE = re.compile(r"urn:custody:([a-z][a-z-]{0,31}):v[0-9]+", re.ASCII)
 
 #: What kind of statement: the word in its predicate type.
@@ -44,4 +44,4 @@ def entry_of(envelope: Envelope) -> LogEntry:
 
 def decode_entry(data: bytes) -> LogEntry:
     """Read an entry."""
-    return decode(LogEntry, data, max_bytes=_MAX_BYTES)
+    return decode(LogEntry, data, max_bytes=MAX_ENTRY_BYTES)

@@ -5,17 +5,21 @@ A place is a directory, a bucket (``s3://``, ``gs://``, ``az://``), or, to read 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from custody.errors import Malformed, Unavailable
-from custody.log.storage import Source, Store
+from custody.errors import Malformed, Refused, Unavailable
+from custody.log.offers import OfferStore, put_offers
+from custody.log.storage import Source
 from custody.transports.store import DirectoryStore
 
+#: Where a log's server takes an entry (POST), and how it says that it has.
+OFFER_PATH, ACCEPTED = "offer", 202
 _BUCKETS = ("s3://", "gs://", "az://")
 _WEB = ("http://", "https://")
 
 
-def open_store(place: str) -> Store:
+def open_store(place: str) -> OfferStore:
     """Open a place that is written to."""
     if place.startswith(_BUCKETS):
         return _open_bucket(place)
@@ -36,7 +40,26 @@ def open_source(place: str) -> Source:
     return open_store(place)
 
 
-def _open_bucket(place: str) -> Store:
+def offer_entries(place: str, entries: Sequence[bytes]) -> None:
+    """Offer entries to the log at a place.
+
+    Raises `Unavailable` where it cannot be reached, and `Refused` (``log.offers``) where it takes
+    none.
+    """
+    if not place.startswith(_WEB):
+        if "://" not in place and not Path(place).is_dir():
+            raise Unavailable("there is no such directory", where=place)
+        put_offers(open_store(place), entries)
+        return
+    from custody.transports.web import post  # noqa: PLC0415
+
+    for entry in entries:
+        reply = post(f"{place.rstrip('/')}/{OFFER_PATH}", entry)
+        if reply.status != ACCEPTED:
+            raise Refused(f"the log takes no offers: it answers {reply.status}", check="log.offers")
+
+
+def _open_bucket(place: str) -> OfferStore:
     try:
         from custody.transports.objects import open_bucket  # noqa: PLC0415
     except ImportError as error:

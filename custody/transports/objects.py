@@ -59,6 +59,23 @@ class BucketStore:
             for _ in pool.map(self._create, objects):
                 pass
 
+    def names(self, folder: str) -> tuple[str, ...]:
+        """Return the paths of the objects in a folder, in order; none where there is no folder."""
+        try:
+            found = [meta["path"] for batch in obstore.list(self._store, folder) for meta in batch]
+        except (BaseError, OSError) as error:
+            raise self._unavailable(error, folder) from error
+        return tuple(sorted(found))
+
+    def remove(self, path: str) -> None:
+        """Take an object away; one that is not there is no error."""
+        try:
+            obstore.delete(self._store, path)
+        except (NotFoundError, FileNotFoundError):
+            return
+        except (BaseError, OSError) as error:
+            raise self._unavailable(error, path) from error
+
     def swap(self, path: str, data: bytes, *, version: str | None) -> str:
         """Replace the object of that version, or write the first one; return the new version."""
         try:

@@ -6,11 +6,14 @@ from collections.abc import Callable
 from http.server import ThreadingHTTPServer
 
 from custody.errors import CustodyError, Malformed
+from custody.formats.logentry import MAX_ENTRY_BYTES
 from custody.formats.note import MAX_NOTE_BYTES
 from custody.formats.tiles import CHECKPOINT_PATH, MAX_BUNDLE_BYTES, parse_path
 from custody.formats.witnessing import MAX_REQUEST_BYTES
+from custody.log.offers import OfferStore, put_offers
 from custody.log.storage import Source
 from custody.log.witness import Answer
+from custody.transports.api import ACCEPTED, OFFER_PATH
 from custody.transports.handler import StrictHandler
 
 _TEXT = "text/plain; charset=utf-8"
@@ -30,12 +33,20 @@ class LogServer(ThreadingHTTPServer):
     allow_reuse_address = True
 
     def __init__(
-        self, address: tuple[str, int], source: Source | None, witness: AddCheckpoint | None
+        self,
+        address: tuple[str, int],
+        source: Source | None,
+        witness: AddCheckpoint | None,
+        offers: OfferStore | None = None,
     ) -> None:
-        """Listen at ``address``; port 0 takes any that is free."""
+        """Listen at ``address``; port 0 takes any that is free.
+
+        ``offers`` is where entries go that anybody offers; without it none are taken.
+        """
         super().__init__(address, _Handler)
         self.source = source
         self.witness = witness
+        self.offers = offers
 
 
 class _Handler(StrictHandler):
@@ -48,10 +59,25 @@ class _Handler(StrictHandler):
         self._serve()
 
     def do_POST(self) -> None:  # noqa: N802
-        if self.path.strip("/") != _ADD_CHECKPOINT or self.server.witness is None:
+        path = self.path.strip("/")
+        if path == _ADD_CHECKPOINT and self.server.witness is not None:
+            if (body := self.read_body(max_bytes=MAX_REQUEST_BYTES)) is not None:
+                self._witness(self.server.witness, body)
+        elif path == OFFER_PATH and self.server.offers is not None:
+            if (body := self.read_body(max_bytes=MAX_ENTRY_BYTES)) is not None:
+                self._offer(self.server.offers, body)
+        else:
             self.refuse(404, "path", "no such thing")
-        elif (body := self.read_body(max_bytes=MAX_REQUEST_BYTES)) is not None:
-            self._witness(self.server.witness, body)
+
+    def _offer(self, offers: OfferStore, body: bytes) -> None:
+        try:
+            put_offers(offers, [body])
+        except Malformed:
+            self.refuse(400, "malformed", "not an entry")
+        except CustodyError:
+            self.refuse(503, "unavailable", "not now")
+        else:
+            self.answer(ACCEPTED, b"", _TEXT)
 
     def _witness(self, witness: AddCheckpoint, body: bytes) -> None:
         try:

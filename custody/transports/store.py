@@ -82,6 +82,23 @@ class DirectoryStore:
             with _disk(folder):
                 _sync(folder)
 
+    def names(self, folder: str) -> tuple[str, ...]:
+        """Return the paths of the objects in a folder, in order; none where there is no folder."""
+        where = self._file(folder)
+        with _disk(where):
+            try:
+                with os.scandir(where) as entries:
+                    found = sorted(entry.name for entry in entries if entry.is_file())
+            except (FileNotFoundError, NotADirectoryError):
+                return ()
+        return tuple(f"{folder}/{name}" for name in found if _PATH.fullmatch(name))
+
+    def remove(self, path: str) -> None:
+        """Take an object away; one that is not there is no error."""
+        file = self._file(path)
+        with _disk(file):
+            file.unlink(missing_ok=True)
+
     def swap(self, path: str, data: bytes, *, version: str | None) -> str:
         """Replace the object of that version, or write the first one; return the new version."""
         file = self._file(path)

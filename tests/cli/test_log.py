@@ -4,16 +4,25 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from custody.cli import _append
 from custody.cli import log as command
 from custody.cli._ui import to_json
+from custody.errors import Refused
+from custody.formats.checkpoint import decode_checkpoint
 from custody.formats.envelope import decode_envelope
+from custody.formats.witnessing import decode_cosign_request
+from custody.log.offers import take_offers
 from custody.ops import logs
 from custody.ops.home import Home
+from custody.rules.heads import goes_with
+from custody.transports.api import offer_entries
 from custody.transports.serve import LogServer
+from custody.transports.store import DirectoryStore
 from tests.cli.transcript import Said, replay, run
 from tests.sim.softtoken import SoftToken
 from tests.unit.crypto.vectors import VECTORS
@@ -33,7 +42,8 @@ class Cast:
         self.home = folder / "home"
         self._capsys, self._monkeypatch = capsys, monkeypatch
         token = SoftToken()
-        monkeypatch.setattr(command, "open_token", lambda *_, **__: token)
+        for verbs in (command, _append):
+            monkeypatch.setattr(verbs, "open_token", lambda *_, **__: token)
         monkeypatch.setenv("CUSTODY_HOME", str(self.home))
         self.digests = {}
         for name in ("alice", "denial"):
@@ -195,3 +205,58 @@ def test_no_private_key_is_shown(cast: Cast) -> None:
     said = cast.say("witness", "init", "--name", "w2.example.com")
     assert 1 == said.code
     assert data["seed"] not in said.err + to_json(repr(logs.witness_signer(Home(cast.home))))
+
+
+def test_what_is_offered_is_logged_once(cast: Cast) -> None:
+    """Entries wait in the log's own place, come into it with the next batch, and are gone then."""
+    cast.begin()
+    entry = logs.read_entry(cast.path("alice.dsse")).encode()
+    offer_entries(str(cast.path("log")), [entry, entry])
+    (waiting,) = cast.path("log/offered").iterdir()
+    assert entry == waiting.read_bytes()
+    (cast.path("log/offered") / "junk").write_bytes(b"junk")
+    (cast.path("log/offered") / ("0" * 64)).write_bytes(entry)
+    shown = cast.done("append", cast.path("log"), cast.path("denial.dsse"), "--offered", "--json")
+    rows = [(row["index"], row["kind"], row["file"]) for row in json.loads(shown)]
+    assert [(0, "denial", str(cast.path("denial.dsse"))), (1, "approval", None)] == rows
+    assert [] == list(cast.path("log/offered").iterdir())
+    said = cast.say("append", cast.path("log"))
+    assert 2 == said.code
+
+
+def test_a_server_takes_offers_if_it_is_told_to(cast: Cast) -> None:
+    """Over HTTP an entry is taken, anything else is not, and a log that takes none says so."""
+    cast.begin()
+    store = DirectoryStore(cast.path("log"))
+    entry = logs.read_entry(cast.path("alice.dsse")).encode()
+    with _served(LogServer(("127.0.0.1", 0), store, None, store)) as address:
+        offer_entries(address, [entry])
+        with pytest.raises(Refused, match="answers 400"):
+            offer_entries(address, [b"no entry"])
+        with pytest.raises(Refused, match="answers 413"):
+            offer_entries(address, [b"x" * 300])
+    with (
+        _served(LogServer(("127.0.0.1", 0), store, None)) as address,
+        pytest.raises(Refused, match="answers 404"),
+    ):
+        offer_entries(address, [entry])
+    assert (entry,) == take_offers(store)
+
+
+def test_a_log_proves_how_it_went_on(cast: Cast) -> None:
+    """The file ties a head that was seen before to the newest one."""
+    cast.begin()
+    cast.done("append", cast.path("log"), cast.path("alice.dsse"))
+    early = decode_checkpoint(cast.path("log/checkpoint").read_bytes()).checkpoint
+    cast.done("append", cast.path("log"), cast.path("denial.dsse"))
+    late = decode_checkpoint(cast.path("log/checkpoint").read_bytes()).checkpoint
+    out, policy = cast.path("on.tlog-consistency"), cast.policy("quorum none")
+    words = ("consistency", cast.path("log"), "--policy", policy, "--out", out, "--old")
+    cast.done(*words, "1")
+    proof = decode_cosign_request(out.read_bytes())
+    assert not goes_with(early, late, [])
+    assert goes_with(early, late, [proof])
+    assert goes_with(late, early, [proof])
+    assert not goes_with(replace(early, root=bytes(32)), late, [proof])
+    out.unlink()
+    assert 2 == cast.say(*words, "3").code

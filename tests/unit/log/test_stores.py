@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from custody.errors import Malformed, Refused, Unavailable
+from custody.log.offers import OfferStore, drop_offers, put_offers, take_offers
 from custody.log.reader import Followed, follow
 from custody.log.storage import Store
 from custody.log.writer import Writer, create_log
@@ -18,7 +19,7 @@ from tests.sim.store import MemoryLedger
 from tests.unit.log.logs import NOTHING, entries, signer, trust
 
 
-def bucket() -> Store:
+def bucket() -> OfferStore:
     """A bucket in memory."""
     obstore = pytest.importorskip("obstore")
     from custody.transports.objects import BucketStore
@@ -27,7 +28,7 @@ def bucket() -> Store:
 
 
 @pytest.fixture(params=["directory", "bucket"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> OfferStore:
     """Each kind of store, empty."""
     return bucket() if request.param == "bucket" else DirectoryStore(tmp_path / "log")
 
@@ -65,6 +66,26 @@ def test_swaps_compare(store: Store) -> None:
     found = store.look("checkpoint", max_bytes=10)
     assert found is not None
     assert (b"two", second) == (found.data, found.version)
+
+
+def test_offers_wait_in_any_store(store: OfferStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is offered twice waits once, junk is taken away, and a full tray takes no more."""
+    assert () == take_offers(store)
+    some = entries(0, 3)
+    put_offers(store, some)
+    put_offers(store, some[:1])
+    store.create([("offered/junk", b"junk"), ("offered/" + "0" * 64, some[0])])
+    assert sorted(some) == sorted(take_offers(store))
+    assert 3 == len(store.names("offered"))
+    with pytest.raises(Malformed):
+        put_offers(store, [b"no entry"])
+    monkeypatch.setattr("custody.log.offers.MAX_OFFERS", 3)
+    with pytest.raises(Refused) as refused:
+        put_offers(store, entries(3, 4))
+    assert "log.offers" == refused.value.check
+    drop_offers(store, some)
+    drop_offers(store, some)
+    assert () == store.names("offered")
 
 
 def test_what_is_not_there_is_none(store: Store) -> None:
