@@ -152,8 +152,8 @@ def test_a_kept_key_over_an_update(cast: Cast, run: Run) -> None:
     assert "states that enrollers authorise later" in shown.out, shown.err
     words = ("--out", cast.folder / "out", "--answers", cast.folder / "answers")
     assert 0 == run("host", "open", bundle.path, request, *words).code
-    said = run("host", "status").out
-    assert "sealed-updatable  lab-6.1, epoch 1  opens: lab-6.1, epoch 1" in said, said
+    said = run("host", "status")
+    assert "sealed-updatable  lab-6.1, epoch 1  opens: lab-6.1, epoch 1" in said.out, said.err
 
     cast.machine.reboot()
     cast.boot(UPDATED)

@@ -236,6 +236,21 @@ def test_a_draft_hides_no_golden_set(cast: Cast) -> None:
     unseal(cast, bundle, cast.folder / "out")
 
 
+def test_an_old_golden_set_need_not_be_carried_for_ever(cast: Cast) -> None:
+    """In a later state the one it was released to is in nobody's folder any more, and it opens."""
+    bundle = kept(cast)
+    golden = vouch(cast, UPDATED, 2, oldest=2)
+    authorise(cast, golden, "enr1", "enr2")
+    cast.documents = replace(cast.documents, golden_sets=(golden,))
+    restart(cast, UPDATED)
+    unseal(cast, bundle, cast.folder / "out")
+    assert ("lab-6.1", 1, True) == (
+        standing(cast).golden,
+        standing(cast).epoch,
+        standing(cast).opens,
+    )
+
+
 # ── whose word counts ────────────────────────────────────────────────────────────────────────────
 
 
