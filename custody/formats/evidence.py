@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from custody.errors import Malformed
+from custody.formats.tpmek import ek_public, ek_publics
 from custody.formats.tpmnv import (
     COUNTER_ATTRIBUTES,
     NvAttributes,
@@ -28,7 +29,6 @@ from custody.formats.tpmpublic import (
     EccPublic,
     Public,
     RsaPublic,
-    ek_public,
     host_key_template,
     matches,
     name,
@@ -56,7 +56,7 @@ from custody.formats.tpmwire import (
     u64,
 )
 
-#: The whole format; tpmpublic, tpmnv, tpmsignature and tpmwire are its parts.
+#: The whole format; tpmpublic, tpmek, tpmnv, tpmsignature and tpmwire are its parts.
 __all__ = [
     "AK_TEMPLATE",
     "ATTEST_CERTIFY",
@@ -91,6 +91,7 @@ __all__ = [
     "counter_public",
     "cut_quote",
     "ek_public",
+    "ek_publics",
     "host_key_template",
     "low_s",
     "matches",

@@ -1,7 +1,7 @@
 """Public areas of TPM keys (TPMT_PUBLIC), their Names, and the templates that are expected.
 
-Source: TPM 2.0 part 2 section 12.2 and part 1 section 16; TCG EK Credential Profile 2.5, annex B
-(templates L-1 and H-3).  Format: evidence.md, "Public areas".
+Source: TPM 2.0 part 2 section 12.2 and part 1 section 16.  Endorsement keys are in tpmek.
+Format: evidence.md, "Public areas".
 """
 
 from __future__ import annotations
@@ -9,15 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import STRICT, IntFlag
 
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    PublicFormat,
-    load_der_public_key,
-)
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from custody.errors import Malformed, Refused
+from custody.errors import Malformed
 from custody.formats.tpmwire import (
     HASHES,
     Alg,
@@ -304,57 +299,3 @@ def sealed_template(auth_policy: bytes) -> bytes:
     attributes = Attributes.FIXED_TPM | Attributes.FIXED_PARENT | Attributes.NO_DA
     head = u16(Alg.KEYEDHASH) + u16(Alg.SHA256) + u32(attributes)
     return head + sized(auth_policy) + u16(Alg.NULL) + sized(b"")
-
-
-_EK_ATTRIBUTES = (
-    _MADE_HERE | Attributes.ADMIN_WITH_POLICY | Attributes.RESTRICTED | Attributes.DECRYPT
-)
-
-#: TCG EK Credential Profile, template L-1: RSA-2048.  Policy: PolicySecret(endorsement).
-EK_RSA_2048 = RsaPublic(
-    name_alg=Alg.SHA256,
-    attributes=_EK_ATTRIBUTES,
-    auth_policy=bytes.fromhex("837197674484b3f81a90cc8d46a5d724fd52d76e06520b64f2a1da1b331469aa"),
-    symmetric_bits=128,
-    bits=2048,
-)
-
-#: TCG EK Credential Profile, template H-3: ECC NIST P-384.
-EK_ECC_P384 = EccPublic(
-    name_alg=Alg.SHA384,
-    attributes=_EK_ATTRIBUTES | Attributes.USER_WITH_AUTH,
-    auth_policy=bytes.fromhex(
-        "b26e7d28d11a50bc53d882bcf5fd3a1a074148bb35d3b4e4cb1c0ad9bde419ca"
-        "cb47ba09699646150f9fc000f3f80e12"
-    ),
-    symmetric_bits=256,
-    curve=Curve.P384,
-)
-
-
-#: What TPM2_CreatePrimary takes to make the EK again: ``unique`` goes into its derivation, 256 zero
-#: bytes in L-1 and nothing in H-3.
-EK_RSA_2048_CREATION = replace(EK_RSA_2048, modulus=bytes(256)).pack()
-EK_ECC_P384_CREATION = EK_ECC_P384.pack()
-
-
-def ek_public(certificate_spki: bytes) -> bytes:
-    """Return the TPMT_PUBLIC of the EK whose certificate holds this key.
-
-    The key comes from the verified certificate and everything else from the TCG template, so no
-    public area that a host sends is ever believed.  A key no template knows is `Refused`.
-    """
-    try:
-        key = load_der_public_key(certificate_spki)
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise Malformed("the EK certificate's key cannot be read") from error
-    if isinstance(key, rsa.RSAPublicKey) and key.key_size == 2048:
-        numbers = key.public_numbers()
-        if numbers.e == 65537:
-            return replace(EK_RSA_2048, modulus=numbers.n.to_bytes(256, "big")).pack()
-    if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP384R1):
-        point = key.public_numbers()
-        return replace(
-            EK_ECC_P384, x=point.x.to_bytes(48, "big"), y=point.y.to_bytes(48, "big")
-        ).pack()
-    raise Refused("the EK is neither RSA-2048 (L-1) nor P-384 (H-3)", check="attestation.V14")

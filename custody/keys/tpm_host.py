@@ -10,9 +10,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tpm2_pytss import TSS2_Exception
 from tpm2_pytss.constants import ESYS_TR, TPM2_ALG
 from tpm2_pytss.types import (
+    TPM2B_DIGEST,
     TPM2B_ENCRYPTED_SECRET,
     TPM2B_ID_OBJECT,
     TPM2B_NV_PUBLIC,
+    TPML_DIGEST,
     TPML_PCR_SELECTION,
     TPMT_SIG_SCHEME,
     TPMT_TK_CREATION,
@@ -25,7 +27,6 @@ from custody.formats.evidence import (
     AK_TEMPLATE,
     COUNTER_ATTRIBUTES,
     Alg,
-    Attributes,
     Curve,
     NvAttributes,
     NvPublic,
@@ -366,11 +367,12 @@ class TpmHost:
         return handle
 
     def _ek_session(self, link: Connection) -> Handle:
-        ek = link.endorsement_key
-        if Attributes.USER_WITH_AUTH in parse_public(ek.public).attributes:
-            return link.salted_session()
-        session = link.salted_session(policy=True)
+        template = link.endorsement_key.template
+        session = link.salted_session(policy=True, alg=template.public.name_alg)
         link.esys.policy_secret(ESYS_TR.ENDORSEMENT, session, b"", b"", b"", 0)
+        if template.branches is not None:
+            branches = [TPM2B_DIGEST(branch) for branch in template.branches]
+            link.esys.policy_or(session, TPML_DIGEST(branches))
         return session
 
     def _defined(self, link: Connection) -> tuple[int, ...]:

@@ -37,14 +37,11 @@ from tpm2_pytss.constants import (
 from tpm2_pytss.types import TPM2B_PUBLIC, TPM2B_SENSITIVE_CREATE
 
 from custody.errors import CustodyError, Malformed, Refused, Unavailable
-from custody.formats.evidence import ek_public, parse_public
-from custody.formats.tpmpublic import EK_ECC_P384_CREATION, EK_RSA_2048_CREATION, RsaPublic
+from custody.formats.evidence import Alg, ek_publics
+from custody.formats.tpmek import EK_TEMPLATES, L_1, EkTemplate
 from custody.formats.tpmwire import sized
 
-#: Where vendors put EK certificates and keys (TCG EK Credential Profile 2.5, section 2.2.1.4).
-_EK_CERTIFICATES = (0x01C00002, 0x01C00016)
-_EK_RSA_HANDLE = 0x81010001
-_EK_P384_HANDLE = 0x81010016
+_SESSION_HASHES = {Alg.SHA256: TPM2_ALG.SHA256, Alg.SHA384: TPM2_ALG.SHA384}
 _TRANSIENT_FIRST = 0x80000000
 _HMAC_SESSION_FIRST = 0x02000000
 _MAX_HANDLES = 64
@@ -81,11 +78,10 @@ Handle = Any
 
 @dataclass(frozen=True, slots=True)
 class EndorsementKey:
-    """The EK sessions are salted to: its TPMT_PUBLIC, how it is made, where it is persisted."""
+    """An EK that sessions may be salted to: its TPMT_PUBLIC, and the template it is made by."""
 
     public: bytes
-    template: bytes
-    persistent: int
+    template: EkTemplate
 
 
 class Tpm:
@@ -98,7 +94,7 @@ class Tpm:
 
     def __init__(self, tcti: str | None = None, *, ek_spki: bytes | None = None) -> None:
         self._tcti = tcti
-        self._ek = None if ek_spki is None else _endorsement_key(ek_public(ek_spki))
+        self._eks = () if ek_spki is None else _endorsement_keys(ek_spki)
         self._here = threading.local()
 
     @property
@@ -144,7 +140,7 @@ class Tpm:
             raise Unavailable(
                 "there is no TPM, or it does not answer", where=self.where, hint=_NO_TPM
             ) from error
-        link = Connection(esys, self._endorsement_key)
+        link = Connection(esys, self._endorsement_keys, self._settle)
         try:
             if (self._tcti or "").startswith("swtpm"):
                 # Nothing stands between us and a software TPM: what a killed process left loaded
@@ -156,25 +152,37 @@ class Tpm:
         finally:
             link.close()
 
-    def _endorsement_key(self, link: Connection) -> EndorsementKey:
-        if self._ek is None:
-            self._ek = _find_endorsement_key(link)
-        return self._ek
+    def _endorsement_keys(self, link: Connection) -> tuple[EndorsementKey, ...]:
+        if not self._eks:
+            self._eks = _find_endorsement_keys(link)
+        return self._eks
+
+    def _settle(self, found: EndorsementKey) -> None:
+        # One key fits two templates; once the TPM has shown by which it is made, there is one.
+        self._eks = (found,)
 
 
 class Connection:
     """An open connection.  Every handle given to `keep` is flushed when it closes."""
 
-    def __init__(self, esys: Any, find: Callable[[Connection], EndorsementKey]) -> None:
+    def __init__(
+        self,
+        esys: Any,
+        find: Callable[[Connection], tuple[EndorsementKey, ...]],
+        settle: Callable[[EndorsementKey], None],
+    ) -> None:
         self.esys = esys
         self._find = find
+        self._settle = settle
         self._loaded: list[Handle] = []
         self._shared: dict[object, Handle] = {}
 
     @property
     def endorsement_key(self) -> EndorsementKey:
         """The EK that sessions are salted to, found when the first one is."""
-        return self._find(self)
+        if len(self._find(self)) > 1:
+            self.drop(self.load_endorsement_key())
+        return self._find(self)[0]
 
     def keep(self, handle: Handle) -> Handle:
         """Flush ``handle`` when the connection closes, if `drop` has not done it before."""
@@ -232,8 +240,11 @@ class Connection:
             for number in self.handles(first):
                 self.esys.flush_context(self.esys.tr_from_tpmpublic(number))
 
-    def salted_session(self, *, policy: bool = False) -> Handle:
-        """Start an HMAC or policy session salted to the EK, encrypting both ways (AES-128-CFB)."""
+    def salted_session(self, *, policy: bool = False, alg: Alg = Alg.SHA256) -> Handle:
+        """Start an HMAC or policy session salted to the EK, encrypting both ways (AES-128-CFB).
+
+        ``alg`` is the session's hash: of a policy session, the name hash of what it is to open.
+        """
         ek = self.load_endorsement_key()
         session = self.keep(
             self.esys.start_auth_session(
@@ -241,7 +252,7 @@ class Connection:
                 bind=ESYS_TR.NONE,
                 session_type=TPM2_SE.POLICY if policy else TPM2_SE.HMAC,
                 symmetric="aes128cfb",
-                auth_hash=TPM2_ALG.SHA256,
+                auth_hash=_SESSION_HASHES[alg],
             )
         )
         self.drop(ek)
@@ -251,16 +262,30 @@ class Connection:
 
     def load_endorsement_key(self) -> Handle:
         """Return the EK's handle, refusing any key but the expected one (``tpm.ek``)."""
-        expected = self.endorsement_key
-        if expected.persistent in self.handles(expected.persistent, 1):
-            handle = self.esys.tr_from_tpmpublic(expected.persistent)
-            if self._holds(handle, expected.public):
-                return handle
+        candidates = self._find(self)
+        for expected in candidates:
+            place = expected.template.persistent
+            if place in self.handles(place, 1):
+                handle = self.esys.tr_from_tpmpublic(place)
+                if self._holds(handle, expected.public):
+                    self._settle(expected)
+                    return handle
         # Not persisted, or something else is in its place: the seed makes it again.
-        handle = self.keep(self.create_primary(ESYS_TR.ENDORSEMENT, expected.template))
-        if not self._holds(handle, expected.public):
-            raise Refused("the TPM's EK is not the one its certificate names", check="tpm.ek")
-        return handle
+        for expected in candidates:
+            template = self._creation(expected.template)
+            handle = self.keep(self.create_primary(ESYS_TR.ENDORSEMENT, template))
+            if self._holds(handle, expected.public):
+                self._settle(expected)
+                return handle
+            self.drop(handle)
+        raise Refused("the TPM's EK is not the one its certificate names", check="tpm.ek")
+
+    def _creation(self, template: EkTemplate) -> bytes:
+        """Return what makes an EK again, with the nonce that some vendors leave beside it."""
+        # Whatever is in the index: what it makes is held against the certificate's key.
+        if template.nonce is None or template.nonce not in self.handles(template.nonce, 1):
+            return template.creation
+        return template.creation_with(self.nv_read(template.nonce))
 
     def create_primary(self, hierarchy: Handle, template: bytes) -> Handle:
         """Make a primary key from a TPMT_PUBLIC; the caller keeps or flushes it."""
@@ -339,8 +364,12 @@ def read_certificates(data: bytes) -> tuple[bytes, ...]:
 
 
 def read_ek_certificate(link: Connection) -> bytes | None:
-    """Return the first EK certificate the TPM holds."""
-    for index in _EK_CERTIFICATES:
+    """Return the first EK certificate the TPM holds, by the order of `EK_TEMPLATES`.
+
+    TCG EK Credential Profile 2.5, section 2.2.1: each template has an NV index of its own.
+    """
+    for template in EK_TEMPLATES:
+        index = template.certificate
         if index in link.handles(index, 1):
             found = read_certificates(link.nv_read(index))
             if found:
@@ -348,20 +377,18 @@ def read_ek_certificate(link: Connection) -> bytes | None:
     return None
 
 
-def _endorsement_key(public: bytes) -> EndorsementKey:
-    if isinstance(parse_public(public), RsaPublic):
-        return EndorsementKey(public, EK_RSA_2048_CREATION, _EK_RSA_HANDLE)
-    return EndorsementKey(public, EK_ECC_P384_CREATION, _EK_P384_HANDLE)
+def _endorsement_keys(spki: bytes) -> tuple[EndorsementKey, ...]:
+    return tuple(EndorsementKey(public, template) for template, public in ek_publics(spki))
 
 
-def _find_endorsement_key(link: Connection) -> EndorsementKey:
+def _find_endorsement_keys(link: Connection) -> tuple[EndorsementKey, ...]:
     held = read_ek_certificate(link)
     if held is not None:
-        return _endorsement_key(ek_public(certificate_spki(held)))
-    handle = link.keep(link.create_primary(ESYS_TR.ENDORSEMENT, EK_RSA_2048_CREATION))
+        return _endorsement_keys(certificate_spki(held))
+    handle = link.keep(link.create_primary(ESYS_TR.ENDORSEMENT, L_1.creation))
     public = link.public(handle)
     link.drop(handle)
-    return _endorsement_key(public)
+    return (EndorsementKey(public, L_1),)
 
 
 def certificate_spki(certificate: bytes) -> bytes:

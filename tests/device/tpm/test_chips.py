@@ -12,6 +12,7 @@ from tpm2_pytss.constants import ESYS_TR
 from custody.errors import Refused, Unavailable
 from custody.formats import evidence
 from custody.formats.evidence import Alg, Curve, EccPublic
+from custody.formats.tpmek import H_3
 from custody.keys import tpm_session
 from custody.keys.hostapi import HostTpm
 from custody.keys.tpm_host import COUNTER_FIRST, COUNTER_POOL, TpmHost
@@ -62,7 +63,7 @@ def test_an_ek_with_a_sha384_name_salts_every_session(
     machine: Swtpm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With nothing but the P-384 EK, whose Name is SHA-384, H is made, certified and opened."""
-    monkeypatch.setattr(tpm_session, "_EK_CERTIFICATES", (0x01C00016,))
+    monkeypatch.setattr(tpm_session, "EK_TEMPLATES", (H_3,))
     spki = certificate_spki(TpmHost(machine.tcti).ek_certificate())
     public = evidence.parse_public(evidence.ek_public(spki))
     assert Alg.SHA384 is public.name_alg

@@ -76,10 +76,10 @@ def test_a_credential_works_with_an_ecc_ek(machine: Swtpm, host: HostTpm) -> Non
     """With the P-384 EK (template H-3) pinned, sessions and challenges use it."""
     from tpm2_pytss.constants import ESYS_TR
 
-    from custody.formats.tpmpublic import EK_ECC_P384
+    from custody.formats.tpmek import H_3
 
     with Tpm(machine.tcti).connect("show its EK") as link:
-        handle = link.keep(link.create_primary(ESYS_TR.ENDORSEMENT, EK_ECC_P384.pack()))
+        handle = link.keep(link.create_primary(ESYS_TR.ENDORSEMENT, H_3.creation))
         public = link.public(handle)
     pinned = TpmHost(machine.tcti, ek_spki=evidence.spki(public))
     secret = os.urandom(32)
@@ -143,7 +143,7 @@ def test_a_tpm_without_certificates_makes_the_certified_ek(
 ) -> None:
     """Where no certificate is found, sessions are salted to the EK of template L-1."""
     expected = ek_of(host)
-    monkeypatch.setattr(tpm_session, "_EK_CERTIFICATES", ())
+    monkeypatch.setattr(tpm_session, "EK_TEMPLATES", ())
     with pytest.raises(Unavailable, match="no certificate"):
         host.ek_certificate()
     with Tpm(machine.tcti).connect("be taken at its word") as link:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,7 +32,7 @@ from custody.formats.evidence import (
     RsaPublic,
     RsaSignature,
 )
-from custody.formats.tpmpublic import EK_ECC_P384, EK_RSA_2048
+from custody.formats.tpmek import H_3, L_1
 from custody.formats.tpmwire import digest_bytes, sized
 from tests.unit.crypto.vectors import Vector, each, read
 
@@ -265,8 +265,8 @@ def test_recorded_templates_match_exactly() -> None:
         ("ak", evidence.AK_TEMPLATE),
         ("parent", evidence.HOST_PARENT_TEMPLATE),
         ("h", evidence.host_key_template(Curve.P384, sha256(b"a policy"))),
-        ("ek-rsa", EK_RSA_2048),
-        ("ek-p384", EK_ECC_P384),
+        ("ek-rsa", L_1.public),
+        ("ek-p384", H_3.public),
     )
     for comment, template in pairs:
         assert evidence.matches(evidence.parse_public(RECORDED[comment]), template), comment
@@ -301,11 +301,16 @@ def test_ek_public_from_certificate_key_and_template(comment: str) -> None:
 
 @pytest.mark.parametrize(
     "key",
-    [P256, rsa.generate_private_key(65537, 3072), rsa.generate_private_key(3, 2048)],
-    ids=["P-256", "RSA-3072", "exponent 3"],
+    [
+        ec.generate_private_key(ec.SECP521R1()),
+        rsa.generate_private_key(65537, 3072),
+        rsa.generate_private_key(3, 2048),
+        ed25519.Ed25519PrivateKey.generate(),
+    ],
+    ids=["P-521", "RSA-3072", "exponent 3", "Ed25519"],
 )
 def test_an_ek_no_template_knows_is_refused(key: ec.EllipticCurvePrivateKey) -> None:
-    """A certificate key that fits neither L-1 nor H-3 is refused by check id."""
+    """A certificate key that fits no template is refused by check id."""
     spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     with pytest.raises(Refused) as refused:
         evidence.ek_public(spki)

@@ -14,7 +14,7 @@ from tpm2_pytss.types import TPMT_SIG_SCHEME
 
 from custody.crypto.bind import bind
 from custody.formats import evidence
-from custody.formats.tpmpublic import EK_ECC_P384
+from custody.formats.tpmek import H_3
 from custody.keys.tpm_host import AK_HANDLE, TpmHost
 from custody.keys.tpm_session import Connection, Tpm, certificate_spki
 from custody.lab import bootlog
@@ -45,7 +45,7 @@ def _record(host: TpmHost, tpm: Tpm) -> str:
     created = host.certify_creation(key, bind("terms", b"example"))
     quote = host.quote(bind("request", b"example"), PCRS)
     with tpm.connect("record") as link:
-        ek = link.keep(link.create_primary(ESYS_TR.ENDORSEMENT, EK_ECC_P384.pack()))
+        ek = link.keep(link.create_primary(ESYS_TR.ENDORSEMENT, H_3.creation))
         ecc_ek = link.public(ek)
         burnt = _certify(link, counter.index)
     rows = (
