@@ -79,6 +79,9 @@ def _show(screen: Screen, prediction: Prediction) -> None:
         screen.show("  not signed by enough enrollers yet, or not for this environment")
     if prediction.replaced:
         screen.show("  replaced by a newer epoch")
+    if prediction.needed is not None:
+        who = ", ".join(prediction.authorised) or "nobody"
+        screen.show(f"  kept keys  authorised by {who}, of {prediction.needed} that it takes")
     for change in prediction.changes:
         why = "the update" if change.update else "this host"
         screen.show(f"  {why:10} {_words.plain(change.words)}")

@@ -1,4 +1,4 @@
-"""An enroller's leave for kept keys to open in a boot state.  Format: authorisation.md, version 1."""
+"""An enroller's leave for kept keys to open in a boot state.  Format: authorisation.md."""
 
 from __future__ import annotations
 

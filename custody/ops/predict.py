@@ -14,6 +14,7 @@ from custody.formats.envelope import Statement
 from custody.formats.eventlog import parse_event_log
 from custody.formats.goldenset import GoldenSet
 from custody.ops.golden import Registers
+from custody.rules.authorisation import authorised_by
 from custody.rules.eventlog import Replay, differences, replay
 from custody.rules.request import oldest_epoch
 from custody.rules.situation import Situation
@@ -38,7 +39,8 @@ class Prediction(Record, frozen=True, kw_only=True):
     """How a host stands to one golden set.
 
     ``signed``: by enough enrollers, for this environment and its registers.  ``replaced``: a newer
-    set says that this epoch is good no longer.
+    set says that this epoch is good no longer.  ``authorised``: who lets kept keys open in it, of
+    the ``needed`` that it takes; None where the policy keeps no keys over updates.
     """
 
     golden: Digest
@@ -48,6 +50,8 @@ class Prediction(Record, frozen=True, kw_only=True):
     signed: bool
     replaced: bool
     changes: tuple[Change, ...]
+    authorised: tuple[str, ...]
+    needed: int | None
 
     @property
     def good(self) -> bool:
@@ -101,7 +105,7 @@ def _predict(
     known: Sequence[GoldenSet],
     situation: Situation,
 ) -> Prediction:
-    golden = statement.predicate
+    golden, policy = statement.predicate, situation.trusted.policy
     # A register that is as another approved set has it is one that the update changes; one that
     # is as no set has it is this host's own, and will still be so afterwards.
     explained = {
@@ -129,6 +133,8 @@ def _predict(
         signed=_counts(statement, situation),
         replaced=golden.epoch < oldest_epoch(golden.name, situation),
         changes=changes,
+        authorised=tuple(sorted({each.enroller for each in authorised_by(statement, situation)})),
+        needed=policy.thresholds.golden if "sealed-updatable" in policy.modes else None,
     )
 
 

@@ -26,6 +26,7 @@ from custody.ops.bundle import Bundle
 from custody.ops.golden import approve_state, authorise_state, measure
 from custody.ops.kept import forget, prune
 from custody.ops.keys import Signer
+from custody.ops.predict import predict
 from custody.ops.unseal import KeptStanding, kept_standing
 from tests.release.cast import NOW, PCRS, Cast
 from tests.release.conftest import fresh
@@ -249,6 +250,26 @@ def test_an_old_golden_set_need_not_be_carried_for_ever(cast: Cast) -> None:
         standing(cast).epoch,
         standing(cast).opens,
     )
+
+
+def test_before_the_update_it_is_told_who_authorised_it(cast: Cast) -> None:
+    """`predict` says of a state to come whether kept keys would open, where the policy has them."""
+    golden = vouch(cast, UPDATED, 2)
+
+    def told() -> tuple[tuple[str, ...], int | None]:
+        (found,) = predict(
+            [golden],
+            tpm=cast.tpm,
+            event_log=cast.event_log,
+            situation=cast.situation("host"),
+        )
+        return found.authorised, found.needed
+
+    assert ((), 2) == told()
+    authorise(cast, golden, "enr2", "enr1")
+    assert (("enr1", "enr2"), 2) == told()
+    cast.next_policy(modes=("once", "sealed"))
+    assert None is told()[1]
 
 
 # ── whose word counts ────────────────────────────────────────────────────────────────────────────
