@@ -23,14 +23,13 @@ from custody.crypto.parts import (
     TAG_BYTES,
     cek_commitment,
     padded_parts,
-    padme,
     seal_part,
 )
 from custody.crypto.parts import (
     Row as PartRow,
 )
 from custody.encoding import decode, encode
-from custody.formats.contents import Contents, File, decode_padded, encode_padded
+from custody.formats.contents import Contents, File, decode_padded, encode_padded, padded_size
 from custody.formats.manifest import Core
 from custody.formats.parts import PARTS, PAYLOAD, plaintext_digest
 from custody.ops.bundle import check_contents
@@ -185,7 +184,7 @@ def _large_bundle(place: Path) -> tuple[Core, bytes]:
         base=None,
         frames=None,
     )
-    plain = encode_padded(contents, padme(max(1 << 16, 8 + len(encode(contents)))))
+    plain = encode_padded(contents, padded_size(contents))
     return _core(count), seal_contents(_KEY, _ID, plain)
 
 

@@ -7,11 +7,13 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from custody.crypto.parts import padme
 from custody.encoding import Count, Digest, Record, Text, decode, encode
 from custody.errors import Malformed
 from custody.formats.frames import MAX_FRAMES, ROW_BYTES, FrameTable, check_tiled
 
 MAX_CONTENTS_BYTES = 1 << 30
+_LEAST_BYTES = 1 << 20
 MAX_FILES = 1_000_000
 MAX_NAME_BYTES = 255
 MAX_PATH_BYTES = 4096
@@ -148,6 +150,18 @@ def _check_name(name: str) -> None:
             raise ValueError(f"files: {name!r} is not valid UTF-8") from error
         if size > MAX_NAME_BYTES:
             raise ValueError(f"files: a component of {name[:80]!r} is longer than 255 bytes")
+
+
+def padded_size(contents: Contents) -> int:
+    """Return how many bytes contents are padded to, so that their size tells no number of files.
+
+    Tables by part and by frame have sizes that the payload's tells anyway; what else there is, up
+    to 1 MiB, does not show.
+    """
+    tables = sum(
+        -(-len(table) // 3) * 4 for table in (contents.part_digests, contents.frames or b"")
+    )
+    return max(padme(8 + len(encode(contents))), padme(_LEAST_BYTES + tables))
 
 
 def encode_padded(contents: Contents, size_bytes: int) -> bytes:

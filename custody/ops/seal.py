@@ -10,12 +10,19 @@ from pathlib import Path
 
 from custody.crypto.contentbox import seal_contents
 from custody.crypto.keyslots import commitment, seal, slot_info, wrap
-from custody.crypto.parts import cek_commitment, padme
+from custody.crypto.parts import cek_commitment
 from custody.crypto.quorum import LeafShare, check_shares, leaves, split, tree_digest
 from custody.crypto.secret import wipe
-from custody.encoding import Digest, check_text, encode, format_time, sha256
+from custody.encoding import Digest, check_text, format_time, sha256
 from custody.errors import Malformed, Refused
-from custody.formats.contents import MAX_NOTES, Base, Contents, decode_padded, encode_padded
+from custody.formats.contents import (
+    MAX_NOTES,
+    Base,
+    Contents,
+    decode_padded,
+    encode_padded,
+    padded_size,
+)
 from custody.formats.envelope import Statement, decode_statement
 from custody.formats.manifest import (
     Core,
@@ -41,8 +48,6 @@ from custody.rules.manifest import check_manifest
 from custody.rules.people import check_key
 from custody.rules.situation import Situation
 from custody.rules.verdicts import require
-
-_LEAST_CONTENTS_BYTES = 64 << 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,8 +274,7 @@ def _model_signature(
 
 
 def _padded(contents: Contents) -> bytes:
-    size = max(_LEAST_CONTENTS_BYTES, padme(8 + len(encode(contents))))
-    padded = encode_padded(contents, size)
+    padded = encode_padded(contents, padded_size(contents))
     # Sealed contents that their readers refuse would be found out by officers, in a meeting.
     decode_padded(padded)
     return padded

@@ -22,6 +22,7 @@ from custody.formats.contents import (
     check_names,
     decode_padded,
     encode_padded,
+    padded_size,
 )
 from custody.formats.parts import plaintext_digest
 from tests.unit.formats.test_parts import PLAINTEXT
@@ -75,7 +76,8 @@ def test_worked_example() -> None:
     found = re.search(r"```json\n(.*?)\n```", SPECIFICATION, re.DOTALL)
     assert found is not None
     assert re.sub(r"\n *", "", found[1]) == encode(contents).decode()
-    padded = encode_padded(contents, 1 << 16)
+    padded = encode_padded(contents, padded_size(contents))
+    assert f"{len(padded):,} bytes" in SPECIFICATION
     assert f"{padded[:8].hex()} {padded[8:24].hex()} …" in SPECIFICATION
     assert f"{len(padded) - 8 - len(encode(contents)):,} zeros" in SPECIFICATION
     for index in range(2):
