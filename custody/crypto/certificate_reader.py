@@ -16,6 +16,8 @@ from typing import Literal, cast
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import (
     CRLEntryExtensionOID,
@@ -60,6 +62,8 @@ ECDSA_SHA2 = frozenset(
         SignatureAlgorithmOID.ECDSA_WITH_SHA512,
     }
 )
+_SHA2 = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
+_VENDOR_KEYS = (rsa.RSAPublicKey, ec.EllipticCurvePublicKey)
 #: X.509 (10/2019) section 9.5.2.8: this list keeps entries of expired certificates since a time.
 EXPIRED_CERTS_ON_CRL = ObjectIdentifier("2.5.29.60")
 
@@ -210,6 +214,20 @@ def crl_signed_by(crl: x509.CertificateRevocationList, authority: bytes) -> bool
     if crl.issuer != read_certificate(authority).subject:
         return False
     return crl.is_signature_valid(load_ec_public(spki))
+
+
+def crl_issued_by(crl: x509.CertificateRevocationList, authority: bytes) -> bool:
+    """Tell the same of a vendor's list, which may be signed by RSA (PKCS #1 v1.5) as well."""
+    try:
+        if not isinstance(crl.signature_hash_algorithm, _SHA2):
+            return False
+        issuer = read_certificate(authority)
+        key = issuer.public_key()
+        if crl.issuer != issuer.subject or not isinstance(key, _VENDOR_KEYS):
+            return False
+        return crl.is_signature_valid(key)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        return False
 
 
 def certificate_signed_by(certificate: x509.Certificate, authority: bytes) -> bool:

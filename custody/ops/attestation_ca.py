@@ -61,6 +61,7 @@ from custody.ops.keys import TokenRandom
 from custody.ops.landing import write_new_file
 from custody.ops.pem import certificate_pem
 from custody.rules.endorsement import (
+    NO_LISTS,
     check_attestation_key,
     check_endorsement,
     check_listed_name,
@@ -153,7 +154,13 @@ def settings_of(home: Home) -> CaSettings:
 def judge(request: EnrolmentRequest, *, accepted: Accepted, now: datetime) -> tuple[Verdict, ...]:
     """Judge a host's enrolment request by what this authority accepts."""
     return (
-        *check_endorsement(request, roots=accepted.roots, inventory=accepted.inventory, now=now),
+        *check_endorsement(
+            request,
+            roots=accepted.roots,
+            lists=NO_LISTS,
+            inventory=accepted.inventory,
+            now=now,
+        ),
         *check_listed_name(request, listed=accepted.inventory.get(ek_digest(request))),
         *check_attestation_key(request),
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from msgspec.structs import replace
@@ -31,12 +31,15 @@ from custody.ops.challenges import CredentialMaker, pose, use_up
 from custody.ops.home import Home
 from custody.ops.inventory import Inventory
 from custody.ops.keys import Signer, TokenRandom
+from custody.ops.trust import remember_vendor_lists
 from custody.ops.wellformed import check_name, well_formed
 from custody.rules.endorsement import (
+    VendorLists,
     check_attestation_key,
     check_endorsement,
     check_listed_name,
     firmware_of,
+    vendor_chain,
 )
 from custody.rules.enrolment import enrolment_seen, is_vouched
 from custody.rules.situation import Situation
@@ -119,6 +122,17 @@ def ek_digest(request: EnrolmentRequest) -> Digest:
     return key_id(spki_of(request.ek_certificate))
 
 
+def vendor_lists(situation: Situation) -> VendorLists:
+    """Return the vendors' revocation lists among the files here, and what the policy demands."""
+    policy = situation.trusted.policy
+    return VendorLists(
+        crls=situation.documents.crls,
+        demanded=policy.host.vendor_crls,
+        floor=situation.crl_floor,
+        max_age=timedelta(seconds=policy.limits.crl_max_age_seconds),
+    )
+
+
 def judge_request(
     request: EnrolmentRequest, *, situation: Situation, inventory: Inventory
 ) -> tuple[Verdict, ...]:
@@ -127,6 +141,7 @@ def judge_request(
         *check_endorsement(
             request,
             roots=situation.trusted.policy.host.vendor_roots,
+            lists=vendor_lists(situation),
             inventory=inventory,
             now=situation.now,
         ),
@@ -151,6 +166,8 @@ def challenge(
     """
     verdicts = judge_request(request, situation=situation, inventory=inventory)
     require(verdicts)
+    chain = vendor_chain(request, situation.trusted.policy.host.vendor_roots)
+    remember_vendor_lists(home, authorities=chain[:-1], crls=situation.documents.crls)
     posed = pose(
         home,
         request,

@@ -11,6 +11,7 @@ from datetime import datetime
 
 import msgspec
 
+from custody.crypto.certificates import crl_issued_by, crl_signed_by
 from custody.encoding import Digest
 from custody.errors import Refused
 from custody.formats.case import Documents
@@ -18,7 +19,7 @@ from custody.formats.checkpoint import SignedCheckpoint
 from custody.formats.state import CrlMemory, GoldenMemory, Memory
 from custody.ops.heads import advance_seen
 from custody.ops.home import Home
-from custody.rules.certificates import read_revocation_lists
+from custody.rules.certificates import SignedBy, read_revocation_lists
 from custody.rules.enrolment import enrolments_seen
 from custody.rules.memory import oldest_epochs
 from custody.rules.situation import Situation
@@ -108,6 +109,17 @@ def remember_retired(home: Home, *, documents: Documents, now: datetime) -> None
             home.save_memory(msgspec.structs.replace(known, enrolments=seen))
 
 
+def remember_vendor_lists(
+    home: Home, *, authorities: Sequence[bytes], crls: Sequence[bytes]
+) -> None:
+    """Remember the newest list of each of a TPM vendor's ``authorities`` (DER certificates)."""
+    with home.lock():
+        known = home.memory()
+        newest = _newest_crls(known.crls, authorities, crls, crl_issued_by)
+        if newest != known.crls:
+            home.save_memory(msgspec.structs.replace(known, crls=newest))
+
+
 def _advance(
     known: Memory, trusted: TrustedPolicy, documents: Documents, *, now: datetime
 ) -> Memory:
@@ -134,11 +146,14 @@ def _advance(
 
 
 def _newest_crls(
-    known: Iterable[CrlMemory], authorities: Sequence[bytes], crls: Sequence[bytes]
+    known: Iterable[CrlMemory],
+    authorities: Sequence[bytes],
+    crls: Sequence[bytes],
+    signed_by: SignedBy = crl_signed_by,
 ) -> tuple[CrlMemory, ...]:
     """Raise the remembered number of every authority to the newest list it signed."""
     numbers = {memory.authority: memory.number for memory in known}
-    for crl in read_revocation_lists(crls, authorities=authorities):
+    for crl in read_revocation_lists(crls, authorities=authorities, signed_by=signed_by):
         number = min(crl.number, MAX_CRL_NUMBER)
         numbers[crl.issuer] = max(numbers.get(crl.issuer, 0), number)
     return tuple(CrlMemory(authority=key, number=numbers[key]) for key in sorted(numbers))

@@ -8,7 +8,7 @@ its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -51,21 +51,46 @@ class RevocationList:
     der: bytes = field(repr=False)
 
 
+#: Tells whether a list is an authority's (a DER certificate).
+SignedBy = Callable[[x509.CertificateRevocationList, bytes], bool]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Question:
+class Lists:
+    """Revocation lists, and what they are judged by.
+
+    ``crls`` may hold anything.  ``crl_floor`` gives the newest number remembered per authority key
+    id.
+    """
+
+    crls: tuple[bytes, ...]
+    crl_floor: Mapping[KeyId, int]
+    crl_max_age: timedelta
+    moment: datetime
+    signed_by: SignedBy = crl_signed_by
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Question(Lists):
     """What `check_certificate` was asked, beside the key and its certificates."""
 
     use: Use
     principal: str
     authorities: tuple[bytes, ...]
-    crls: tuple[bytes, ...]
-    crl_floor: Mapping[KeyId, int]
-    crl_max_age: timedelta
-    moment: datetime
+
+
+def check_revocation(certificate: bytes, authority: bytes, *, lists: Lists) -> tuple[Verdict, ...]:
+    """Judge a certificate by its issuer's lists alone: found, number, age, and what they say.
+
+    That ``authority`` issued the certificate (both DER), and may be believed, is for the caller.
+    """
+    ledger = Ledger()
+    _check_lists(read_certificate(certificate), authority, lists, ledger)
+    return ledger.done()
 
 
 def read_revocation_lists(
-    ders: Sequence[bytes], *, authorities: Sequence[bytes]
+    ders: Sequence[bytes], *, authorities: Sequence[bytes], signed_by: SignedBy = crl_signed_by
 ) -> tuple[RevocationList, ...]:
     """Read the lists that one of the ``authorities`` (DER certificates) signed, oldest first.
 
@@ -77,7 +102,7 @@ def read_revocation_lists(
         (found.issuer, found.der): found
         for authority in authorities
         for der in ders
-        if isinstance(found := _read_list(der, authority), RevocationList)
+        if isinstance(found := _read_list(der, authority, signed_by), RevocationList)
     }
     return tuple(sorted(lists.values(), key=lambda crl: (crl.issuer, crl.number, crl.der)))
 
@@ -239,10 +264,10 @@ def _check_validity(certificate: x509.Certificate, moment: datetime, ledger: Led
 
 
 def _check_lists(
-    certificate: x509.Certificate, authority: bytes, question: _Question, ledger: Ledger
+    certificate: x509.Certificate, authority: bytes, question: Lists, ledger: Ledger
 ) -> RevocationList | None:
     """Judge the authority's lists and the certificate by them; return the newest list."""
-    read = [_read_list(der, authority) for der in question.crls]
+    read = [_read_list(der, authority, question.signed_by) for der in question.crls]
     lists = sorted(
         (found for found in read if isinstance(found, RevocationList)), key=lambda crl: crl.number
     )
@@ -261,7 +286,7 @@ def _check_lists(
     return newest
 
 
-def _check_number(lists: Sequence[RevocationList], question: _Question, ledger: Ledger) -> None:
+def _check_number(lists: Sequence[RevocationList], question: Lists, ledger: Ledger) -> None:
     newest = lists[-1]
     floor = question.crl_floor.get(newest.issuer, 0)
     contents = {(crl.number, crl.content) for crl in lists}
@@ -279,7 +304,7 @@ def _check_number(lists: Sequence[RevocationList], question: _Question, ledger: 
 
 
 def _check_fresh(
-    certificate: x509.Certificate, newest: RevocationList, question: _Question, ledger: Ledger
+    certificate: x509.Certificate, newest: RevocationList, question: Lists, ledger: Ledger
 ) -> None:
     moment, issued = question.moment, newest.this_update
     kept, expiry = newest.keeps_expired_since, certificate.not_valid_after_utc
@@ -335,11 +360,13 @@ def _check_path(
 
 
 @lru_cache(maxsize=256)
-def _read_list(der: bytes, authority: bytes) -> RevocationList | str:
+def _read_list(
+    der: bytes, authority: bytes, signed_by: SignedBy = crl_signed_by
+) -> RevocationList | str:
     """Read a list if ``authority`` signed it, else return why it does not count."""
     try:
         crl = read_crl(der)
-        if not crl_signed_by(crl, authority):
+        if not signed_by(crl, authority):
             return "a list here is not signed by it"
         next_update = crl.next_update_utc
         if next_update is None:

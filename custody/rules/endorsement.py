@@ -7,14 +7,16 @@ TPM is not shown here but by the credential challenge (ops/challenges).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from datetime import datetime
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from itertools import pairwise
 
 from cryptography import x509
 from cryptography.x509.oid import ObjectIdentifier
 
-from custody.crypto.certificates import read_certificate, spki_of
-from custody.encoding import Digest, Name, key_id
+from custody.crypto.certificates import crl_issued_by, read_certificate, spki_of
+from custody.encoding import Digest, KeyId, Name, key_id
 from custody.errors import Malformed, Refused
 from custody.formats.enrolment import EnrolmentRequest, FirmwareVersion
 from custody.formats.evidence import (
@@ -32,6 +34,7 @@ from custody.formats.evidence import (
     verify_attest,
 )
 from custody.rules.certificate_path import extension, issued_by, walk_chain
+from custody.rules.certificates import Lists, check_revocation
 from custody.rules.verdicts import Ledger, Verdict
 
 #: id-tcg-kp-EKCertificate.
@@ -40,13 +43,33 @@ EK_PURPOSE = ObjectIdentifier("2.23.133.8.1")
 TPM_IDENTITY = frozenset({"2.23.133.2.1", "2.23.133.2.2", "2.23.133.2.3"})
 
 _SUBJECT = "EK certificate"
+_ISSUER = "issuer of the EK certificate"
 _MAX_DEPTH = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VendorLists:
+    """Vendors' revocation lists, as people's are judged.
+
+    ``demanded`` are the vendor roots, by key id, below which every certificate needs a fresh list
+    of its issuer.  Of other vendors only what a list says of a certificate counts.
+    """
+
+    crls: tuple[bytes, ...]
+    demanded: Collection[KeyId]
+    floor: Mapping[KeyId, int]
+    max_age: timedelta
+
+
+#: For who demands no lists and has none.
+NO_LISTS = VendorLists(crls=(), demanded=(), floor={}, max_age=timedelta(0))
 
 
 def check_endorsement(
     request: EnrolmentRequest,
     *,
     roots: Sequence[bytes],
+    lists: VendorLists,
     inventory: Collection[Digest],
     now: datetime,
 ) -> tuple[Verdict, ...]:
@@ -54,8 +77,7 @@ def check_endorsement(
 
     ``roots`` are the certificates (DER) of vendors that are trusted: a policy's, or those of an
     authority that has no policy.  ``inventory`` holds the SHA-256 of every approved EK's
-    SubjectPublicKeyInfo.  The vendor's own revocation lists are not consulted: an EK is withdrawn
-    by taking it off the inventory.
+    SubjectPublicKeyInfo: taking an EK off it withdraws it, whatever its vendor says.
     """
     ledger = Ledger(subject=_SUBJECT)
     der = request.ek_certificate
@@ -80,8 +102,17 @@ def check_endorsement(
         return ledger.done()
     ledger.add("endorsement.key", True, "the EK follows a TCG template")
     _check_extensions(certificate, ledger, is_rsa=isinstance(template, RsaPublic))
-    _check_chain(request, roots, now, ledger)
+    chain = _check_chain(request, roots, now, ledger)
+    if chain:
+        _check_lists(chain, lists, now, ledger)
+    else:
+        ledger.skip("endorsement.revoked", "there is no path to judge by lists")
     return ledger.done()
+
+
+def vendor_chain(request: EnrolmentRequest, roots: Sequence[bytes]) -> tuple[bytes, ...]:
+    """Return vendor root, intermediates and EK certificate; no such path is `Refused`."""
+    return _find_chain(request.ek_certificate, request.ek_intermediates, roots)
 
 
 def check_listed_name(request: EnrolmentRequest, *, listed: Name | None) -> tuple[Verdict, ...]:
@@ -174,16 +205,52 @@ def _identity(certificate: x509.Certificate) -> frozenset[str]:
 
 def _check_chain(
     request: EnrolmentRequest, roots: Sequence[bytes], now: datetime, ledger: Ledger
+) -> tuple[bytes, ...]:
+    """Judge the path from a vendor root; return it, or nothing where it is not good."""
+    try:
+        chain = vendor_chain(request, roots)
+    except Refused as error:
+        ledger.add("endorsement.chain", False, error.reason)
+        return ()
+    fault = _walk(chain, now)
+    good = ledger.add(
+        "endorsement.chain",
+        not fault,
+        "a good path from a vendor root that is trusted",
+        otherwise=f"its path from a vendor root is not good: {fault}",
+    )
+    return chain if good else ()
+
+
+def _check_lists(
+    chain: tuple[bytes, ...], lists: VendorLists, now: datetime, ledger: Ledger
 ) -> None:
-    with ledger.failing("endorsement.chain"):
-        chain = _find_chain(request.ek_certificate, request.ek_intermediates, roots)
-        fault = _walk(chain, now)
-        ledger.add(
-            "endorsement.chain",
-            not fault,
-            "a good path from a vendor root that is trusted",
-            otherwise=f"its path from a vendor root is not good: {fault}",
-        )
+    """Judge each certificate below the root by its issuer's lists, where they are here."""
+    demanded = key_id(spki_of(chain[0])) in lists.demanded
+    asked = Lists(
+        crls=lists.crls,
+        crl_floor=lists.floor,
+        crl_max_age=lists.max_age,
+        moment=now,
+        signed_by=crl_issued_by,
+    )
+    for issuer, der in pairwise(chain):
+        subject = _SUBJECT if der == chain[-1] else _ISSUER
+        judged = check_revocation(der, issuer, lists=asked)
+        if not demanded and judged[0].outcome == "fail":
+            ledger.extend([_told(subject, "the policy demands no list of this vendor's")])
+            continue
+        for verdict in judged:
+            # A vendor's list that nobody demanded revokes, but need not be the newest.
+            if demanded or verdict.check == "certificate.revoked":
+                check = verdict.check.replace("certificate.", "endorsement.")
+                ledger.extend([replace(verdict, check=check, subject=subject)])
+
+
+def _told(subject: str, reason: str) -> Verdict:
+    return Verdict(
+        check="endorsement.revoked", outcome="not-applicable", reason=reason, subject=subject
+    )
 
 
 def _find_chain(

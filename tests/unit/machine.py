@@ -78,6 +78,30 @@ class Vendor:
     def issuer(self) -> bytes:
         return _authority(f"{self.label} issuer", self.label)
 
+    def crl(
+        self,
+        number: int = 1,
+        *revoked: bytes,
+        by: str = "issuer",
+        issued: timedelta = timedelta(days=-1),
+        lasts: timedelta = timedelta(days=7),
+        at: timedelta = timedelta(days=-2),
+    ) -> bytes:
+        """Write a revocation list of the issuer's, or of the root's, naming certificates."""
+        name = self.label if by == "root" else f"{self.label} issuer"
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(common_name(name))
+            .last_update(NOW + issued)
+            .next_update(NOW + issued + lasts)
+            .add_extension(x509.CRLNumber(number), critical=False)
+        )
+        for der in revoked:
+            serial = x509.load_der_x509_certificate(der).serial_number
+            entry = x509.RevokedCertificateBuilder().serial_number(serial)
+            builder = builder.add_revoked_certificate(entry.revocation_date(NOW + at).build())
+        return builder.sign(rsa_key(name), hashes.SHA256()).public_bytes(Encoding.DER)
+
 
 @cache
 def _authority(subject: str, issuer: str) -> bytes:

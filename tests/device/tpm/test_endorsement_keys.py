@@ -27,7 +27,7 @@ from custody.keys.tpm_session import Tpm
 from custody.lab.swtpm import Swtpm
 from custody.ops.enroll import ask as ask_to_enrol
 from custody.ops.enroll import ek_digest
-from custody.rules.endorsement import check_attestation_key, check_endorsement
+from custody.rules.endorsement import NO_LISTS, check_attestation_key, check_endorsement
 from custody.rules.verdicts import passed
 from tests.device.tpm.asking import loaded
 from tests.unit.machine import EK_PURPOSE, IDENTITY, Vendor, common_name, rsa_key, usage
@@ -153,7 +153,7 @@ def test_a_host_enrols_with_the_certificate_of_any_range(
     host = TpmHost(machine.tcti)
     asked = ask_to_enrol(host, host="gpu-1", intermediates=[Vendor().issuer])
     verdicts = check_endorsement(
-        asked, roots=(Vendor().root,), inventory={ek_digest(asked)}, now=NOW
+        asked, roots=(Vendor().root,), lists=NO_LISTS, inventory={ek_digest(asked)}, now=NOW
     )
     assert passed(verdicts)
     assert passed(check_attestation_key(asked))

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from custody.crypto.certificates import spki_of
+from custody.encoding import key_id
 from custody.errors import Incomplete, Malformed, Refused
 from custody.formats.case import Documents
 from custody.formats.enrolment import Answer, EnrolmentRecord, EnrolmentRequest
@@ -25,7 +27,7 @@ from custody.ops.home import Home
 from custody.ops.inventory import Inventory, read_inventory
 from custody.ops.trust import pin
 from custody.rules.situation import Situation
-from custody.rules.trust import count_signers
+from custody.rules.trust import count_signers, trust_chain
 from tests.unit.machine import EkCertificate, SoftTpm, Vendor, make_credential
 from tests.unit.people import NOW, policy, signed_policy, signer
 
@@ -311,3 +313,30 @@ def test_only_enrollers_approve_boot_states(tmp_path: Path) -> None:
     with pytest.raises(Refused) as refused:
         approve(Enroller("sec1", tmp_path))
     assert "golden.signer" == refused.value.check
+
+
+def test_a_vendors_newest_list_is_remembered(erik: Enroller) -> None:
+    """After a challenge the enroller refuses the vendor's list of before."""
+    root = key_id(spki_of(Vendor().root))
+    host = replace(POLICY.predicate.host, vendor_crls=(root,))
+    demanding = signed_policy(replace(POLICY.predicate, host=host))
+    trusted = trust_chain((demanding,), pin=demanding.digest, floor=1, now=NOW)
+
+    def ask_with(*crls: bytes) -> None:
+        documents = Documents(crls=(Vendor().crl(by="root"), *crls))
+        memory = erik.home.memory()
+        situation = Situation(trusted=trusted, documents=documents, memory=memory, now=NOW)
+        challenge(
+            erik.home,
+            REQUEST,
+            situation=situation,
+            inventory=INVENTORY,
+            make_credential=make_credential,
+        )
+
+    ask_with(Vendor().crl(5))
+    ask_with(Vendor().crl(6))
+    for crls, check in (((Vendor().crl(5),), "crl.number"), ((), "crl.found")):
+        with pytest.raises(Refused) as refused:
+            ask_with(*crls)
+        assert check == refused.value.check

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +20,11 @@ from custody.formats.policy import Policy
 from custody.formats.request import Request
 from custody.formats.state import HostMemory, KeyMemory, Memory
 from custody.rules.attestation import check_evidence
-from custody.rules.endorsement import check_attestation_key, check_endorsement
+from custody.rules.endorsement import (
+    VendorLists,
+    check_attestation_key,
+    check_endorsement,
+)
 from custody.rules.request import check_request
 from custody.rules.situation import Situation
 from custody.rules.trust import TrustedPolicy, trust_chain
@@ -28,7 +34,7 @@ from tests.unit.people import NOW
 
 HEADERS = (
     *("expect", "cve", "rule", "policies", "manifest", "remembered", "enrolment", "request"),
-    *("inventory", "moment", "enrolment-request"),
+    *("inventory", "moment", "enrolment-request", "lists", "list-floor"),
 )
 #: The manifest every request was made for, unless a vector says that another is judged.
 MANIFEST = "cd" * 32
@@ -86,10 +92,19 @@ class Folder:
     def judged_enrolment(self, held: Vector) -> tuple[Verdict, ...]:
         """Judge what an enroller is shown."""
         asked = decode(EnrolmentRequest, held["enrolment-request"].encode())
+        policy = self._trusted(held).policy
+        floor = dict(entry.split("=") for entry in held.get("list-floor", "").split())
+        lists = VendorLists(
+            crls=tuple(base64.b64decode(text) for text in held.get("lists", "").split()),
+            demanded=policy.host.vendor_crls,
+            floor={authority: int(number) for authority, number in floor.items()},
+            max_age=timedelta(seconds=policy.limits.crl_max_age_seconds),
+        )
         return (
             *check_endorsement(
                 asked,
-                roots=self._trusted(held).policy.host.vendor_roots,
+                roots=policy.host.vendor_roots,
+                lists=lists,
                 inventory=held["inventory"].split(),
                 now=parse_time(held["moment"]),
             ),

@@ -7,11 +7,18 @@ import pytest
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from msgspec.structs import replace as change
 
-from custody.encoding import Digest
+from custody.crypto.certificates import spki_of
+from custody.encoding import Digest, key_id
 from custody.formats.enrolment import EnrolmentRequest
 from custody.formats.evidence import RH_NULL, Attributes
 from custody.ops.enroll import ask, ek_digest
-from custody.rules.endorsement import check_attestation_key, check_endorsement, firmware_of
+from custody.rules.endorsement import (
+    NO_LISTS,
+    VendorLists,
+    check_attestation_key,
+    check_endorsement,
+    firmware_of,
+)
 from custody.rules.verdicts import Verdict, passed
 from tests.unit.machine import EkCertificate, SoftTpm, Vendor, usage
 from tests.unit.people import NOW
@@ -24,11 +31,17 @@ def request(certificate: EkCertificate | None = None, **more: object) -> Enrolme
 
 
 def judge(
-    asked: EnrolmentRequest, *, inventory: frozenset[Digest] | None = None, root: bytes = b""
+    asked: EnrolmentRequest,
+    *,
+    inventory: frozenset[Digest] | None = None,
+    root: bytes = b"",
+    lists: VendorLists = NO_LISTS,
 ) -> tuple[Verdict, ...]:
     """Judge an EK by a policy with one vendor root, and an inventory that lists it."""
     listed = frozenset({ek_digest(asked)}) if inventory is None else inventory
-    return check_endorsement(asked, roots=(root or Vendor().root,), inventory=listed, now=NOW)
+    return check_endorsement(
+        asked, roots=(root or Vendor().root,), lists=lists, inventory=listed, now=NOW
+    )
 
 
 def failed(verdicts: tuple[Verdict, ...]) -> list[str]:
@@ -86,7 +99,9 @@ def test_an_expired_root_is_no_root() -> None:
     later = NOW + timedelta(days=3001)
     asked = request()
     listed = {ek_digest(asked)}
-    verdicts = check_endorsement(asked, roots=(Vendor().root,), inventory=listed, now=later)
+    verdicts = check_endorsement(
+        asked, roots=(Vendor().root,), lists=NO_LISTS, inventory=listed, now=later
+    )
     assert ["endorsement.chain"] == failed(verdicts)
 
 
@@ -149,3 +164,78 @@ def test_a_quote_by_another_key_is_refused() -> None:
 def test_a_quote_that_does_not_parse_is_refused() -> None:
     """Bytes that are no quote fail the check, they do not stop the judge."""
     assert ["enrolment.quote"] == failed(check_attestation_key(change(request(), quote=b"\0\0")))
+
+
+def lists_of(*crls: bytes, demanded: bool = True, floor: int = 0) -> VendorLists:
+    """Return a vendor's lists, by a policy that demands them or does not."""
+    root = key_id(spki_of(Vendor().root))
+    return VendorLists(
+        crls=crls,
+        demanded=(root,) if demanded else (),
+        floor={key_id(spki_of(Vendor().issuer)): floor},
+        max_age=timedelta(days=8),
+    )
+
+
+def revocation(asked: EnrolmentRequest, lists: VendorLists) -> list[str]:
+    """Return what fails when an EK is judged with these lists."""
+    return failed(judge(asked, lists=lists))
+
+
+def test_a_vendors_lists_are_judged_as_peoples_are() -> None:
+    """With a fresh list of root and issuer an EK is good; what the vendors' lists are is told."""
+    asked, vendor = request(), Vendor()
+    verdicts = judge(asked, lists=lists_of(vendor.crl(by="root"), vendor.crl(5)))
+    assert passed(verdicts)
+    found = [(v.subject, v.reason) for v in verdicts if v.check == "crl.found"]
+    assert [
+        ("issuer of the EK certificate", "revocation list 1"),
+        ("EK certificate", "revocation list 5"),
+    ] == found
+
+
+def test_a_revoked_ek_is_refused_by_its_id() -> None:
+    """Revoked by its vendor, demanded or not, an EK is enrolled no more."""
+    asked, vendor = request(), Vendor()
+    revoked = vendor.crl(5, asked.ek_certificate)
+    both = (vendor.crl(by="root"), revoked)
+    assert ["endorsement.revoked"] == revocation(asked, lists_of(*both))
+    assert ["endorsement.revoked"] == revocation(asked, lists_of(revoked, demanded=False))
+
+
+def test_a_revocation_to_come_is_told_and_is_none_yet() -> None:
+    """A vendor's list may date a revocation ahead, as an authority of people's may."""
+    asked, vendor = request(), Vendor()
+    ahead = vendor.crl(5, asked.ek_certificate, at=timedelta(days=1))
+    assert [] == revocation(asked, lists_of(vendor.crl(by="root"), ahead))
+
+
+@pytest.mark.parametrize(
+    ("issued", "lasts"),
+    [(timedelta(days=-9), timedelta(days=30)), (timedelta(days=-3), timedelta(days=2))],
+    ids=["older than the policy's limit", "due again"],
+)
+def test_a_stale_list_is_refused_where_lists_are_demanded(
+    issued: timedelta, lasts: timedelta
+) -> None:
+    """An old list proves nothing about today; where none is demanded it stops nobody."""
+    asked, vendor = request(), Vendor()
+    stale = vendor.crl(5, issued=issued, lasts=lasts)
+    assert ["crl.fresh"] == revocation(asked, lists_of(vendor.crl(by="root"), stale))
+    assert [] == revocation(asked, lists_of(stale, demanded=False))
+
+
+def test_a_list_older_than_remembered_is_refused() -> None:
+    """Nobody can offer the vendor's list of yesterday."""
+    asked, vendor = request(), Vendor()
+    both = (vendor.crl(by="root"), vendor.crl(5))
+    assert [] == revocation(asked, lists_of(*both, floor=5))
+    assert ["crl.number"] == revocation(asked, lists_of(*both, floor=6))
+
+
+def test_lists_of_strangers_and_of_other_hashes_do_not_count() -> None:
+    """A list counts if the issuer's own key signed it, by SHA-2, in its own name."""
+    asked, vendor = request(), Vendor()
+    root = vendor.crl(by="root")
+    assert ["crl.found"] == revocation(asked, lists_of(root, Vendor("stranger").crl(5)))
+    assert ["crl.found"] == revocation(asked, lists_of(root, root))

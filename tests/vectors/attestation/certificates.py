@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -135,6 +136,127 @@ def enrolments(maker: Maker) -> Iterator[Made]:
     )
 
 
+def revocations(maker: Maker) -> Iterator[Made]:
+    """Make EKs that their vendor has revoked, and lists that say too little."""
+    spki = certificate_spki(maker.host.ek_certificate())
+    known = key_id(spki)
+    good, vendor = _Certificate().issue(spki), Vendor()
+    issuer = key_id(certificate_spki(vendor.issuer))
+    root_list, stranger = vendor.crl(by="root"), Vendor("stranger")
+    fresh = (root_list, vendor.crl(7))
+    demanding = "policy-vendor-lists.dsse"
+    cases: tuple[tuple[str, str, tuple[bytes, ...], str, tuple[str, ...], str], ...] = (
+        (
+            "lists-good",
+            "every certificate has a fresh list of its issuer",
+            fresh,
+            demanding,
+            (),
+            "",
+        ),
+        (
+            "revoked",
+            "the EK's certificate is on its issuer's list",
+            (root_list, vendor.crl(7, good)),
+            demanding,
+            ("endorsement.revoked",),
+            "",
+        ),
+        (
+            "revoked-undemanded",
+            "the same where the policy demands no lists: what is known counts",
+            (vendor.crl(7, good),),
+            "policy-vendor.dsse",
+            ("endorsement.revoked",),
+            "",
+        ),
+        (
+            "revoked-forgotten",
+            "an older list revoked the EK, and the newest has forgotten it",
+            (root_list, vendor.crl(6, good), vendor.crl(7)),
+            demanding,
+            ("endorsement.revoked",),
+            "",
+        ),
+        (
+            "issuer-revoked",
+            "the root has revoked the authority that issued the EK's certificate",
+            (vendor.crl(1, vendor.issuer, by="root"), vendor.crl(7)),
+            demanding,
+            ("endorsement.revoked",),
+            "",
+        ),
+        (
+            "lists-absent",
+            "the policy demands lists of this vendor, and there is none",
+            (),
+            demanding,
+            ("crl.found",),
+            "",
+        ),
+        (
+            "lists-root-absent",
+            "the issuer's list is here, and the root's is not",
+            (vendor.crl(7),),
+            demanding,
+            ("crl.found",),
+            "",
+        ),
+        (
+            "lists-stale",
+            "the issuer's list was due again yesterday",
+            (root_list, vendor.crl(7, issued=-9 * _DAY, lasts=8 * _DAY)),
+            demanding,
+            ("crl.fresh",),
+            "",
+        ),
+        (
+            "lists-rolled-back",
+            "a list older than the one this enroller has seen",
+            fresh,
+            demanding,
+            ("crl.number",),
+            f"{issuer}=8",
+        ),
+        (
+            "lists-strangers",
+            "lists by another vendor in this one's name",
+            (root_list, _renamed(stranger, good)),
+            demanding,
+            ("crl.found",),
+            "",
+        ),
+        (
+            "lists-malformed",
+            "the issuer's list is not DER",
+            (root_list, vendor.crl(7) + b"\0"),
+            demanding,
+            ("crl.found",),
+            "",
+        ),
+    )
+    for label, comment, lists, policies, fails, floor in cases:
+        made = _made(maker, f"ek-{label}", comment, good, known, *fails)
+        headers = dict(made.headers)
+        headers["policies"] = policies
+        headers["lists"] = " ".join(base64.b64encode(der).decode() for der in lists)
+        headers["list-floor"] = floor
+        yield replace(made, headers=tuple(headers.items()))
+
+
+def _renamed(stranger: Vendor, der: bytes) -> bytes:
+    """Have a stranger's key sign a list in the name of the vendor's issuer."""
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(common_name("vendor issuer"))
+        .last_update(NOW - _DAY)
+        .next_update(NOW + 6 * _DAY)
+        .add_extension(x509.CRLNumber(7), critical=False)
+    )
+    signed_by = rsa_key(f"{stranger.label} issuer")
+    return builder.sign(signed_by, hashes.SHA256()).public_bytes(Encoding.DER)
+
+
 def _public_of(label: str) -> bytes:
     from cryptography.hazmat.primitives.serialization import PublicFormat
 
@@ -180,7 +302,9 @@ def _made(
     )
 
 
-def vendor_policy(maker: Maker) -> bytes:
-    """Write a policy that pins the vendor's root."""
-    host = msgspec.structs.replace(maker.policy.host, vendor_roots=(Vendor().root,))
+def vendor_policy(maker: Maker, *, lists: tuple[str, ...] = ()) -> bytes:
+    """Write a policy that pins the vendor's root; ``lists``: whose revocation lists it demands."""
+    host = msgspec.structs.replace(
+        maker.policy.host, vendor_roots=(Vendor().root,), vendor_crls=lists
+    )
     return signed(msgspec.structs.replace(maker.policy, host=host), "ida", "cas")

@@ -17,6 +17,7 @@ from tpm2_pytss.constants import ESYS_TR
 
 from custody.crypto.quorum import Person
 from custody.crypto.tpmpolicy import EMPTY, host_policy, officer_key_name, policy_pcr, quorum_policy
+from custody.encoding import key_id
 from custody.formats.evidence import (
     AK_TEMPLATE,
     HOST_PARENT_TEMPLATE,
@@ -29,11 +30,13 @@ from custody.formats.evidence import (
     pack_selection,
 )
 from custody.formats.request import Terms
+from custody.keys.tpm_session import certificate_spki
 from custody.lab import bootlog
 from custody.lab.swtpm import Swtpm
 from custody.rules.attestation import conditions_of
 from custody.rules.quorum import signing_tree
-from tests.vectors.attestation.certificates import enrolments, vendor_policy
+from tests.unit.machine import Vendor
+from tests.vectors.attestation.certificates import enrolments, revocations, vendor_policy
 from tests.vectors.attestation.forge import (
     BANKS,
     PCRS,
@@ -74,8 +77,10 @@ def write(folder: Path) -> None:
             allocate_banks(machine, (Alg.SHA1, Alg.SHA256, Alg.SHA384))
             maker = Maker.enrolled(machine)
             maker.common["policy-vendor.dsse"] = vendor_policy(maker)
+            root = key_id(certificate_spki(Vendor().root))
+            maker.common["policy-vendor-lists.dsse"] = vendor_policy(maker, lists=(root,))
             maker.write_common(folder)
-            for made in (*_vectors(maker, other), *enrolments(maker)):
+            for made in (*_vectors(maker, other), *enrolments(maker), *revocations(maker)):
                 made.write(folder)
         finally:
             machine.stop()
