@@ -118,6 +118,10 @@ class FrameTable:
         """Return where a frame is stored, from the beginning of the payload."""
         return self._places[index]
 
+    def digest(self, index: int) -> bytes:
+        """Return the digest of a frame's plaintext (32 bytes)."""
+        return self[index].digest
+
     def at(self, offset: int) -> int:
         """Return the frame that has the plaintext's byte ``offset``."""
         return bisect_right(self._begins, offset) - 1

@@ -87,10 +87,16 @@ class FrameCodec:
         for memory in self._memory:
             memory.close()
 
+    @property
+    def room(self) -> memoryview:
+        """Memory to put together in what a frame is stored as, before it is expanded."""
+        return self._out
+
     def compress(self, recipe: Recipe, frame: memoryview) -> Stored:
         """Compress one frame by a recipe; it is stored as it is where that saves little."""
         size, width = len(frame), recipe.width
-        if not width or size % width:
+        # Of nothing the library makes a frame without end.
+        if not size or not width or size % width:
             return Stored(0, 0, frame)
         packed, raw_bytes = frame, 0
         if width > 1:

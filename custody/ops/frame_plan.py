@@ -13,12 +13,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from custody.crypto.parts import padded_parts
 from custody.formats.frames import MAX_FRAMES
 from custody.formats.safetensors import DTYPE_BITS, Header
 from custody.ops.frame_codec import AS_IT_IS, FrameCodec, Recipe
 from custody.ops.frame_cut import FrameCut
 from custody.ops.linux import OldFile
-from custody.ops.model_files import Placed, SourceFile
+from custody.ops.model_files import Layout, Placed, SourceFile
 from custody.ops.model_source import SourceFiles
 from custody.ops.progress import Progress, silent
 from custody.ops.windows import tensor_header
@@ -41,14 +42,16 @@ _TRIED = (1, 2, 4)
 
 @dataclass(frozen=True, slots=True)
 class FramePlan:
-    """How a model is cut into frames, and by which of ``recipes`` each is compressed."""
+    """How a model is cut into frames, and by which of ``recipes`` each is compressed.
 
-    files: tuple[Placed, ...]
+    The files of ``layout`` lie one behind another; it has as many parts as all of it should take,
+    by the sample.
+    """
+
+    layout: Layout
     begins: array[int]
     recipes: tuple[Recipe, ...]
     chosen: array[int]
-    expected_bytes: int
-    """What all of it should take, by the sample."""
 
     def __len__(self) -> int:
         """Count the frames."""
@@ -60,7 +63,7 @@ class FramePlan:
 
     def cut(self) -> FrameCut:
         """Return which bytes of which file each frame has."""
-        return FrameCut(self.files, self.begins)
+        return FrameCut(self.layout.files, self.begins)
 
 
 def plan_frames(
@@ -73,7 +76,7 @@ def plan_frames(
     """
     total = sum(file.size_bytes for file in files)
     source, codec = SourceFiles(model), FrameCodec(_SAMPLE_BYTES)
-    planning = _Planning(min(part_size_bytes, FRAME_BYTES))
+    planning = _Planning(part_size_bytes)
     try:
         for file in files:
             progress("sample", planning.end, total)
@@ -103,8 +106,9 @@ class _Choice:
 class _Planning:
     """The frames of the files so far."""
 
-    def __init__(self, frame_bytes: int) -> None:
-        self._frame_bytes = frame_bytes
+    def __init__(self, part_size_bytes: int) -> None:
+        self._part_size_bytes = part_size_bytes
+        self._frame_bytes = min(part_size_bytes, FRAME_BYTES)
         self._placed: list[Placed] = []
         self._begins = array("Q", [0])
         self._recipes: dict[Recipe, int] = {}
@@ -130,22 +134,31 @@ class _Planning:
         small_enough = self._expected <= _WORTH * self.end
         if not self.end or not small_enough or len(self._chosen) > MAX_FRAMES:
             return None
+        size = self._part_size_bytes
         return FramePlan(
-            files=tuple(self._placed),
+            layout=Layout(
+                part_size_bytes=size,
+                part_count=padded_parts(round(self._expected), size),
+                files=tuple(self._placed),
+            ),
             begins=self._begins,
             recipes=tuple(self._recipes),
             chosen=self._chosen,
-            expected_bytes=round(self._expected),
         )
 
     def _cut(self, stretch: _Stretch, recipe: Recipe) -> None:
-        size = stretch.end - stretch.begin
+        width, at = recipe.width or 1, stretch.begin
         # Half an element cannot be grouped; it is a frame of its own, and seldom there.
-        rest = size % (recipe.width or 1)
-        for begin in range(0, size - rest, self._frame_bytes):
-            self._add(min(self._frame_bytes, size - rest - begin), recipe)
-        if rest:
-            self._add(rest, AS_IT_IS)
+        end = stretch.end - (stretch.end - at) % width
+        # Counted from where the file begins, if that splits no element: whole blocks of the disk
+        # are read and written past the page cache.
+        grid = at % width
+        while at < end:
+            stop = min(end, at + self._frame_bytes - (at - grid) % self._frame_bytes)
+            self._add(stop - at, recipe)
+            at = stop
+        if end < stretch.end:
+            self._add(stretch.end - end, AS_IT_IS)
 
     def _add(self, size: int, recipe: Recipe) -> None:
         self._begins.append(self._begins[-1] + size)

@@ -98,11 +98,11 @@ class SourceFiles:
 class ModelSource:
     """The files of a model: each open from its first part to its last, and checked at both ends."""
 
-    def __init__(self, model: Path, layout: Layout) -> None:
-        """Open the model's directory; raises `Unavailable`."""
+    def __init__(self, model: Path, layout: Layout, cut: Segments | None = None) -> None:
+        """Open the model's directory; it will be read by parts, or as ``cut`` says."""
         self._source = SourceFiles(model)
         self._files = layout.files
-        segments = Segments(layout.files, layout.part_size_bytes)
+        segments = Segments(layout.files, layout.part_size_bytes) if cut is None else cut
         self._unread = {
             index: len(parts)
             for index, placed in enumerate(layout.files)

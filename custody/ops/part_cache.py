@@ -26,7 +26,13 @@ class _Slot:
 class PartCache:
     """Opened parts by index, at most `slots`; the one that was used longest ago makes room."""
 
-    def __init__(self, part_size_bytes: int, fill: Callable[[int, memoryview], None]) -> None:
+    def __init__(
+        self,
+        part_size_bytes: int,
+        fill: Callable[[int, memoryview], None],
+        *,
+        slots: int | None = None,
+    ) -> None:
         """Take what opens a part into a buffer of part size + 16 bytes, or raises."""
         self._size = part_size_bytes
         self._fill = fill
@@ -34,7 +40,7 @@ class PartCache:
         self._held: OrderedDict[int, _Slot] = OrderedDict()
         self._free: list[_Slot] = []
         self._made = 0
-        self.slots = max(2, min(_SLOTS, _SLOTS_BYTES // part_size_bytes))
+        self.slots = slots or max(2, min(_SLOTS, _SLOTS_BYTES // part_size_bytes))
 
     @contextmanager
     def part(self, index: int) -> Iterator[memoryview]:

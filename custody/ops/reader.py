@@ -1,12 +1,15 @@
 """Read a bundle from the middle, with its key in hand and no plaintext on any disk.
 
 A part is the least that can be verified, so it is the least that is read: a range costs the parts
-it touches.  Each is believed by its tag, under the committed CEK, and by its digest in the signed
-contents.  That is the publisher's word: SHA-256 of a whole file, which the model signature is over,
-is known only when all of the file has been read.  `Reader.vouched_by` says which of the two it is.
+it touches, and in a compressed bundle the frames it touches, each of which lies in two parts at
+most.  Parts are believed by their tag, under the committed CEK, and by their digest in the signed
+contents, as frames are.  That is the publisher's word: SHA-256 of a whole file, which the model
+signature is over, is known only when all of the file has been read.  `Reader.vouched_by` says which
+of the two it is.
 
 Plaintext lies in the caller's memory, and in a few parts kept by the reader, which are locked where
-the system lets us and zeroed at `Reader.close`.  Format: parts.md, "Verifying", steps 5 to 10.
+the system lets us and zeroed at `Reader.close`.  Formats: parts.md, "Verifying", steps 5 to 10;
+frames.md.
 """
 
 from __future__ import annotations
@@ -21,18 +24,18 @@ from dataclasses import dataclass
 from hmac import compare_digest
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from custody.crypto.parts import TAG_BYTES, check_cek, open_part, open_part_into
+from custody.crypto.parts import TAG_BYTES, check_cek
 from custody.crypto.secret import Octets
 from custody.errors import Refused, Unavailable
 from custody.formats.contents import Contents, File
 from custody.formats.manifest import Core
-from custody.formats.parts import plaintext_digest
 from custody.ops.bundle import Bundle, check_contents
 from custody.ops.crew import Crew
 from custody.ops.file_view import FileView
-from custody.ops.memory import SecretMemory, zero
+from custody.ops.memory import SecretMemory
 from custody.ops.part_cache import PartCache
 from custody.ops.part_source import LocalParts, PartSource
+from custody.ops.pieces import Frames, Parts, Pieces
 from custody.ops.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -66,27 +69,28 @@ def open_reader(
 
 
 @dataclass(frozen=True, slots=True)
-class _Piece:
-    """Bytes of one part that are wanted somewhere, and whose they are."""
+class _Wanted:
+    """Bytes of one piece that are wanted somewhere, and whose they are."""
 
     file: str
-    part_offset: int
+    offset: int
     target: memoryview
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    part: int
-    pieces: Sequence[_Piece]
+    piece: int
+    wanted: Sequence[_Wanted]
 
 
 class Reader:
     """A bundle's files, readable from any byte on.  Safe to use from several threads.
 
     Every read raises `Refused` naming file and part where a part it touches is not the sealed one
-    (``part.tag``, ``part.plaintext``), and `Unavailable` where the disk fails; parts that it does
-    not touch do not matter.  What a failed read was to fill holds verified bytes, zeros, or what
-    it held before.  A reader does not survive fork(2): the child finds no key in it.
+    (``part.tag``, ``part.plaintext``, ``frame.stored``, ``frame.plaintext``), and `Unavailable`
+    where the disk fails; parts that it does not touch do not matter.  What a failed read was to
+    fill holds verified bytes, zeros, or what it held before.  A reader does not survive fork(2):
+    the child finds no key in it.
     """
 
     def __init__(
@@ -98,7 +102,10 @@ class Reader:
         cek: Octets,
         workers: int | None = None,
     ) -> None:
-        """Take over ``source``; raises as `open_reader` does."""
+        """Take over ``source``; raises as `open_reader` does.
+
+        A compressed bundle is `Unavailable` without the extra ``compress``.
+        """
         check_cek(cek, bytes.fromhex(core.payload_id), bytes.fromhex(core.cek_commitment))
         check_contents(contents, core)
         if contents.base is not None:
@@ -109,16 +116,18 @@ class Reader:
                 hint="custody host open --base DIR puts all of it together on disk",
             )
         self.contents = contents
-        self._core = core
-        self._payload_id = bytes.fromhex(core.payload_id)
-        self._size = core.part_size_bytes
+        self._part_size_bytes = core.part_size_bytes
         self._files = {file.name: file for file in contents.files}
         self._source = source
         self._key = SecretMemory(_KEY_BYTES)
         self._key.view[:] = cek
-        self._cache = PartCache(self._size, self._open_in_place)
         self._crew = Crew(workers)
-        self._sealed: list[memoryview] = []
+        try:
+            self._pieces = self._cut(core)
+        except BaseException:
+            self._key.close()
+            raise
+        self._cache = PartCache(self._pieces.largest_bytes, self._pieces.open_in_place)
         self._tensor_files: dict[str, TensorFile] = {}
         self._vouched: VouchedBy = "publisher"
         self._process = os.getpid()
@@ -143,9 +152,9 @@ class Reader:
             self._turn.wait_for(lambda: not self._reading)
         self._crew.close()
         self._cache.close()
+        self._pieces.close()
         self._key.close()
         self._source.close()
-        self._sealed.clear()
 
     @property
     def vouched_by(self) -> VouchedBy:
@@ -159,7 +168,7 @@ class Reader:
     @property
     def part_size_bytes(self) -> int:
         """The least that is read at a time."""
-        return self._size
+        return self._part_size_bytes
 
     def files(self) -> tuple[File, ...]:
         """List the files, in code-point order of their names."""
@@ -207,11 +216,11 @@ class Reader:
         Each range lies in its file.  A part that several ranges touch is opened once.
         """
         jobs = self._plan(ranges)
-        total, done = len(jobs) * self._size, _Tally()
+        total, done = len(jobs) * self._pieces.largest_bytes, _Tally()
 
         def work(job: _Job) -> None:
-            self._read_part(job)
-            done.add(self._size)
+            self._read_piece(job)
+            done.add(self._pieces.largest_bytes)
 
         with self._begun():
             self._crew.run(jobs, work, lambda: progress("read", done.value, total))
@@ -270,11 +279,11 @@ class Reader:
         state = hashlib.sha256()
         own: SecretMemory | None = None
         try:
-            for index, offset, size in self._parts_of(file.offset, file.size_bytes):
+            for index, offset, size in self._pieces.cut(file.offset, file.size_bytes):
                 with self._naming(index, (file.name,)):
-                    if size == self._size:
-                        own = own or SecretMemory(size + TAG_BYTES)
-                        self._open_in_place(index, own.view)
+                    if size == self._pieces.size_of(index):
+                        own = own or SecretMemory(self._pieces.largest_bytes + TAG_BYTES)
+                        self._pieces.open_in_place(index, own.view)
                         state.update(own.view[:size])
                     else:
                         with self._cache.part(index) as part:
@@ -290,86 +299,47 @@ class Reader:
                 where=file.name,
             )
 
-    # ── parts ──────────────────────────────────────────────────────────────────────────────────
+    # ── pieces ─────────────────────────────────────────────────────────────────────────────────
+
+    def _cut(self, core: Core) -> Pieces:
+        workers = self._crew.workers
+        parts = Parts(self._source, self.contents, core, self._key, workers=workers)
+        table = self.contents.frame_table()
+        return parts if table is None else Frames(table, parts, core, workers=workers)
 
     def _plan(self, ranges: Iterable[tuple[str, int, memoryview]]) -> list[_Job]:
-        pieces: dict[int, list[_Piece]] = {}
+        wanted: dict[int, list[_Wanted]] = {}
         for name, offset, target in ranges:
             file = self.file(name)
             if target and not 0 <= offset <= file.size_bytes - len(target):
                 raise ValueError("a range lies outside its file")
             done = 0
-            for index, begin, size in self._parts_of(file.offset + offset, len(target)):
-                piece = _Piece(name, begin, target[done : done + size])
-                pieces.setdefault(index, []).append(piece)
+            for index, begin, size in self._pieces.cut(file.offset + offset, len(target)):
+                one = _Wanted(name, begin, target[done : done + size])
+                wanted.setdefault(index, []).append(one)
                 done += size
-        return [_Job(index, of_part) for index, of_part in pieces.items()]
+        return [_Job(index, of_piece) for index, of_piece in wanted.items()]
 
-    def _parts_of(self, begin: int, size_bytes: int) -> Iterator[tuple[int, int, int]]:
-        """Cut a stretch of the payload by parts: (part, offset in it, bytes)."""
-        end = begin + size_bytes
-        while begin < end:
-            index, offset = divmod(begin, self._size)
-            size = min(self._size - offset, end - begin)
-            yield index, offset, size
-            begin += size
-
-    def _read_part(self, job: _Job) -> None:
-        with self._naming(job.part, [piece.file for piece in job.pieces]):
-            first = job.pieces[0].target
-            if len(first) == self._size and not self._cache.holds(job.part):
-                self._open_apart(job.part, first)
+    def _read_piece(self, job: _Job) -> None:
+        with self._naming(job.piece, [one.file for one in job.wanted]):
+            first = job.wanted[0].target
+            if len(first) == self._pieces.size_of(job.piece) and not self._cache.holds(job.piece):
+                self._pieces.open_apart(job.piece, first)
                 return
-            with self._cache.part(job.part) as part:
-                for piece in job.pieces:
-                    end = piece.part_offset + len(piece.target)
-                    piece.target[:] = part[piece.part_offset : end]
-
-    def _open_apart(self, index: int, target: memoryview) -> None:
-        """Open a part into memory that has no room for its tag: read aside, decrypt there."""
-        # What is read aside is ciphertext, so these buffers need neither lock nor wiping.
-        try:
-            sealed = self._sealed.pop()
-        except IndexError:
-            sealed = memoryview(bytearray(self._size + TAG_BYTES))
-        try:
-            row = self._source.row(index)
-            self._source.read(index, sealed[: self._size])
-            key, payload_id = self._key.view, self._payload_id
-            open_part_into(key, payload_id, index, sealed, target, salt=row.salt, tag=row.tag)
-        finally:
-            if len(self._sealed) < self._crew.workers:
-                self._sealed.append(sealed)
-        self._check_plaintext(index, target)
-
-    def _open_in_place(self, index: int, buffer: memoryview) -> None:
-        """Open a part into memory of part size + 16 bytes."""
-        part = buffer[: self._size]
-        row = self._source.row(index)
-        self._source.read(index, part)
-        key, payload_id = self._key.view, self._payload_id
-        open_part(key, payload_id, index, buffer, salt=row.salt, tag=row.tag)
-        self._check_plaintext(index, part)
-
-    def _check_plaintext(self, index: int, part: memoryview) -> None:
-        digest = plaintext_digest(self._core.part_digest, part)
-        if not compare_digest(digest, self.contents.part_digest(index)):
-            zero(part)
-            raise Refused(
-                f"part {index} is not the plaintext that the contents describe",
-                check="part.plaintext",
-            )
+            with self._cache.part(job.piece) as piece:
+                for one in job.wanted:
+                    one.target[:] = piece[one.offset : one.offset + len(one.target)]
 
     @contextmanager
     def _naming(self, index: int, files: Sequence[str]) -> Iterator[None]:
-        """Say which file a bad part was read for, and where it lies."""
+        """Say which file a bad piece was read for, and where it lies."""
         try:
             yield
         except Refused as error:
             names = ", ".join(map(repr, files[:_NAMES_SHOWN]))
             more = f" and {len(files) - _NAMES_SHOWN} more" if len(files) > _NAMES_SHOWN else ""
             raise Refused(
-                f"{error.reason} (part {index}, read for {names}{more})",
+                f"{error.reason} ({self._pieces.word} {index}, read for {names}{more})",
                 check=error.check,
                 where=error.where or self._source.where,
                 hint="fetch it again: any copy that matches will do",

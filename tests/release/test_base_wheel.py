@@ -16,6 +16,7 @@ _OF_EXTRAS = (
     "ops.filesystem",
     "ops.frame_codec",
     "ops.frame_plan",
+    "ops.frame_seal",
     "ops.tensors",
     "transports.objects",
 )
