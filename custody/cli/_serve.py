@@ -22,6 +22,7 @@ from custody.cli._home import (
     read_env,
 )
 from custody.cli._ui import Screen
+from custody.cli._vouching import say_whom
 from custody.cli._wiring import credential_maker, open_token
 from custody.crypto.certificates import spki_of
 from custody.encoding import Digest, Record, format_time, key_id
@@ -202,7 +203,7 @@ def sign(
     if out is not None:
         check_absent(out)
     standing = _standing(where, env, inventory)()
-    screen.say(f"host {asked.host}, {trust_class}, EK {ek_digest(asked)}")
+    say_whom(screen, asked, trust_class, standing.situation)
     screen.confirm("vouch for it?", yes=yes)
     identity = where.identity()
     with open_token(identity.token, pin_fd=pin_fd) as opened:
@@ -274,12 +275,13 @@ def _show_waiting(screen: Screen, files: DeskFiles) -> None:
         )
         for asked in files.waiting()
     ]
-    rows = [(row.host, row.answered_at, row.ek, row.request) for row in shown]
 
     def words() -> None:
-        if rows:
-            screen.table(("host", "answered", "EK", "request"), rows)
-        else:
+        for row in shown:
+            screen.show(f"{row.host}, answered {row.answered_at}")
+            screen.show(f"  EK       {row.ek}")
+            screen.show(f"  request  {row.request}")
+        if not shown:
             screen.show("nobody waits")
 
     screen.result(shown, words)

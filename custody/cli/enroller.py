@@ -26,8 +26,9 @@ from custody.cli._later import Verbs
 from custody.cli._retire import add_retire
 from custody.cli._trust import add_trust
 from custody.cli._ui import Screen
+from custody.cli._vouching import say_whom
 from custody.cli._wiring import credential_maker, open_token
-from custody.encoding import Digest, Record, decode, encode, format_time
+from custody.encoding import Digest, Record, decode, encode
 from custody.formats.enrolment import Answer, EnrolmentRecord, EnrolmentRequest
 from custody.formats.envelope import Predicate, decode_statement
 from custody.formats.goldenset import GoldenSet
@@ -162,8 +163,7 @@ def record(
     with reading(answer):
         given = decode(Answer, read_file(answer, max_bytes=_MAX_BYTES))
     situation = _situation(where, env)
-    screen.say(f"host {asked.host}, {trust_class}, EK {hosts.ek_digest(asked)}")
-    _say_what_ends(screen, asked, situation)
+    say_whom(screen, asked, trust_class, situation)
     screen.confirm("vouch for it?", yes=yes)
     identity = where.identity()
     with open_token(identity.token, pin_fd=pin_fd) as opened:
@@ -251,17 +251,6 @@ def golden(
         write_new_file(authorise, leave)
     needed = situation.trusted.policy.thresholds.golden
     _show(screen, GoldenSet, signed, situation, needed=needed, out=out)
-
-
-def _say_what_ends(screen: Screen, asked: EnrolmentRequest, situation: Situation) -> None:
-    """Say which record of this TPM the new one ends, and what is not as it was."""
-    old = hosts.replaced(asked, situation)
-    if old is None:
-        return
-    said = old.predicate
-    screen.say(f"ends its record {said.epoch} of {format_time(said.enrolled_at)}, {said.host}")
-    changed = hosts.differences(said, asked)
-    screen.say(f"changed since: {', '.join(changed) if changed else 'nothing'}")
 
 
 def _situation(home: Home, env: list[Path] | None) -> Situation:

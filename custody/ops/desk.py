@@ -34,6 +34,7 @@ from custody.ops.home import Home
 from custody.ops.inventory import Inventory
 from custody.ops.keys import Signer
 from custody.ops.landing import replace_file
+from custody.rules.enrolment import enrolment_seen
 from custody.rules.situation import Situation
 from custody.rules.verdicts import require
 
@@ -188,6 +189,13 @@ class Desk:
                 "the inventory does not say whose TPM this is",
                 check="enrolment.name",
                 hint="write the host's name behind the digest, or sign attended",
+            )
+        seen = enrolment_seen(ek_digest(request), standing.situation)
+        if seen.epoch or seen.retired:
+            raise Refused(
+                "this TPM was enrolled before: what has changed since is for a person to say",
+                check="enrolment.again",
+                hint="the enroller signs attended, or by files",
             )
 
     def _check_room(self, request: EnrolmentRequest) -> None:

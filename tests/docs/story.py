@@ -18,10 +18,13 @@ and files are carried by lying in one folder.
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import socket
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -47,6 +50,10 @@ _BLOCK = re.compile(
 )
 _EXPIRES = re.compile(r"^expires = \S+", re.MULTILINE)
 _TPM = re.compile(r"tpm:(?=\s|$)")
+#: A command that is left running.
+_SERVER = re.compile(r"> (?P<log>\S+) 2>&1 &$")
+#: Where the enroller of the guides listens; a story has a port that is free.
+_DESK = "127.0.0.1:8470"
 #: Where a kernel keeps the log of its own boot; the story's host has another's.
 _EVENT_LOG = "/sys/kernel/security/tpm0/binary_bios_measurements"
 
@@ -90,6 +97,11 @@ def story() -> list[Block]:
     return sorted(found, key=lambda block: block.at)
 
 
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])
+
+
 @dataclass
 class World:
     """Everybody's tokens, one host, and the folder files are carried in."""
@@ -99,11 +111,18 @@ class World:
     recording: bool
     people: set[str] = field(default_factory=set)
     digests: Digests = field(default_factory=Digests)
+    port: int = field(default_factory=_free_port)
 
     @property
     def desk(self) -> Path:
         """Where all commands are typed."""
         return self.directory / "desk"
+
+    def clear_up(self) -> None:
+        """Stop the servers that the story left running: each has written its number down."""
+        for written in self.desk.glob("*.pid"):
+            with suppress(ProcessLookupError):
+                os.kill(int(written.read_text()), signal.SIGTERM)
 
     def set_up(self) -> None:
         """Make what the story finds when it begins: a model, a booted host, its vendor's root."""
@@ -141,7 +160,13 @@ class World:
     def _enter(self, who: str, command: str) -> Shown:
         here = _TPM.sub(f"'tpm:?tcti={self.machine.tcti}'", command)
         here = here.replace(_EVENT_LOG, str(self.directory / "boot.log"))
-        return enter(here, directory=self.desk, env=self._environment(who), pin=f"pin of {who}")
+        here = here.replace(_DESK, f"127.0.0.1:{self.port}")
+        if server := _SERVER.search(here):
+            # It outlives this terminal, and has begun when it has said something.
+            waits = f"until [ -s {server['log']} ]; do sleep 0.1; done"
+            here = f"trap '' HUP\n{here}\necho $! > {server['log']}.pid; {waits}"
+        shown = enter(here, directory=self.desk, env=self._environment(who), pin=f"pin of {who}")
+        return Shown(shown.text.replace(f"127.0.0.1:{self.port}", _DESK), shown.code)
 
     def _environment(self, who: str) -> Mapping[str, str]:
         home = self.directory / who
@@ -164,6 +189,9 @@ def world(*, recording: bool = False) -> Iterator[World]:
         try:
             place = World(Path(folder) / "world", machine, recording)
             place.set_up()
-            yield place
+            try:
+                yield place
+            finally:
+                place.clear_up()
         finally:
             machine.stop()

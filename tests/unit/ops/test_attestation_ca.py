@@ -18,7 +18,9 @@ from custody.crypto.certificates import make_csr, read_certificate, read_crl, re
 from custody.crypto.host_certificates import AK_PURPOSE, vouched_in
 from custody.crypto.signature import sign
 from custody.errors import Incomplete, Malformed, Refused
-from custody.formats.enrolment import Answer, EnrolmentRequest
+from custody.formats.case import Documents
+from custody.formats.enrolment import Answer, EnrolmentRecord, EnrolmentRequest
+from custody.formats.envelope import Statement, decode_statement
 from custody.formats.evidence import (
     RH_ENDORSEMENT,
     TLS_KEY_TEMPLATE,
@@ -42,7 +44,8 @@ from custody.ops.tls import ask_for_file_key, ask_for_tpm_key
 from custody.rules.tls_request import REQUEST_LIFE
 from tests.sim.softtoken import SoftToken
 from tests.unit.machine import EkCertificate, SoftTpm, Vendor, make_credential
-from tests.unit.people import NOW
+from tests.unit.ops.test_enroll import POLICY, Enroller
+from tests.unit.people import NOW, signed
 
 DNS = ("gpu-1.example.com", "gpu-1")
 
@@ -394,6 +397,31 @@ def test_what_was_revoked_is_on_the_list_and_does_not_come_back(rack: Ca, tpm: T
     with pytest.raises(Refused) as refused:
         rack.issue_ak(tpm)
     assert "certificate.revoked" == refused_by(refused)
+
+
+def test_an_ak_is_certified_by_a_record_that_counts(rack: Ca, tmp_path: Path) -> None:
+    """One signature is none, a record that was ended is none, and the certificate names its own."""
+    erik, esme = Enroller("erik", tmp_path), Enroller("esme", tmp_path)
+    half = erik.record(erik.challenge())
+    whole = esme.record(esme.challenge(), onto=half)
+    newer = replace(whole.predicate, epoch=2)
+    following = decode_statement(EnrolmentRecord, signed(newer, "erik", "esme"))
+
+    def issue(record: Statement[EnrolmentRecord], *known: Statement[EnrolmentRecord]) -> ca.Issued:
+        documents = Documents(policies=(POLICY,), enrolments=known)
+        situation = change(erik.at(timedelta(0)), documents=documents)
+        return ca.issue_ak_of_record(rack.authority, record, situation=situation)
+
+    issued = issue(whole, whole)
+    assert ("enrolment", whole.digest) == (issued.vouched.source, issued.vouched.digest)
+    assert issued.vouched == vouched_in(issued.der)
+    for record, known, check in (
+        (half, (half,), "enrolment.threshold"),
+        (whole, (whole, following), "enrolment.epoch"),
+    ):
+        with pytest.raises(Refused) as refused:
+            issue(record, *known)
+        assert check == refused_by(refused)
 
 
 def test_a_home_keeps_one_authority(rack: Ca) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace as change
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -10,8 +11,9 @@ from msgspec.structs import replace
 
 from custody.encoding import decode, encode
 from custody.errors import Incomplete, Malformed, Refused
+from custody.formats.case import Documents
 from custody.formats.enrolment import Answer, Challenge, EnrolmentRecord, EnrolmentRequest
-from custody.formats.envelope import decode_statement
+from custody.formats.envelope import Statement, decode_statement
 from custody.ops.desk import (
     ANSWER_LIFE,
     MAX_OPEN_OF_ONE_EK,
@@ -45,6 +47,7 @@ class Served:
         self.now: datetime = NOW
         self.told: list[str] = []
         self.unattended = unattended
+        self.documents: Documents | None = None
         self.desk = self.open()
 
     def open(self) -> Desk:
@@ -62,6 +65,8 @@ class Served:
     def standing(self) -> Standing:
         """Say what the enroller goes by now."""
         situation = self.who.at(self.now - NOW)
+        if self.documents is not None:
+            situation = change(situation, documents=self.documents)
         return Standing(situation=situation, inventory=self.inventory)
 
     def challenge(self, request: EnrolmentRequest = REQUEST) -> Challenge:
@@ -141,17 +146,34 @@ def test_nothing_is_signed_for_whom_the_inventory_does_not_name(
     assert [] == list(unattended.desk.files.home.folder("records").iterdir())
 
 
+def test_unattended_enrols_nobody_again(served: Served, unattended: Served) -> None:
+    """A record that is in force, and a retirement, are ended by a person or not at all."""
+    whole = _record(served, unattended)
+    documents = Documents(policies=(POLICY,), enrolments=(whole,))
+    unattended.documents = documents
+    with pytest.raises(Refused) as refused:
+        unattended.challenge()
+    assert "enrolment.again" == refused.value.check
+    unattended.unattended = False
+    unattended.desk = unattended.open()
+    assert unattended.ceremony() is None
+
+
 def test_two_desks_make_a_record(served: Served, unattended: Served) -> None:
     """The second enroller's signature goes onto the first one's record."""
+    both = _record(served, unattended)
+    counted = count_signers(both.envelope, POLICY.predicate, role="enroller", needed=2)
+    assert ("erik", "esme") == counted.signers
+
+
+def _record(served: Served, unattended: Served) -> Statement[EnrolmentRecord]:
     served.ceremony()
     half = served.sign()
     given = answer(TPM, unattended.challenge())
     unattended.desk.attach(REQUEST.digest(), half)
     whole = unattended.answer(given)
     assert whole is not None
-    both = decode_statement(EnrolmentRecord, whole)
-    counted = count_signers(both.envelope, POLICY.predicate, role="enroller", needed=2)
-    assert ("erik", "esme") == counted.signers
+    return decode_statement(EnrolmentRecord, whole)
 
 
 def test_another_hosts_record_is_not_signed_onto(served: Served, unattended: Served) -> None:
