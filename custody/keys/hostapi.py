@@ -106,7 +106,7 @@ class RetainedUpdates(Record, frozen=True, kw_only=True):
     needed: Annotated[int, msgspec.Meta(ge=2, le=MAX_SHARES)]
     epoch_index: U32
     epoch_counter: Count
-    shares: Annotated[tuple[RetainedShare, ...], msgspec.Meta(min_length=2, max_length=MAX_SHARES)]
+    shares: Annotated[tuple[RetainedShare, ...], msgspec.Meta(max_length=MAX_SHARES)]
 
     @property
     def line(self) -> Line:

@@ -7,9 +7,13 @@ moves on.  Using it is `ops.unseal`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+import msgspec
 
 from custody.crypto import shamir
 from custody.crypto.secret import wipe
@@ -20,10 +24,18 @@ from custody.formats.envelope import Statement, decode_statement
 from custody.formats.evidence import name
 from custody.formats.goldenset import GoldenSet
 from custody.formats.request import Request, Terms
-from custody.keys.hostapi import RETAINED_INDEXES, HostTpm, RetainedKey, ShareOfKey, Updating
+from custody.keys.hostapi import (
+    RETAINED_INDEXES,
+    U32,
+    HostTpm,
+    RetainedKey,
+    RetainedUpdates,
+    ShareOfKey,
+    Updating,
+)
 from custody.ops.folders import read_file, reading
 from custody.ops.landing import disk_errors, replace_file
-from custody.rules.authorisers import authorisers
+from custody.rules.authorisers import Authoriser, authorisers
 from custody.rules.request import golden_of
 from custody.rules.situation import Situation
 
@@ -32,7 +44,10 @@ _MAX_BYTES = 1 << 18
 
 
 class Kept(Record, frozen=True):
-    """A key that this host keeps, by which request it may, and in which TPM it lies."""
+    """A key that this host keeps, by which request it may, and in which TPM it lies.
+
+    ``ending`` is the counter of the object that this one replaced, until it has moved on.
+    """
 
     kind: Literal["custody/kept/v1"]
     manifest: Digest
@@ -40,6 +55,7 @@ class Kept(Record, frozen=True):
     ak_name: TpmName
     kept_at: Moment
     key: RetainedKey
+    ending: U32 | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +126,7 @@ class KeptKeys:
         for one in kept:
             if one.manifest == manifest:
                 return one.key.counter_index
-        used = {one.key.counter_index for one in kept}
-        free = next((index for index in RETAINED_INDEXES if index not in used), None)
+        free = self.spare_index(ak_name)
         if free is None:
             raise Incomplete(
                 f"this host keeps {len(kept)} keys already, and its TPM has no room for more",
@@ -119,6 +134,12 @@ class KeptKeys:
                 hint="forget one: custody host forget MANIFEST",
             )
         return free
+
+    def spare_index(self, ak_name: TpmName) -> int | None:
+        """Return a counter's index that nothing kept in a TPM uses, if there is one."""
+        kept = [one for one in self.all() if one.ak_name == ak_name]
+        used = {one.key.counter_index for one in kept} | {one.ending for one in kept}
+        return next((index for index in RETAINED_INDEXES if index not in used), None)
 
 
 def retain(
@@ -137,17 +158,17 @@ def retain(
     if not terms.keeps_key:
         raise Refused("the terms allow one opening only", check="retained.terms")
     golden = golden_of(request, situation).predicate
+    index = _free_index(keys, terms, tpm)
     updating = _updating(cek, golden, situation) if terms.mode == "sealed-updatable" else None
-    try:
+    pcr_digest = bytes.fromhex(terms.pcr_digest)
+    with _wiped(updating):
         key = tpm.retain(
             cek,
             pcrs=golden.selection(),
-            pcr_digest=bytes.fromhex(terms.pcr_digest),
-            index=_free_index(keys, terms, tpm),
+            pcr_digest=pcr_digest,
+            index=index,
             updating=updating,
         )
-    finally:
-        wipe(*(each.share for each in (updating.shares if updating else ())))
     kept = Kept(
         kind="custody/kept/v1",
         manifest=terms.manifest,
@@ -155,6 +176,7 @@ def retain(
         ak_name=terms.ak_name,
         kept_at=situation.now,
         key=key,
+        ending=None,
     )
     keys.keep(kept, request)
     return kept
@@ -163,19 +185,98 @@ def retain(
 def _updating(cek: bytes | bytearray, golden: GoldenSet, situation: Situation) -> Updating:
     """Split a key among the enrollers of the policy in force, which the terms name."""
     policy = situation.trusted.policy
-    people, needed = authorisers(policy), policy.thresholds.golden
+    line = Line(
+        environment=bytes.fromhex(situation.trusted.genesis),
+        name=golden.name,
+        epoch=golden.epoch,
+    )
+    return _split(cek, authorisers(policy), policy.thresholds.golden, line)
+
+
+def _split(
+    cek: bytes | bytearray, people: Sequence[Authoriser], needed: int, line: Line
+) -> Updating:
+    """Split a key; too few people to put it together again get nothing."""
+    shares = shamir.split(cek, needed, len(people)) if len(people) >= needed else ()
     return Updating(
-        line=Line(
-            environment=bytes.fromhex(situation.trusted.genesis),
-            name=golden.name,
-            epoch=golden.epoch,
-        ),
+        line=line,
         needed=needed,
         shares=tuple(
             ShareOfKey(principal=one.principal, keys=one.keys, share=share)
-            for one, share in zip(people, shamir.split(cek, needed, len(people)), strict=True)
+            for one, share in zip(people, shares, strict=False)
         ),
     )
+
+
+@contextmanager
+def _wiped(updating: Updating | None) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        wipe(*(each.share for each in (updating.shares if updating else ())))
+
+
+def drop_leavers(
+    kept: Kept,
+    cek: bytes | bytearray,
+    *,
+    tpm: HostTpm,
+    keys: KeptKeys,
+    situation: Situation,
+) -> Kept:
+    """Take the shares of enrollers who left, and of keys they lost, from them for good.
+
+    The key is sealed anew without them, for the same states and epochs, and what was sealed before
+    is ended.  Nobody is added, and the threshold only grows: the officers consented to the
+    enrollers of the policy that the terms name.  With no counter free it stays as it is.
+    """
+    kept = _end(kept, tpm, keys)
+    updates = kept.key.updates
+    if updates is None:
+        return kept
+    staying = _staying(updates, situation)
+    needed = max(updates.needed, situation.trusted.policy.thresholds.golden)
+    there = tuple(Authoriser(principal=one.principal, keys=one.keys) for one in updates.shares)
+    spare = keys.spare_index(kept.ak_name)
+    if spare is None or (staying, needed) == (there, updates.needed):
+        return kept
+    oldest = tpm.retained_standing(kept.key).oldest
+    updating = _split(cek, staying, needed, updates.line)
+    with _wiped(updating):
+        key = tpm.retain(
+            cek,
+            pcrs=kept.key.pcrs,
+            pcr_digest=bytes.fromhex(kept.key.pcr_digest),
+            index=spare,
+            updating=updating,
+        )
+    # Before it is kept: what was retired stays so.
+    tpm.raise_epoch(key, oldest or updates.epoch)
+    anew = msgspec.structs.replace(kept, key=key, ending=kept.key.counter_index)
+    keys.keep(anew, keys.request(kept))
+    return _end(anew, tpm, keys)
+
+
+def _staying(updates: RetainedUpdates, situation: Situation) -> tuple[Authoriser, ...]:
+    """Return who of those with a share is an authoriser still, and by which of the same keys."""
+    now = {one.principal: one.keys for one in authorisers(situation.trusted.policy)}
+    found = []
+    for share in updates.shares:
+        left = tuple(key for key in share.keys if key in now.get(share.principal, ()))
+        if left:
+            found.append(Authoriser(principal=share.principal, keys=left))
+    return tuple(found)
+
+
+def _end(kept: Kept, tpm: HostTpm, keys: KeptKeys) -> Kept:
+    """Move on the counter of what this key replaced; an interrupted run left that to do."""
+    if kept.ending is None:
+        return kept
+    if tpm.retained_standing(kept.key).life != "cleared":
+        tpm.increment(kept.ending)
+    ended = msgspec.structs.replace(kept, ending=None)
+    keys.keep(ended, keys.request(kept))
+    return ended
 
 
 def _free_index(keys: KeptKeys, terms: Terms, tpm: HostTpm) -> int:
@@ -200,7 +301,7 @@ def forget(kept: Kept, tpm: HostTpm, keys: KeptKeys) -> int:
             where=str(keys.folder / f"{kept.manifest}.json"),
             hint="only that TPM can forget it; if it is gone, delete the file",
         )
-    value = tpm.forget_retained(kept.key)
+    value = tpm.forget_retained(_end(kept, tpm, keys).key)
     keys.drop(kept)
     return value
 

@@ -26,7 +26,7 @@ from custody.formats.request import Request
 from custody.keys.hostapi import AuthorisedState, HostTpm, Life, RetainedUpdates
 from custody.ops.bundle import Bundle
 from custody.ops.folders import read_statement_file
-from custody.ops.kept import Kept
+from custody.ops.kept import Kept, drop_leavers
 from custody.ops.landing import check_absent, resumable_directory
 from custody.ops.model_signature import judge_contents
 from custody.ops.payload_open import open_into
@@ -200,10 +200,14 @@ def _unsealed(
         )
     )
     _check_values(state.golden.predicate, tpm, event_log)
-    cek = _ask_tpm(kept, state, tpm.salted_to(endorsement_key(enrolment.predicate)))
+    salted = tpm.salted_to(endorsement_key(enrolment.predicate))
+    cek = _ask_tpm(kept, state, salted)
     try:
         core = bundle.core
         check_cek(cek, bytes.fromhex(core.payload_id), bytes.fromhex(core.cek_commitment))
+        with place.ledger.lock():
+            keys = place.keys
+            drop_leavers(keys.find(kept.manifest), cek, tpm=salted, keys=keys, situation=situation)
         yield cek
     finally:
         wipe(cek)

@@ -17,14 +17,14 @@ from custody.formats.case import merge, sort_documents
 from custody.formats.envelope import Statement, decode_statement
 from custody.formats.evidence import name
 from custody.formats.goldenset import GoldenSet
-from custody.formats.policy import Mode
+from custody.formats.policy import Mode, Role, Thresholds
 from custody.keys.hostapi import AuthorisedState
 from custody.keys.tpm import open_host
 from custody.keys.uri import TpmUri
 from custody.lab import bootlog
 from custody.ops.bundle import Bundle
 from custody.ops.golden import approve_state, authorise_state, measure
-from custody.ops.kept import forget, prune
+from custody.ops.kept import Kept, _end, forget, prune
 from custody.ops.keys import Signer
 from custody.ops.predict import predict
 from custody.ops.unseal import KeptStanding, kept_standing
@@ -350,24 +350,174 @@ def test_what_does_not_count_beside_one_enroller(
     unseal(cast, bundle, cast.folder / "out")
 
 
+def give_roles(cast: Cast, thresholds: Thresholds | None = None, **roles: Role) -> None:
+    """Put a policy in force in which people have other roles; custodians stay custodians."""
+    policy = cast.situation("host").trusted.policy
+    cast.next_policy(
+        principals=tuple(
+            msgspec.structs.replace(
+                one,
+                roles=("custodian", roles[one.id])
+                if one.id.startswith("cus") and one.id in roles
+                else (roles.get(one.id, one.roles[0]),),
+            )
+            for one in policy.principals
+        ),
+        thresholds=thresholds or policy.thresholds,
+    )
+
+
+def vouch_again(cast: Cast, *who: str) -> None:
+    """Have others sign the golden set that the host was enrolled in."""
+    add(cast, cast.sign(cast.documents.golden_sets[0].predicate, *who))
+
+
 def test_an_enroller_who_left_does_not_count(cast: Cast) -> None:
     """The policy in force says who is an enroller, though the TPM was told of him."""
     bundle = kept(cast)
     golden = vouch(cast, UPDATED, 2)
     authorise(cast, golden, "enr1", "enr3")
-    people = cast.situation("host").trusted.policy.principals
     # A custodian takes his place, so that the thresholds stay sound.
-    roles = {"enr3": ("auditor",), "cus1": ("custodian", "enroller")}
-    cast.next_policy(
-        principals=tuple(
-            msgspec.structs.replace(one, roles=roles.get(one.id, one.roles)) for one in people
-        )
-    )
+    give_roles(cast, enr3="auditor", cus1="enroller")
     restart(cast, UPDATED)
     with refused(cast, "retained.authorised"):
         unseal(cast, bundle, cast.folder / "out")
     authorise(cast, golden, "enr2")
     unseal(cast, bundle, cast.folder / "out")
+
+
+def test_who_left_is_taken_out_of_the_tpm(cast: Cast) -> None:
+    """After one honest start the TPM itself refuses who left; nobody is put in his place."""
+    bundle = kept(cast)
+    golden = vouch(cast, UPDATED, 2)
+    authorise(cast, golden, "enr1", "enr3")
+    before, shown = only(cast), shown_of(cast, golden)
+    folder = cast.place.keys.folder
+    give_roles(cast, enr3="auditor", cus1="enroller")
+    vouch_again(cast, "enr1", "enr2")
+    unseal(cast, bundle, cast.folder / "first")
+    assert ["enr1", "enr2"] == holders(cast)
+    assert (1, 2) == (standing(cast).oldest, len(list(folder.iterdir())))
+    restart(cast, UPDATED)
+    # With every check of ours left out, and from a backup of the host's files.
+    with pytest.raises(Refused) as caught:
+        cast.tpm.unseal_shares(before.key, shown)
+    assert "tpm.counter" == caught.value.check
+    with pytest.raises(Refused) as caught:
+        cast.tpm.unseal_shares(only(cast).key, [replace(shown[1], share=1)])
+    assert "tpm.policy" == caught.value.check
+    authorise(cast, golden, "enr2")
+    unseal(cast, bundle, cast.folder / "second")
+    key = only(cast).key
+    unseal(cast, bundle, cast.folder / "third")
+    assert key == only(cast).key
+
+
+def holders(cast: Cast) -> list[str]:
+    """Name who has a share of the one kept key."""
+    updates = only(cast).key.updates
+    assert updates is not None
+    return [share.principal for share in updates.shares]
+
+
+def test_a_lost_token_is_taken_out_too(cast: Cast) -> None:
+    """An enroller keeps his share by the key he has left."""
+    spare = ec.generate_private_key(ec.SECP256R1())
+    cast.people["enr2"].signing.append(spare)
+    now = {person.name: person.principal() for person in cast.people.values()}
+    policy = cast.situation("host").trusted.policy
+    both = tuple(now.get(one.id, one) for one in policy.principals)
+    cast.next_policy(principals=both)
+    bundle = kept(cast)
+    updates = only(cast).key.updates
+    assert updates is not None
+    assert [1, 2, 1] == [len(share.keys) for share in updates.shares]
+    cast.next_policy(principals=policy.principals)
+    unseal(cast, bundle, cast.folder / "out")
+    updates = only(cast).key.updates
+    assert updates is not None
+    assert [1, 1, 1] == [len(share.keys) for share in updates.shares]
+    assert cast.people["enr2"].signer.spki == updates.shares[1].keys[0]
+
+
+def test_a_greater_threshold_is_put_into_the_tpm(cast: Cast) -> None:
+    """What a later policy demands more of enrollers, the TPM demands after one honest start."""
+    give_roles(cast, cus1="enroller", cus2="enroller")
+    bundle = kept(cast)
+    golden = vouch(cast, UPDATED, 2)
+    authorise(cast, golden, "enr1", "enr2")
+    give_roles(cast, Thresholds(root=2, enrolment=2, golden=3), cus1="enroller", cus2="enroller")
+    vouch_again(cast, "enr1", "enr2", "enr3")
+    unseal(cast, bundle, cast.folder / "first")
+    assert 3 == only(cast).key.updates.needed  # type: ignore[union-attr]
+    restart(cast, UPDATED)
+    with refused(cast, "retained.authorised"):
+        unseal(cast, bundle, cast.folder / "out")
+    authorise(cast, golden, "enr3")
+    unseal(cast, bundle, cast.folder / "out")
+
+
+def test_with_too_few_left_it_follows_no_more(cast: Cast) -> None:
+    """The state it was released to still opens; another one is asked for anew."""
+    bundle = kept(cast)
+    give_roles(cast, Thresholds(root=2, enrolment=2, golden=4), cus1="enroller", cus2="enroller")
+    four = ("enr1", "enr2", "enr3", "cus1")
+    vouch_again(cast, *four)
+    unseal(cast, bundle, cast.folder / "first")
+    assert [] == holders(cast)
+    authorise(cast, vouch(cast, UPDATED, 2, who=four), *four)
+    unseal(cast, bundle, cast.folder / "again")
+    restart(cast, UPDATED)
+    with refused(cast, "retained.authorised"):
+        unseal(cast, bundle, cast.folder / "out")
+
+
+def test_what_was_retired_stays_so(cast: Cast) -> None:
+    """Sealing anew without who left brings no retired state back."""
+    bundle = kept(cast)
+    golden = vouch(cast, UPDATED, 2, oldest=2)
+    authorise(cast, golden, "enr1", "enr2", "enr3")
+    restart(cast, UPDATED)
+    unseal(cast, bundle, cast.folder / "first")
+    give_roles(cast, enr3="auditor", cus1="enroller")
+    unseal(cast, bundle, cast.folder / "second")
+    assert (["enr1", "enr2"], 2) == (holders(cast), standing(cast).oldest)
+    restart(cast)
+    with pytest.raises(Refused) as caught:
+        cast.tpm.unseal_retained(only(cast).key)
+    assert "tpm.epoch" == caught.value.check
+
+
+def test_an_interrupted_sealing_is_finished(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed before the old object was ended, the next start ends it; so does forgetting."""
+    bundle = kept(cast)
+    old = only(cast).key
+    give_roles(cast, enr3="auditor", cus1="enroller")
+    vouch_again(cast, "enr1", "enr2")
+    with monkeypatch.context() as patch:
+        patch.setattr("custody.ops.kept._end", _killed_at_the_second(_end))
+        with pytest.raises(KeyboardInterrupt):
+            unseal(cast, bundle, cast.folder / "first")
+    assert old.counter_index == only(cast).ending
+    assert cast.tpm.unseal_retained(old)
+    assert only(cast).key.counter_index != cast.place.keys.spare_index(only(cast).ak_name)
+    unseal(cast, bundle, cast.folder / "second")
+    assert None is only(cast).ending
+    with pytest.raises(Refused) as caught:
+        cast.tpm.unseal_retained(old)
+    assert "tpm.counter" == caught.value.check
+
+
+def _killed_at_the_second(real: Callable[..., Kept]) -> Callable[..., Kept]:
+    calls: list[int] = []
+
+    def end(*words: object) -> Kept:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*words)
+
+    return end
 
 
 def test_nobody_authorises_what_he_did_not_sign(cast: Cast) -> None:
