@@ -26,6 +26,8 @@ from custody.ops.landing import disk_errors, give_up, replace_file
 
 _MAX_BYTES = 1 << 20
 _MAX_PATH_BYTES = 1 << 16
+#: Of how many requests that died the cause is remembered.
+_GRAVES = 256
 
 #: How a request's key dies of itself; each is also the check that refuses it.
 Death = Literal["tpm.rebooted", "tpm.deadline"]
@@ -147,6 +149,10 @@ class Ledger:
         """Forget a request that died, but not what it died of: somebody will still ask."""
         replace_file(self._grave(request), cause.encode())
         self.forget(request)
+        with disk_errors(self.folder):
+            graves = sorted(self.folder.glob("*.dead"), key=lambda path: path.stat().st_mtime_ns)
+            for old in graves[:-_GRAVES]:
+                old.unlink(missing_ok=True)
 
     def _buried(self, request: Digest) -> Death | None:
         grave = self._grave(request)
