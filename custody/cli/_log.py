@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from custody.cli._session import Standing
 from custody.cli._ui import Screen
 from custody.errors import CustodyError, Unavailable
 
 if TYPE_CHECKING:  # what is not logged needs none of this
+    from custody.cli._session import Standing
     from custody.formats.policy import Policy
 
 LogOption = Annotated[

@@ -13,7 +13,6 @@ from custody.cli import _words
 from custody.cli._eventlog import EventLogOption, read_event_log
 from custody.cli._further import FurtherOption, read_further
 from custody.cli._home import (
-    AnswersOption,
     BundleArgument,
     EnvOption,
     HomeOption,
@@ -23,6 +22,7 @@ from custody.cli._home import (
     example,
 )
 from custody.cli._log import LogOption, followed, offer
+from custody.cli._opening import Opening
 from custody.cli._session import stand
 from custody.cli._ui import Screen
 from custody.cli._wiring import open_tpm
@@ -32,6 +32,7 @@ from custody.formats.envelope import Statement
 from custody.formats.policy import Mode, Policy
 from custody.formats.receipt import BadShare
 from custody.formats.request import Request
+from custody.ops.ahead import Ahead
 from custody.ops.bundle import Bundle
 from custody.ops.folders import read_file, read_statement_file
 from custody.ops.home import Home
@@ -42,9 +43,6 @@ from custody.ops.outstanding import Ledger
 from custody.ops.receipts import HostPlace, burn
 from custody.rules.situation import Situation
 
-RequestArgument = Annotated[
-    Path, typer.Argument(help="This host's request.dsse.", metavar="REQUEST")
-]
 ModeOption = Annotated[
     Mode,
     typer.Option(
@@ -52,17 +50,6 @@ ModeOption = Annotated[
         help="once; or keep the key in the TPM for restarts: sealed, in this boot state, or "
         "sealed-updatable, also in later ones that enrollers authorise.",
     ),
-]
-ReceiptOption = Annotated[
-    Path | None, typer.Option("--receipt", help="Write the receipt here.", metavar="FILE")
-]
-BurnOption = Annotated[
-    Path | None,
-    typer.Option("--burn", help="Write the proof that the request is burnt here.", metavar="FILE"),
-]
-BaseOption = Annotated[
-    Path | None,
-    typer.Option("--base", help="The model an update is to, as it was opened here.", metavar="DIR"),
 ]
 
 
@@ -79,21 +66,13 @@ class OpenedView(Record, frozen=True):
     taken_bytes: int
 
 
-def add_open(app: typer.Typer) -> None:
-    """Add asking and opening to the host's verbs."""
+def add_request(app: typer.Typer) -> None:
+    """Add asking to the host's verbs."""
     app.command(
         epilog=example(
             "custody host request ./bundle --tpm tpm: --env ./production --out request.dsse"
         )
     )(request)
-    app.command(
-        name="open",
-        epilog=example(
-            "custody host open ./bundle request.dsse --answers ./answers \\",
-            "    --tpm tpm: --env ./production --out ./model \\",
-            "    --receipt receipt.dsse --burn burn.dsse",
-        ),
-    )(open_bundle)
 
 
 def place_of(home: Home) -> HostPlace:
@@ -137,41 +116,26 @@ def request(
     offer(screen, standing.situation.trusted.policy, log, [made.data])
 
 
-def open_bundle(
-    bundle: BundleArgument,
-    request: RequestArgument,
-    tpm: TpmOption,
-    out: OutOption,
-    receipt: ReceiptOption = None,
-    burn_receipt: BurnOption = None,
-    answers: AnswersOption = None,
-    base: BaseOption = None,
-    env: EnvOption = None,
-    log: LogOption = None,
-    home: HomeOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Open a released bundle, write a receipt, and burn the request.
-
-    Nothing appears under its name before all of the model has verified.
-    """
-    screen = Screen(as_json=as_json)
-    check_outputs(out, receipt, burn_receipt)
-    asked = read_statement_file(Request, request)
-    standing = stand(home, env, "host", more=answers or (), requests=[asked])
-    standing = followed(screen, standing, log)
+def open_released(opening: Opening, ahead: Ahead) -> None:
+    """Do what ``open`` is asked for; ``ahead`` may have memory for the model."""
+    screen, out = Screen(as_json=opening.as_json), opening.out
+    check_outputs(out, opening.receipt, opening.burn_receipt)
+    asked = read_statement_file(Request, opening.request)
+    more = opening.answers or ()
+    standing = stand(opening.home, opening.env, "host", more=more, requests=[asked])
+    standing = followed(screen, standing, opening.log)
     place = place_of(standing.home)
-    opened_tpm = open_tpm(tpm)
+    opened_tpm = open_tpm(opening.tpm)
     entry = place.find(asked.digest)
     if interrupted(entry, out, place):
         burn(entry, opened_tpm, place, now=standing.situation.now)
         screen.say("the model was there already; the interrupted run's request is now burnt")
         screen.made(out)
-        hand_out(place, asked.digest, receipt, burn_receipt)
+        hand_out(place, asked.digest, opening.receipt, opening.burn_receipt)
         return
     if unfinished_output(out, asked.digest[:16]) is not None:
         screen.say("going on: what an interrupted run left is checked part by part")
-    sealed = Bundle.at(bundle)
+    sealed = Bundle.at(opening.bundle)
     with _answers_shown(screen, sealed, asked, standing.situation), screen.progress() as progress:
         opened = open_release(
             sealed,
@@ -180,17 +144,18 @@ def open_bundle(
             situation=standing.situation,
             tpm=opened_tpm,
             place=place,
-            base=base,
+            base=opening.base,
+            ahead=ahead,
             progress=progress,
         )
-    if base is not None and opened.contents.base is None:
+    if opening.base is not None and opened.contents.base is None:
         screen.say("--base was not needed: this bundle carries the whole model")
     policy = standing.situation.trusted.policy
     screen.result(
         _opened_view(out, opened, policy), lambda: _show_opened(screen, out, opened, policy)
     )
-    hand_out(place, asked.digest, receipt, burn_receipt)
-    offer(screen, policy, log, [opened.receipt_data, opened.burn_data])
+    hand_out(place, asked.digest, opening.receipt, opening.burn_receipt)
+    offer(screen, policy, opening.log, [opened.receipt_data, opened.burn_data])
 
 
 def check_outputs(*paths: Path | None) -> None:

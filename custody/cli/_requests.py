@@ -20,7 +20,8 @@ from custody.cli._home import (
     open_home,
     read_env,
 )
-from custody.cli._open import BurnOption, ReceiptOption, check_outputs, hand_out, place_of
+from custody.cli._open import check_outputs, hand_out, place_of
+from custody.cli._opening import BurnOption, ReceiptOption
 from custody.cli._ui import Screen
 from custody.cli._wiring import open_tpm
 from custody.encoding import Digest, Record

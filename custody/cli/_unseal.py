@@ -18,7 +18,8 @@ from custody.cli._home import (
     example,
     open_home,
 )
-from custody.cli._open import BaseOption, place_of
+from custody.cli._open import place_of
+from custody.cli._opening import BaseOption
 from custody.cli._session import stand
 from custody.cli._ui import Screen
 from custody.cli._wiring import open_tpm

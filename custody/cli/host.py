@@ -23,10 +23,16 @@ def _trust(app: typer.Typer) -> None:
     add_trust(app, "host")
 
 
-def _open(app: typer.Typer) -> None:
-    from custody.cli._open import add_open
+def _request(app: typer.Typer) -> None:
+    from custody.cli._open import add_request
 
-    add_open(app)
+    add_request(app)
+
+
+def _open(app: typer.Typer) -> None:
+    from custody.cli._opening import add_opening
+
+    add_opening(app)
 
 
 def _requests(app: typer.Typer) -> None:
@@ -66,7 +72,8 @@ app = role_app(
     verbs=(
         Verbs(("enroll", "measure"), _enroll),
         Verbs(("trust",), _trust),
-        Verbs(("request", "open"), _open),
+        Verbs(("request",), _request),
+        Verbs(("open",), _open),
         Verbs(("status", "cancel", "receipt"), _requests),
         Verbs(("read",), _read),
         Verbs(("unseal", "forget"), _unseal),

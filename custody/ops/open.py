@@ -31,6 +31,7 @@ from custody.formats.manifest import Core, Manifest
 from custody.formats.receipt import BadShare, Receipt
 from custody.formats.request import Request
 from custody.keys.hostapi import HostPolicyPlan, HostTpm
+from custody.ops.ahead import Ahead
 from custody.ops.bundle import Bundle
 from custody.ops.kept import forget, retain
 from custody.ops.landing import check_absent, disk_errors, replace_file, resumable_directory
@@ -106,17 +107,18 @@ def open_release(
     tpm: HostTpm,
     place: HostPlace,
     base: Path | None = None,
+    ahead: Ahead | None = None,
     progress: Progress = silent,
-    workers: int | None = None,
 ) -> Opened:
     """Open ``bundle`` into the new directory ``target``, once; then burn the request's counter.
 
     Approvals and denials are taken from ``situation.documents``; ``base`` is the directory of the
-    model that a delta is to.  An interrupted run leaves nothing under ``target``; while H lives
-    another one goes on, from what it left hidden beside it.  One killed after the model appeared
-    only finishes the burn.  Where the terms say so the key is kept for restarts
-    (`ops.kept`), and the receipt says so.  Raises `Incomplete` naming who has not approved,
-    `Refused` with the first check that fails, ``base.missing`` or ``base.different`` among them.
+    model that a delta is to; ``ahead`` may have memory for the model already.  An interrupted run
+    leaves nothing under ``target``; while H lives another one goes on, from what it left hidden
+    beside it.  One killed after the model appeared only finishes the burn.  Where the terms say so
+    the key is kept for restarts (`ops.kept`), and the receipt says so.  Raises `Incomplete` naming
+    who has not approved, `Refused` with the first check that fails, ``base.missing`` or
+    ``base.different`` among them.
     """
     entry = place.find(request.digest)
     check_absent(target)
@@ -132,8 +134,8 @@ def open_release(
                     contents=key.contents,
                     cek=key.cek,
                     base=base,
+                    ahead=ahead,
                     progress=progress,
-                    workers=workers,
                 )
                 receipt = _kept_or_opened(key, tpm, situation, place)
                 # Both before the model appears: if we die after that, the next run finds them and

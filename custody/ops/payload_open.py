@@ -32,7 +32,14 @@ from custody.ops.linux import OldFile
 from custody.ops.model_files import Segment, Segments, interleave, longest_first, runs_of
 from custody.ops.model_sink import ModelFiles, PlainSink
 from custody.ops.part_map import PartMap
-from custody.ops.pipeline import FileHashes, Pool, in_hash_order, worker_count, zero
+from custody.ops.pipeline import (
+    FileHashes,
+    Pool,
+    in_hash_order,
+    worker_count,
+    workers_between,
+    zero,
+)
 from custody.ops.progress import Progress, silent
 
 _NAMES_SHOWN = 3
@@ -88,7 +95,7 @@ def check_payload(
             part_size_bytes=core.part_size_bytes,
             stop=lambda: None,
         )
-        count = worker_count(core.part_size_bytes, workers)
+        count = worker_count(core.part_size_bytes, workers or workers_between(bundle))
         pool.run("check", core.part_count, count, progress)
 
 
@@ -162,7 +169,7 @@ def open_into(
             cek=cek,
             base=taken,
             progress=progress,
-            workers=workers,
+            workers=workers or workers_between(bundle, directory),
         )
 
 

@@ -35,7 +35,14 @@ from custody.ops.linux import NewFile, is_large
 from custody.ops.model_files import Layout, Segment, Segments, interleave, longest_first, runs_of
 from custody.ops.model_source import ModelSource, PlainSource
 from custody.ops.part_map import PartMap
-from custody.ops.pipeline import FileHashes, Pool, in_hash_order, worker_count, zero
+from custody.ops.pipeline import (
+    FileHashes,
+    Pool,
+    in_hash_order,
+    worker_count,
+    workers_between,
+    zero,
+)
 from custody.ops.progress import Progress, silent
 
 _NO_SALT = bytes(SALT_BYTES)
@@ -134,7 +141,7 @@ def seal_payload(
                 rows=rows.file,
                 earlier=_Left(payload.fd, rows.fd, layout.part_size_bytes),
                 progress=progress,
-                workers=workers,
+                workers=workers or workers_between(model, directory),
             )
     finally:
         source.close()

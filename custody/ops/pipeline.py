@@ -17,8 +17,10 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from custody.crypto.parts import TAG_BYTES
+from custody.ops.linux import in_memory
 from custody.ops.model_files import Extent, Segment, Segments
 from custody.ops.progress import Progress
 
@@ -37,8 +39,20 @@ class Stopped(Exception):
 
 def worker_count(part_size_bytes: int, wanted: int | None = None) -> int:
     """Count the workers: one per core and one to fill gaps, as far as memory allows."""
-    cores = len(os.sched_getaffinity(0))
-    return max(1, min(wanted or cores + 1, _BUFFERS_BYTES // part_size_bytes))
+    return max(1, min(wanted or _cores() + 1, _BUFFERS_BYTES // part_size_bytes))
+
+
+def workers_between(*places: Path) -> int | None:
+    """Count the workers wanted where parts come from one place and go to another.
+
+    Where nobody waits for a disk there are no gaps to fill, and a worker more than there are cores
+    only takes them from the one whose turn it is to hash: at the end of a model, 8 % of the time.
+    """
+    return _cores() if all(in_memory(place) for place in places) else None
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
 
 
 class FileHashes:

@@ -1,0 +1,107 @@
+"""The command ``open``: it has memory begun before it waits for everything that opening needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from custody.cli._home import (
+    AnswersOption,
+    BundleArgument,
+    EnvOption,
+    HomeOption,
+    JsonOption,
+    OutOption,
+    TpmOption,
+    example,
+)
+from custody.cli._log import LogOption
+from custody.ops.ahead import opening_ahead
+
+_PAYLOAD = "payload"
+
+RequestArgument = Annotated[
+    Path, typer.Argument(help="This host's request.dsse.", metavar="REQUEST")
+]
+ReceiptOption = Annotated[
+    Path | None, typer.Option("--receipt", help="Write the receipt here.", metavar="FILE")
+]
+BurnOption = Annotated[
+    Path | None,
+    typer.Option("--burn", help="Write the proof that the request is burnt here.", metavar="FILE"),
+]
+BaseOption = Annotated[
+    Path | None,
+    typer.Option("--base", help="The model an update is to, as it was opened here.", metavar="DIR"),
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """What is to be opened, by what, and where everything is to be written."""
+
+    bundle: Path
+    request: Path
+    tpm: str
+    out: Path
+    receipt: Path | None
+    burn_receipt: Path | None
+    answers: list[Path] | None
+    base: Path | None
+    env: list[Path] | None
+    log: str | None
+    home: Path | None
+    as_json: bool
+
+
+def add_opening(app: typer.Typer) -> None:
+    """Add opening to the host's verbs."""
+    app.command(
+        name="open",
+        epilog=example(
+            "custody host open ./bundle request.dsse --answers ./answers \\",
+            "    --tpm tpm: --env ./production --out ./model \\",
+            "    --receipt receipt.dsse --burn burn.dsse",
+        ),
+    )(open_bundle)
+
+
+def open_bundle(
+    bundle: BundleArgument,
+    request: RequestArgument,
+    tpm: TpmOption,
+    out: OutOption,
+    receipt: ReceiptOption = None,
+    burn_receipt: BurnOption = None,
+    answers: AnswersOption = None,
+    base: BaseOption = None,
+    env: EnvOption = None,
+    log: LogOption = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Open a released bundle, write a receipt, and burn the request.
+
+    Nothing appears under its name before all of the model has verified.
+    """
+    opening = Opening(
+        bundle=bundle,
+        request=request,
+        tpm=tpm,
+        out=out,
+        receipt=receipt,
+        burn_receipt=burn_receipt,
+        answers=answers,
+        base=base,
+        env=env,
+        log=log,
+        home=home,
+        as_json=as_json,
+    )
+    with opening_ahead(bundle / _PAYLOAD, out) as ahead:
+        from custody.cli._open import open_released
+
+        open_released(opening, ahead)
