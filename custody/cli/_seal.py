@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -51,6 +51,7 @@ class SealedView(Record, frozen=True):
     parts: int
     payload_bytes: int
     taken_bytes: int
+    compressed_bytes: int
     empty_directories: tuple[str, ...]
 
 
@@ -128,6 +129,10 @@ def seal(
             metavar="DIR",
         ),
     ] = None,
+    compress: Annotated[
+        Literal["none", "auto"],
+        typer.Option("--compress", help="auto: compress it, where a sample says that this pays."),
+    ] = "none",
     start_over: Annotated[
         bool,
         typer.Option("--start-over", help="Throw away what an interrupted seal left here."),
@@ -139,9 +144,9 @@ def seal(
     """Seal a model for an environment: readable by nobody without its quorum.
 
     An interrupted seal goes on where it stopped when the same command is given again; one with
-    --base starts again.  Hosts open that with --base too.
+    --base or compressed starts again.  Hosts open an update with --base too.
     """
-    with _memory_begun(model, out, base) as ahead:
+    with _memory_begun(model, out, known=base is None and compress == "none") as ahead:
         from custody.cli._session import stand, unlocked
         from custody.ops.folders import read_file
         from custody.ops.seal import SealOrder, seal_model
@@ -160,6 +165,7 @@ def seal(
                 read_file(signature, max_bytes=_MAX_SIGNATURE_BYTES) if signature else None
             ),
             base=_known_base(standing.home, model, base, base_model),
+            compress=compress,
         )
         _check_order(order, now)
         if until > (expires := standing.situation.trusted.policy.expires_at):
@@ -172,7 +178,7 @@ def seal(
             keeper = _keeper(standing.home, keys)
             if keeper and start_over:
                 keeper.forget(out)
-            if base is None:
+            if base is None and compress == "none":
                 _say_how_far(screen, keeper, out)
             with screen.progress() as progress:
                 sealed = seal_model(
@@ -189,15 +195,17 @@ def seal(
     _remember(screen, standing.home, sealed)
     if base and not sealed.taken_bytes:
         screen.say("nothing was found that the base has: this is the whole model")
+    if compress == "auto" and not sealed.compressed_bytes:
+        screen.say("compressing would save next to nothing: sealed as it is")
     for directory in sealed.empty_directories:
         screen.say(f"left out: {_words.plain(directory)} is an empty directory")
     screen.result(_sealed_view(out, sealed), lambda: _show_sealed(screen, out, sealed))
 
 
 @contextmanager
-def _memory_begun(model: Path, out: Path, base: Path | None) -> Iterator[Ahead | None]:
-    """Have memory made for a payload of all of a model; nobody knows yet how small an update is."""
-    if base is not None:
+def _memory_begun(model: Path, out: Path, *, known: bool) -> Iterator[Ahead | None]:
+    """Have memory made for a payload of all of a model, if it is known to become so large."""
+    if not known:
         yield None
         return
     with sealing_ahead(model, out) as ahead:
@@ -216,6 +224,8 @@ def _check_order(order: SealOrder, now: datetime) -> None:
 
 
 def _remember(screen: Screen, home: Home, sealed: Sealed) -> None:
+    if sealed.remembered is None:
+        return
     try:
         sealed.remembered.remember(home.folder(_SEALED))
     except Unavailable as error:
@@ -261,6 +271,7 @@ def _sealed_view(out: Path, sealed: Sealed) -> SealedView:
         parts=sealed.part_count,
         payload_bytes=sealed.payload_bytes,
         taken_bytes=sealed.taken_bytes,
+        compressed_bytes=sealed.compressed_bytes,
         empty_directories=sealed.empty_directories,
     )
 
@@ -273,6 +284,9 @@ def _show_sealed(screen: Screen, out: Path, sealed: Sealed) -> None:
             f"carries  {_words.size(sealed.payload_bytes)}; "
             f"{_words.size(sealed.taken_bytes)} are in the base"
         )
+    if sealed.compressed_bytes:
+        share = sealed.compressed_bytes / sealed.size_bytes
+        screen.show(f"carries  {_words.size(sealed.payload_bytes)}: compressed to {share:.0%}")
     screen.show(f"manifest {sealed.statement.digest}")
 
 

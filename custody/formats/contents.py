@@ -102,6 +102,11 @@ class Contents(Record, frozen=True):
         """Offset just past the last byte of any file."""
         return max(file.offset + file.size_bytes for file in self.files)
 
+    @property
+    def stored_bytes(self) -> int:
+        """How much of the parts' plaintext is used, padding aside."""
+        return self.end if (table := self.frame_table()) is None else table.stored_bytes
+
     def frame_table(self) -> FrameTable | None:
         """Read the frames of a compressed model; None where it is not compressed."""
         return None if self.frames is None else FrameTable(self.frames)

@@ -79,7 +79,7 @@ class PartMap:
         if count != core.part_count and (contents.base is None or count > MAX_PARTS):
             raise _misfit(count, core)
         table = contents.frame_table()
-        if (table.stored_bytes if table else contents.end) > count * size:
+        if (contents.end if table is None else table.stored_bytes) > count * size:
             raise Refused("a file lies outside the parts", check="contents.extent")
         # So that each lies in one part or two, and readers can say what memory that takes.
         if table and table.largest_bytes > size:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from custody.crypto.contentbox import seal_contents
 from custody.crypto.keyslots import commitment, seal, slot_info, wrap
@@ -14,7 +15,7 @@ from custody.crypto.parts import cek_commitment
 from custody.crypto.quorum import LeafShare, check_shares, leaves, split, tree_digest
 from custody.crypto.secret import wipe
 from custody.encoding import Digest, check_text, format_time, sha256
-from custody.errors import Malformed, Refused
+from custody.errors import Malformed, Refused, Unavailable
 from custody.formats.contents import (
     MAX_NOTES,
     Base,
@@ -32,7 +33,7 @@ from custody.formats.manifest import (
     SecretEnvelope,
     Wrap,
 )
-from custody.formats.policy import Policy, Principal, ShareKey
+from custody.formats.policy import PartDigest, Policy, Principal, ShareKey
 from custody.ops.ahead import Ahead
 from custody.ops.bundle import CONTENTS, MANIFEST
 from custody.ops.delta import Known, SealedModel, plan_delta
@@ -41,13 +42,19 @@ from custody.ops.keys import Signer, TokenRandom
 from custody.ops.landing import check_absent
 from custody.ops.model_files import Layout, Scan, default_part_size, plan_layout, scan
 from custody.ops.model_signature import resources_of, sign_model, verify_model
-from custody.ops.payload_seal import SealedPayload, seal_payload
+from custody.ops.payload_seal import PayloadKey, SealedPayload, seal_payload
 from custody.ops.progress import Progress, silent
-from custody.ops.resume import SealJob, SealKeeper, SealSecrets, seal_stage
+from custody.ops.resume import SealJob, SealKeeper, SealSecrets, SealStage, seal_stage
 from custody.rules.manifest import check_manifest
 from custody.rules.people import check_key
 from custody.rules.situation import Situation
 from custody.rules.verdicts import require
+
+if TYPE_CHECKING:
+    from custody.ops.frame_plan import FramePlan
+
+#: Whether a model is compressed: never, or where a sample says that it pays.
+Compress = Literal["none", "auto"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +76,7 @@ class SealOrder:
     certificates: tuple[bytes, ...] = ()
     base: Known | None = None
     """What is known of a model that every receiver has, to be carried without what is in it."""
+    compress: Compress = "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,8 +92,10 @@ class Sealed:
     payload_bytes: int
     taken_bytes: int
     """How much of the model the base has; 0 where there is no base, or nothing in common."""
-    remembered: SealedModel
-    """What the next update can be made from."""
+    compressed_bytes: int
+    """What the model takes compressed, before it is padded; 0 where it is not."""
+    remembered: SealedModel | None
+    """What the next update can be made from; nothing of a compressed one."""
     empty_directories: tuple[str, ...]
 
 
@@ -104,16 +114,17 @@ def seal_model(
     """Seal ``model`` into the new directory ``bundle``, readable by no one without the quorum.
 
     ``situation.now`` becomes ``sealedAt``.  With a ``keeper`` an interrupted seal goes on where it
-    stopped, if the model is the same; an update starts again.  ``ahead`` may have memory for the
-    payload already.  Raises `Refused` when the publisher may not seal here, a file changes
-    meanwhile or ``bundle`` exists, `Unavailable` when the disk is too small.
+    stopped, if the model is the same; an update and what is compressed start again.  ``ahead`` may
+    have memory for the payload already.  Raises `Refused` when the publisher may not seal here, a
+    file changes meanwhile or ``bundle`` exists, `Unavailable` when the disk is too small.
     """
     check_order(order, now=situation.now)
     _check_publisher(signer, situation)
     check_absent(bundle)
     _check_outside(bundle, model)
     found = scan(model)
-    layout = _lay_out(model, found, order, progress)
+    plan = _compressed(model, found, order, progress)
+    layout = plan.layout if plan else _lay_out(model, found, order, progress)
     policy = situation.trusted.policy
     job = SealJob(
         target=bundle,
@@ -121,18 +132,10 @@ def seal_model(
         environment=situation.trusted.genesis,
         part_digest=policy.part_digest,
     )
-    with seal_stage(job, keeper if order.base is None else None, token_random) as stage:
+    again = order.base is not None or plan is not None
+    with seal_stage(job, None if again else keeper, token_random) as stage:
         secrets, staging = stage.secrets, stage.directory
-        sealed = seal_payload(
-            model,
-            layout,
-            cek=secrets.cek,
-            payload_id=stage.payload_id,
-            part_digest=policy.part_digest,
-            directory=staging,
-            ahead=ahead,
-            progress=progress,
-        )
+        sealed = _payload(model, plan or layout, stage, policy.part_digest, ahead, progress)
         contents = _contents(
             order, sealed, signer, model_name=model.resolve().name, base=layout.base
         )
@@ -155,15 +158,63 @@ def seal_model(
         empty_directories=found.empty_directories,
         payload_bytes=sealed.part_count * layout.part_size_bytes,
         taken_bytes=layout.base.size_bytes if layout.base else 0,
-        remembered=SealedModel(
-            kind="custody/sealed-model/v1",
-            manifest=statement.digest,
-            part_size_bytes=layout.part_size_bytes,
-            part_digest=policy.part_digest,
-            files=sealed.files,
-            part_digests=sealed.part_digests,
-        ),
+        compressed_bytes=contents.stored_bytes if plan else 0,
+        remembered=_remembered(statement, sealed, layout, policy) if plan is None else None,
     )
+
+
+def _remembered(
+    statement: Statement[Manifest], sealed: SealedPayload, layout: Layout, policy: Policy
+) -> SealedModel:
+    return SealedModel(
+        kind="custody/sealed-model/v1",
+        manifest=statement.digest,
+        part_size_bytes=layout.part_size_bytes,
+        part_digest=policy.part_digest,
+        files=sealed.files,
+        part_digests=sealed.part_digests,
+    )
+
+
+def _payload(
+    model: Path,
+    planned: Layout | FramePlan,
+    stage: SealStage,
+    part_digest: PartDigest,
+    ahead: Ahead | None,
+    progress: Progress,
+) -> SealedPayload:
+    """Seal the payload into a stage, as it is or compressed."""
+    if isinstance(planned, Layout):
+        return seal_payload(
+            model,
+            planned,
+            cek=stage.secrets.cek,
+            payload_id=stage.payload_id,
+            part_digest=part_digest,
+            directory=stage.directory,
+            ahead=ahead,
+            progress=progress,
+        )
+    from custody.ops.frame_seal import seal_frames  # noqa: PLC0415 - an extra
+
+    key = PayloadKey(cek=stage.secrets.cek, payload_id=stage.payload_id, part_digest=part_digest)
+    return seal_frames(model, planned, key=key, directory=stage.directory, progress=progress)
+
+
+def _compressed(model: Path, found: Scan, order: SealOrder, progress: Progress) -> FramePlan | None:
+    """Plan how to compress a model, where that is asked for and pays."""
+    if order.compress == "none":
+        return None
+    try:
+        from custody.ops.frame_plan import plan_frames  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise Unavailable(
+            f"{error.name} is not installed, which compresses",
+            hint="pip install 'custody[compress]'",
+        ) from error
+    size = order.part_size_bytes or default_part_size(found.size_bytes)
+    return plan_frames(model, found.files, part_size_bytes=size, progress=progress)
 
 
 def _lay_out(model: Path, found: Scan, order: SealOrder, progress: Progress) -> Layout:
@@ -188,6 +239,9 @@ def check_order(order: SealOrder, *, now: datetime) -> None:
         raise Malformed(f"are longer than {MAX_NOTES} characters", where="notes")
     if order.not_after <= now:
         raise Malformed(f"{format_time(order.not_after)} is over already", where="not_after")
+    if order.base is not None and order.compress != "none":
+        # What a base has is found by the digests of parts, and it has none of these.
+        raise Malformed("an update to --base is not compressed", where="compress")
 
 
 def _check_outside(bundle: Path, model: Path) -> None:

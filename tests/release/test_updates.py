@@ -68,6 +68,7 @@ class Update:
             situation=self.cast.situation("pub"),
             signer=self.cast.people["pub"].signer,
         )
+        assert sealed.remembered is not None
         sealed.remembered.remember(self.memory)
         return sealed
 
