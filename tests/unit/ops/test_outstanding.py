@@ -12,7 +12,7 @@ from custody.ops.outstanding import Ledger
 
 
 def test_what_died_is_not_remembered_for_ever(tmp_path: Path) -> None:
-    """The causes of the newest deaths are told; older ones make room, and the folder stays small."""
+    """The causes of the newest deaths are told; older ones make room."""
     ledger = Ledger(tmp_path / "requests")
     ledger.folder.mkdir()
     digests = [f"{number:064x}" for number in range(300)]
