@@ -84,6 +84,11 @@ def countersign(
     # Read again from where it lies: what was returned may be what we hoped to write.
     signed = _published(store, signer)
     tree = Tree(store, size=signed.checkpoint.size, head=signed.checkpoint.root)
+    if situation.seen is not None:
+        _check_continued(situation.seen, signed, tree, home)
+    # That the checkpoint of the terms is by this log's key has been judged with the request.
+    named = decode_checkpoint(request.predicate.checkpoint or b"")
+    _check_continued(named, signed, tree, home)
     draft = Logged(
         request=request.digest,
         manifest=manifest.digest,
@@ -91,11 +96,11 @@ def countersign(
         terms=request.predicate.terms.digest().hex(),
         entries=_entries(places, tree),
         checkpoint=signed.encode(),
-        consistency=_consistency(request, signed, tree, home),
+        consistency=tree.consistency(named.checkpoint.size),
         terms_signature=_UNSIGNED,
         logged_at=situation.now,
     )
-    _check(draft, judgement, answers, situation, policy)
+    _check(draft, judgement, answers, replace(situation, seen=signed), policy)
     said = msgspec.structs.replace(
         draft,
         terms_signature=sign(signer.key, policy_signed_bytes(request.predicate.terms.digest())),
@@ -200,20 +205,14 @@ def _entries(places: dict[int, LogEntry], tree: Tree) -> tuple[LoggedStatement, 
     )
 
 
-def _consistency(
-    request: Statement[Request], signed: SignedCheckpoint, tree: Tree, home: Home
-) -> tuple[bytes, ...]:
-    """Prove that the log goes on from the checkpoint of the terms; if not, somebody has forked it.
-
-    That the checkpoint is by this log's key has been judged with the request.
-    """
-    old = decode_checkpoint(request.predicate.checkpoint or b"")
+def _check_continued(
+    old: SignedCheckpoint, signed: SignedCheckpoint, tree: Tree, home: Home
+) -> None:
+    """Refuse with the evidence if this log does not go on from a head that its key has signed."""
     size = old.checkpoint.size
     if size > tree.size or tree.head_at(size) != old.checkpoint.root:
-        shorter = size > tree.size
-        conflict = Conflict("rollback" if shorter else "fork", old, signed)
+        conflict = Conflict("rollback" if size > tree.size else "fork", old, signed)
         raise refusal_with_evidence(home, conflict)
-    return tree.consistency(size)
 
 
 def _check(

@@ -26,7 +26,7 @@ from custody.log.storage import Source
 from custody.ops.files import read_file, reading
 from custody.ops.home import Home
 from custody.ops.landing import replace_file, write_new_file
-from custody.rules.heads import goes_with
+from custody.rules.heads import goes_with, links_of
 from custody.rules.situation import Situation
 
 SEEN = "seen.json"
@@ -80,26 +80,27 @@ def follow_in(home: Home, situation: Situation, source: Source) -> Situation:
 def advance_seen(home: Home, policy: LogPolicy, documents: Documents) -> SignedCheckpoint | None:
     """Remember the newest head of the policy's log that ``documents`` prove, under the home's lock.
 
-    Returns the newest seen.  Two heads of one size among what was seen and what is here are a fork,
-    `Refused` (``log.fork``), and both are kept.
+    Returns the newest that was seen before.  Two heads of one size among what was seen and what is
+    here are a fork, `Refused` (``log.fork``), and both are kept.
     """
-    seen = newest_head(home, SEEN, policy.logs[0].key.name)
+    before = seen = newest_head(home, SEEN, policy.logs[0].key.name)
     heads = heads_of(documents, policy)
     known = {} if seen is None else {seen.checkpoint.size: seen}
     for head in heads:
         other = known.setdefault(head.checkpoint.size, head)
         if other.checkpoint.root != head.checkpoint.root:
             raise refusal_with_evidence(home, Conflict("fork", other, head))
+    links = links_of(documents)
     for head in sorted(heads, key=lambda head: head.checkpoint.size):
         if seen is None or (
             head.checkpoint.size > seen.checkpoint.size
-            and goes_with(seen.checkpoint, head.checkpoint, documents.consistencies)
+            and goes_with(seen.checkpoint, head.checkpoint, links)
         ):
             with suppress(Refused, Incomplete):
                 policy.judge(head)
                 remember_head(home, SEEN, head)
                 seen = head
-    return seen
+    return before
 
 
 def heads_of(documents: Documents, policy: LogPolicy) -> tuple[SignedCheckpoint, ...]:

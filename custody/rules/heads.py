@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from custody.crypto.merkle import verify_consistency
-from custody.errors import Refused
-from custody.formats.checkpoint import Checkpoint
+from custody.errors import Malformed, Refused
+from custody.formats.case import Documents
+from custody.formats.checkpoint import Checkpoint, decode_checkpoint
+from custody.formats.envelope import Statement
+from custody.formats.request import Request
 from custody.formats.witnessing import CosignRequest
 
 #: A size and the root of that size.
@@ -26,6 +30,25 @@ def goes_with(one: Checkpoint, other: Checkpoint, proofs: Sequence[CosignRequest
         if proof.signed.checkpoint.origin == one.origin:
             by_size.setdefault(proof.old_size, []).append(proof)
     return not _later(_head(one), by_size).isdisjoint(_later(_head(other), by_size))
+
+
+def links_of(documents: Documents, *requests: Statement[Request]) -> tuple[CosignRequest, ...]:
+    """Return the consistency proofs among ``documents``, and those in logs' words on requests.
+
+    Each word proves that its checkpoint continues the one in its request, which is among
+    ``documents`` or ``requests``.
+    """
+    asked = {request.digest: request for request in (*documents.requests, *requests)}
+    links = list(documents.consistencies)
+    for word in documents.logged:
+        request = asked.get(word.predicate.request)
+        if request is None or request.predicate.checkpoint is None:
+            continue
+        with suppress(Malformed):
+            old = decode_checkpoint(request.predicate.checkpoint).checkpoint.size
+            new = decode_checkpoint(word.predicate.checkpoint)
+            links.append(CosignRequest(old, word.predicate.consistency, new))
+    return tuple(links)
 
 
 def _head(checkpoint: Checkpoint) -> Head:

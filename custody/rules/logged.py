@@ -23,7 +23,7 @@ from custody.formats.logged import Logged, LoggedStatement
 from custody.formats.logpolicy import LogPolicy, Vouched
 from custody.formats.request import Request
 from custody.formats.witnessing import CosignRequest
-from custody.rules.heads import goes_with
+from custody.rules.heads import goes_with, links_of
 from custody.rules.manifest import SKEW
 from custody.rules.quorum import policy_signed_bytes
 from custody.rules.situation import Situation
@@ -96,7 +96,14 @@ def check_checkpoint(request: Statement[Request], situation: Situation) -> tuple
             f"made when {policy.logs[0].key.name} had {signed.checkpoint.size} entries",
             otherwise="the checkpoint is not the one that the terms name",
         )
-        _check_continuity(ledger, "request.continuity", signed, (), situation, policy)
+        _check_continuity(
+            ledger,
+            "request.continuity",
+            signed,
+            links_of(situation.documents, request),
+            situation,
+            policy,
+        )
     return ledger.done()
 
 
@@ -172,7 +179,11 @@ def check_entries(
             ledger.add(
                 "logged.consistency", True, "the log goes on from the checkpoint of the terms"
             )
-            links = (CosignRequest(old.checkpoint.size, said.consistency, signed),)
+            # The log asks before it has written this word down.
+            links = (
+                *links_of(situation.documents, request),
+                CosignRequest(old.checkpoint.size, said.consistency, signed),
+            )
             _check_continuity(ledger, "logged.continuity", signed, links, situation, policy)
         _check_times(ledger, request.predicate.requested_at, said.logged_at, after, by)
     return after, by
@@ -298,12 +309,10 @@ def _check_continuity(
         return
     # By heads that the log signed only: whoever can add files could otherwise add histories of his
     # own making without end.
-    known = [
-        proof for proof in (*links, *situation.documents.consistencies) if _is_by(policy, proof)
-    ]
+    links = [link for link in links if _is_by(policy, link)]
     ledger.add(
         check,
-        goes_with(signed.checkpoint, seen.checkpoint, known),
+        goes_with(signed.checkpoint, seen.checkpoint, links),
         f"one history with the {seen.checkpoint.size} entries seen here",
         otherwise=f"nothing proves that {signed.checkpoint.size} entries and the "
         f"{seen.checkpoint.size} seen here are one history: custody log consistency",

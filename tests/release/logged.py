@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -12,11 +13,12 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from custody.crypto.notekeys import LogSigner, WitnessSigner
 from custody.errors import CustodyError
 from custody.formats.case import Documents, merge, sort_documents
-from custody.formats.checkpoint import SignedCheckpoint, cosign_checkpoint
+from custody.formats.checkpoint import SignedCheckpoint, cosign_checkpoint, decode_checkpoint
 from custody.formats.envelope import Statement
 from custody.formats.logpolicy import LogPolicy
 from custody.formats.note import NoteSignature
 from custody.formats.request import Request
+from custody.formats.tiles import CHECKPOINT_PATH
 from custody.keys.tpm import open_host
 from custody.keys.uri import TpmUri
 from custody.lab.swtpm import Swtpm
@@ -28,6 +30,7 @@ from custody.ops.heads import follow_in, follow_log
 from tests.release.cast import NOW, TREE, Cast
 from tests.sim.store import MemoryLedger, MemoryStore
 
+_HOMES = itertools.count()
 ORIGIN = "log.example.com/models"
 
 
@@ -42,6 +45,7 @@ class Log:
     store: MemoryStore = field(default_factory=MemoryStore)
     ledger: MemoryLedger = field(default_factory=MemoryLedger)
     clock: datetime = NOW
+    home: str = field(default_factory=lambda: f"log-{next(_HOMES)}")
 
     def __post_init__(self) -> None:
         create_log(self.store, self.signer, self.ledger)
@@ -60,6 +64,11 @@ class Log:
         """Open the log to append to it."""
         cosigning = self.cosign if self.witnesses else None
         return Writer(self.store, self.signer, self.ledger, cosigning=cosigning)
+
+    @property
+    def size(self) -> int:
+        """How many entries it has."""
+        return decode_checkpoint(self.store.objects[CHECKPOINT_PATH]).checkpoint.size
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -97,6 +106,7 @@ class LoggedCast(Cast):
     def __init__(self, folder: Path, machine: Swtpm, log: Log) -> None:
         super().__init__(folder, machine, open_host(TpmUri(tcti=machine.tcti)), TREE)
         self.log = log
+        self.brought = Documents()
         self.policies = [self.sign_policy(self.make_policy(logged=log.lines))]
         self.refresh()
         self.boot()
@@ -118,6 +128,10 @@ class LoggedCast(Cast):
         self.follow("host")
         return self.request(bundle, now=now)
 
+    def case_with(self, request: Statement[Request]) -> Documents:
+        """Public files, a request, and what else was brought along."""
+        return merge(self.documents, Documents(requests=(request,)), self.brought)
+
     def case(self, bundle: Bundle, request: Statement[Request], *answers: bytes) -> Documents:
         """What the log is sent: public files, manifest, request and answers."""
         files = [(f"answer-{n}.dsse", data) for n, data in enumerate(answers)]
@@ -135,9 +149,9 @@ class LoggedCast(Cast):
     ) -> bytes:
         """Have the log append and sign."""
         log = log or self.log
-        home = self.home("log")
+        home = self.home(log.home)
         heap = merge(self.case(bundle, request, *answers), documents or Documents())
-        situation = follow_in(home, self.situation("log", now=now, documents=heap), log.store)
+        situation = follow_in(home, self.situation(log.home, now=now, documents=heap), log.store)
         return countersign(
             request,
             home=home,

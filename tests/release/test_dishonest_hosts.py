@@ -46,6 +46,7 @@ LIES: dict[str, tuple[Callable[[Request], dict[str, object]], str]] = {
         lambda r: {"terms": msgspec.structs.replace(r.terms, deadline_ms=r.terms.deadline_ms - 1)},
         "attestation.V24",
     ),
+    "a checkpoint that nobody asked for": (lambda _: {"checkpoint": b"x"}, "request.checkpoint"),
     "another host's name": (lambda _: {"host": "gpu-2"}, "enrolment.host"),
     "an unknown enrolment record": (lambda _: {"enrolment": "ab" * 32}, "request.vouched"),
     "an unknown golden set": (lambda _: {"golden": "ab" * 32}, "request.vouched"),

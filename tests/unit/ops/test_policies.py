@@ -26,6 +26,7 @@ from tests.unit.people import (
     signed_policy,
     signer,
 )
+from tests.unit.rules.test_logged_policies import log_key
 
 ONE = signed_policy(policy())
 DRAFT = Draft(
@@ -265,3 +266,16 @@ def test_second_tokens_do_not_make_a_tree_unusable(folder: Path) -> None:
     with pytest.raises(Refused) as refused:
         made([*officers, *spares])
     assert "policy.tokens" == refused.value.check
+
+
+def test_a_draft_names_its_log_by_a_file(folder: Path) -> None:
+    """The lines of a tlog-policy come into the policy without comments and spare spaces."""
+    vkey = log_key().vkey
+    (folder / "logs.policy").write_text(f"# ours\n\nlog   {vkey}\nquorum\tnone\n")
+    made = build(folder, replace(DRAFT, logged="logs.policy"))
+    assert (f"log {vkey}", "quorum none") == made.logged
+    assert build(folder).logged is None
+    (folder / "logs.policy").write_text("log\n")
+    with pytest.raises(Malformed) as malformed:
+        build(folder, replace(DRAFT, logged="logs.policy"))
+    assert "logs.policy" in str(malformed.value.where)
