@@ -14,6 +14,7 @@ from pathlib import Path
 import custody
 from benchmarks import (
     attestation,
+    compression,
     engine,
     log,
     machine,
@@ -44,6 +45,7 @@ BENCHMARKS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "verify": verify_model.rows,
     "memory": memory.rows,
     "engine": engine.rows,
+    "compression": compression.rows,
     "release": release.rows,
     "attestation": attestation.rows,
     "log": log.rows,

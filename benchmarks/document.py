@@ -27,6 +27,8 @@ is ours divided by the peer's: below 1 we take less.
 - `*_bound_fraction`: the bound is what all cores need for the steps that no byte can do without
   (read, SHA-256 for the model signature, BLAKE3 of plaintext and ciphertext, AES-256-GCM, write),
   at rates measured between the turns of the same run, each on all cores at once.
+- `compression_*_ratio`: what the real weights of a small model take compressed, as a share of what
+  they take plain; padding comes after. `*_compressed`: the engine alone, with and without.
 - A software TPM answers in a millisecond where a chip takes tens: counts carry over, times do not.
 
 """
