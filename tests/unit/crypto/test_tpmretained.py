@@ -14,12 +14,15 @@ from custody.crypto.tpmretained import (
     KeptCounters,
     Line,
     authorised_message,
+    first_state_policy,
+    retained_policy,
     share_policy,
     share_steps,
 )
 from custody.errors import Refused
+from custody.formats.evidence import counter_public, nv_name
 from tests.unit.crypto.vectors import Vector, each
-from tests.vectors.tpmretained.make import PCRS, spki
+from tests.vectors.tpmretained.make import EPOCH_INDEX, OWN_INDEX, PCRS, spki
 
 HEADERS = (
     "keys",
@@ -56,6 +59,28 @@ def test_what_is_signed(vector: Vector) -> None:
     )
     assert vector["approved-policy"] + vector["policy-ref"] == message.hex()
     assert vector["a-hash"] == hashlib.sha256(message).hexdigest()
+
+
+@each("tpmretained/policies.txt", *HEADERS)
+def test_policies(vector: Vector) -> None:
+    """The calculator gives each vector's authPolicies: one state, the first of many, a share."""
+    counters = KeptCounters(
+        own_name=nv_name(counter_public(OWN_INDEX).pack()),
+        own=int(vector["own-counter"]),
+        epoch_name=nv_name(counter_public(EPOCH_INDEX).pack()),
+        epoch=int(vector["epoch-counter"]),
+    )
+    line = Line(
+        environment=bytes.fromhex(vector["environment"]),
+        name=vector["name"],
+        epoch=int(vector["epoch"]),
+    )
+    digest = bytes.fromhex(vector["pcr-digest"])
+    keys = [spki(int(number)) for number in vector["keys"].split()]
+    sealed = retained_policy(PCRS, digest, nv_name=counters.own_name, counter=counters.own)
+    assert vector["sealed"] == sealed.hex()
+    assert vector["first-state"] == first_state_policy(PCRS, digest, counters).hex()
+    assert vector["share"] == share_policy(keys, line=line, counters=counters).hex()
 
 
 @pytest.mark.parametrize("count", [1, 2, 9, 16])
