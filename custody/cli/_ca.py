@@ -40,7 +40,13 @@ from custody.ops.authority import (
 from custody.ops.folders import read_file, read_statement_file, reading
 from custody.ops.inventory import read_inventory
 from custody.ops.landing import check_absent, check_new_file, new_directory, write_new_file
-from custody.ops.pem import certificate_pem, crl_pem, read_certificate_file, read_certificates
+from custody.ops.pem import (
+    certificate_pem,
+    crl_pem,
+    read_certificate_file,
+    read_certificates,
+    read_crls,
+)
 from custody.ops.trust import current
 
 _MAX_BYTES = 1 << 20
@@ -78,6 +84,10 @@ RootsOption = Annotated[
         help="Certificates of TPM vendors you trust; may be repeated.",
         metavar="FILE",
     ),
+]
+CrlOption = Annotated[
+    Path | None,
+    typer.Option("--crl", help="The list in use, if newer than this home's.", metavar="FILE"),
 ]
 DaysOption = Annotated[
     int, typer.Option("--days", help="How long it is good.", min=1, max=ca.MAX_LIFE.days)
@@ -283,6 +293,7 @@ def revoke_certificates(
         str | None,
         typer.Option("--since", help="Since when it is bad  [default: now]", metavar="TIME"),
     ] = None,
+    crl: CrlOption = None,
     home: HomeOption = None,
     pin_fd: PinFdOption = None,
     yes: YesOption = False,
@@ -302,14 +313,22 @@ def revoke_certificates(
     screen.confirm("revoke?", yes=yes)
     with open_token(ca.settings_of(where).token, pin_fd=pin_fd) as opened:
         authority = open_authority(where, opened)
-        new = revoke(authority, ders, reason=reason, since=when, now=moment(None))
+        new = revoke(
+            authority,
+            ders,
+            reason=reason,
+            since=when,
+            now=moment(None),
+            current=_read_crl(crl),
+        )
     write_new_file(out, crl_pem(new))
     screen.made(out)
 
 
 @ca_app.command("crl", epilog=example("custody enroller ca crl --out rack3-3.crl.pem"))
-def crl(
+def next_crl(
     out: OutOption,
+    crl: CrlOption = None,
     home: HomeOption = None,
     pin_fd: PinFdOption = None,
     as_json: JsonOption = False,
@@ -318,13 +337,17 @@ def crl(
     where = open_home(home, _ROLE)
     check_absent(out)
     with open_token(ca.settings_of(where).token, pin_fd=pin_fd) as opened:
-        new = renew(open_authority(where, opened), now=moment(None))
+        new = renew(open_authority(where, opened), now=moment(None), current=_read_crl(crl))
     write_new_file(out, crl_pem(new))
     Screen(as_json=as_json).made(out)
 
 
 def _accepted(inventory: Path, vendor_roots: list[Path]) -> ca.Accepted:
     return ca.Accepted(roots=read_certificates(vendor_roots), inventory=read_inventory(inventory))
+
+
+def _read_crl(path: Path | None) -> bytes | None:
+    return None if path is None else read_crls([path])[0]
 
 
 def _read(kind: type[R], path: Path) -> R:

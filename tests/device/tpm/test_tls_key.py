@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import hashes
@@ -13,9 +14,11 @@ from custody.errors import Refused
 from custody.formats import evidence
 from custody.formats.evidence import Certified
 from custody.keys.hostapi import HostTpm
+from custody.keys.tpm import open_host
 from custody.keys.tpm_host import TpmHost
 from custody.keys.tpm_session import Tpm
 from custody.keys.tpm_tlskey import TLS_HANDLE
+from custody.keys.uri import TpmUri
 from custody.lab.swtpm import Swtpm
 from tests.device.tpm.asking import loaded
 
@@ -49,6 +52,21 @@ def test_a_certified_key_is_what_it_says(machine: Swtpm, host: HostTpm) -> None:
     packed = evidence.pack_quote(*certified.attested)
     assert tuple(certified.attested) == tuple(evidence.unpack_key_certified(packed))
     assert () == loaded(machine.tcti)
+
+
+def test_an_owner_authorisation_is_used(machine: Swtpm, tmp_path: Path) -> None:
+    """With the owner's authorisation set, only a host that has it makes a TLS key."""
+    from tpm2_pytss.constants import ESYS_TR
+
+    with Tpm(machine.tcti).connect("set the owner's authorisation") as link:
+        link.esys.hierarchy_change_auth(ESYS_TR.OWNER, b"owner")
+    with pytest.raises(Refused):
+        TpmHost(machine.tcti).tls_key()
+    source = tmp_path / "owner"
+    source.write_bytes(b"owner\n")
+    source.chmod(0o600)
+    host = open_host(TpmUri(tcti=machine.tcti, pin_source=str(source)))
+    assert host.certify_tls_key(bytes(32)).public
 
 
 def test_another_key_in_the_tls_keys_place_is_refused(machine: Swtpm, host: HostTpm) -> None:

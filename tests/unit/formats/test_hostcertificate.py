@@ -15,7 +15,9 @@ from custody.crypto.host_certificates import vouched_in
 from custody.encoding import decode, encode
 from custody.errors import Malformed
 from custody.formats.evidence import parse_attest, unpack_key_certified
-from custody.formats.hostcertificate import TlsRequest
+from custody.formats.hostcertificate import MAX_DNS_NAMES, TlsRequest
+from custody.ops import attestation_ca as ca
+from custody.rules.tls_request import REQUEST_LIFE
 from tests.unit.crypto.vectors import Vector, each
 from tests.vectors.hostcertificate import make
 
@@ -40,6 +42,28 @@ def test_the_document_shows_what_the_files_hold() -> None:
     text = make.DOCUMENT.read_text()
     assert text == make.filled(text)
     assert DATA == encode(decode(TlsRequest, DATA))
+
+
+def test_the_document_has_its_sections_in_order() -> None:
+    """The example before any rule."""
+    text = make.DOCUMENT.read_text()
+    sections = ("Example", "Conventions", "Fields", "Verifying", "What is not auth", "Limits")
+    places = [text.find(f"\n## {section}") for section in (*sections, "Rationale")]
+    assert -1 not in places
+    assert sorted(places) == places
+
+
+def test_the_limits_are_those_of_the_program() -> None:
+    """Every number of the document."""
+    text = make.DOCUMENT.read_text()
+    for words in (
+        f"{MAX_DNS_NAMES} DNS names, {REQUEST_LIFE.days} days for a request",
+        f"up to {ca.MAX_LIFE.days} days",
+        f"end after {ca.AK_LIFE.days} days",
+        f"in the last {REQUEST_LIFE.days} days",
+    ):
+        assert words in text, words
+    assert ca.AK_LIFE == ca.TLS_LIFE
 
 
 def test_the_examples_proof_is_over_the_example() -> None:

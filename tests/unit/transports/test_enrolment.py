@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import http.client
+import random
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -29,19 +31,24 @@ from custody.crypto.signature import public_bytes
 from custody.encoding import Digest, decode, encode, key_id
 from custody.errors import CustodyError, Incomplete, Malformed, Refused, Unavailable
 from custody.formats.enrolling import Refusal, Waiting
-from custody.formats.enrolment import Answer, Challenge, EnrolmentRequest
-from custody.ops.enroll import ask
+from custody.formats.enrolment import Answer, Challenge, EnrolmentRecord, EnrolmentRequest
+from custody.formats.envelope import decode_statement
+from custody.ops.enroll import ask, ek_digest
+from custody.ops.enroll_online import enroll_at
 from custody.ops.pem import certificate_pem
 from custody.transports import enrolment_server
 from custody.transports.enrolment_client import EnrolmentClient, ServerTrust
 from custody.transports.enrolment_server import (
     MAX_BODY_BYTES,
     MAX_CONNECTIONS,
+    Desk,
     EnrolmentServer,
     Rate,
     server_context,
 )
-from tests.unit.machine import SoftTpm
+from tests.unit.machine import EkCertificate, SoftTpm
+from tests.unit.ops.test_desk import Served
+from tests.unit.ops.test_enroll import Enroller
 
 REQUEST = ask(SoftTpm(), host="gpu-1")
 DIGEST = REQUEST.digest()
@@ -141,7 +148,7 @@ class Running:
 
 
 @contextmanager
-def running(clerk: Clerk) -> Iterator[Running]:
+def running(clerk: Desk) -> Iterator[Running]:
     """Serve for a while."""
     told: list[str] = []
     context = server_context(IDENTITY.pem, IDENTITY.key_pem())
@@ -362,6 +369,42 @@ def test_a_connection_is_cut_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None
         assert b"" == slow.recv(1)
         assert 0.2 < time.monotonic() - begun < 5
         slow.close()
+
+
+def test_junk_in_place_of_tls_and_in_it_ends_one_connection() -> None:
+    """Random bytes, in the clear and under TLS, reach no desk and stop no server."""
+    clerk, chance = Clerk(), random.Random(11)
+    with running(clerk) as server:
+        for _ in range(20):
+            with socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw:
+                raw.sendall(chance.randbytes(chance.randint(1, 600)))
+        context = server.client()._trust.context()
+        for _ in range(8):
+            with (
+                socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw,
+                context.wrap_socket(raw) as secured,
+            ):
+                secured.sendall(chance.randbytes(chance.randint(1, 600)) + b"\r\n\r\n")
+        assert [] == clerk.heard
+        assert CHALLENGE == server.client().enrol(REQUEST)
+    assert [] == server.told
+
+
+def test_many_hosts_at_once_are_all_enrolled(tmp_path: Path) -> None:
+    """Every host gets the record of its own TPM, whoever else is at the desk."""
+    tpms = [SoftTpm(certificate=EkCertificate(key=f"ek {n}").issue()) for n in range(6)]
+    listed = {ek_digest(ask(tpm, host="any")): f"gpu-{n}" for n, tpm in enumerate(tpms)}
+    served = Served(Enroller("erik", tmp_path), inventory=listed, unattended=True)
+    with running(served.desk) as server, ThreadPoolExecutor(6) as pool:
+        work = [
+            pool.submit(enroll_at, server.client(), tpm, host=f"gpu-{n}")
+            for n, tpm in enumerate(tpms)
+        ]
+        records = [done.result()[1] for done in work]
+    for n, record in enumerate(records):
+        assert record is not None
+        said = decode_statement(EnrolmentRecord, record).predicate
+        assert (f"gpu-{n}", tpms[n].ak_public()) == (said.host, said.ak_public)
 
 
 def test_a_server_with_another_key_hears_nothing() -> None:
