@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -20,9 +23,11 @@ from custody.formats.frames import FrameTable
 from custody.formats.parts import PARTS, PAYLOAD
 from custody.ops import frame_opener
 from custody.ops.frame_plan import plan_frames
-from custody.ops.frame_seal import seal_stream
+from custody.ops.frame_seal import seal_frames, seal_stream
+from custody.ops.landing import new_directory
 from custody.ops.model_files import Segment, scan
-from custody.ops.payload_open import check_payload, open_into
+from custody.ops.model_source import ModelSource
+from custody.ops.payload_open import check_payload, open_into, open_payload
 from custody.ops.payload_seal import PayloadKey
 from custody.ops.tensors import load_all
 from tests.unit.crypto.vectors import Vector, read
@@ -357,17 +362,8 @@ def test_a_changing_model_is_refused(tmp_path: Path, workers: int) -> None:
     assert "model.changed" == refused.value.check
     (model / "b").write_bytes(bf16(4 * PART, 9))
     with pytest.raises(Refused) as refused:
-        _seal_planned(model, plan, tmp_path)
+        seal_frames(model, plan, key=key, directory=tmp_path)
     assert "model.changed" == refused.value.check
-
-
-def _seal_planned(model: Path, plan: object, room: Path) -> None:
-    from custody.ops.frame_plan import FramePlan
-    from custody.ops.frame_seal import seal_frames
-
-    assert isinstance(plan, FramePlan)
-    key = PayloadKey(cek=bytes(32), payload_id=bytes(32), part_digest="blake3")
-    seal_frames(model, plan, key=key, directory=room)
 
 
 def test_an_opening_goes_on(
@@ -408,6 +404,56 @@ def test_an_opening_goes_on(
     assert sorted(again) == opened()
 
 
+def test_a_disk_that_fills_up_is_reported(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that fills up while sealing or opening is unavailable, and nothing stays on it."""
+    sealed = seal_compressed(model, tmp_path / "bundle")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2 * PART, hard))
+    try:
+        with pytest.raises(Unavailable, match="disk full"):
+            sealed.open(tmp_path / "opened", workers=3)
+        with pytest.raises(Unavailable, match="disk full"):
+            seal_compressed(model, tmp_path / "other", workers=3)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert {"bundle"} == names(tmp_path)
+    monkeypatch.setattr("custody.ops.landing.os.statvfs", lambda *_: os.statvfs_result([0] * 11))
+    with pytest.raises(Unavailable, match="too small"):
+        seal_compressed(model, tmp_path / "other")
+    assert {"bundle"} == names(tmp_path)
+
+
+def test_cancelling_leaves_nothing(model: Path, tmp_path: Path) -> None:
+    """What the progress raises stops compressing and expanding, and leaves nothing behind."""
+
+    class Enough(Exception):
+        pass
+
+    def stop(phase: str, done: int, total: int) -> None:
+        if phase in {"seal", "open"}:
+            raise Enough
+
+    plan = plan_frames(model, scan(model).files, part_size_bytes=PART)
+    assert plan is not None
+    key = PayloadKey(cek=bytes(32), payload_id=bytes(32), part_digest="blake3")
+    with pytest.raises(Enough), new_directory(tmp_path / "bundle") as directory:
+        seal_frames(model, plan, key=key, directory=directory, progress=stop)
+    assert set() == names(tmp_path)
+    sealed = seal_compressed(model, tmp_path / "bundle")
+    with pytest.raises(Enough):
+        open_payload(
+            sealed.bundle,
+            tmp_path / "opened",
+            core=sealed.core,
+            contents=sealed.contents,
+            cek=sealed.cek,
+            progress=stop,
+        )
+    assert {"bundle"} == names(tmp_path)
+
+
 def test_progress_is_of_the_plaintext(model: Path, tmp_path: Path) -> None:
     """Bytes are counted as the model has them, up to all of it, when sealing and when opening."""
     total = sum(map(len, FILES.values()))
@@ -420,8 +466,6 @@ def test_progress_is_of_the_plaintext(model: Path, tmp_path: Path) -> None:
             pass
 
     key = PayloadKey(cek=bytes(32), payload_id=bytes(32), part_digest="blake3")
-    from custody.ops.model_source import ModelSource
-
     source = ModelSource(model, plan.layout, plan.cut())
     seal_stream(
         source,
@@ -455,3 +499,56 @@ def test_frames_are_not_taken_for_parts(sealed: Sealed, tmp_path: Path) -> None:
     with pytest.raises(Refused) as refused:
         other.open(tmp_path / "opened")
     assert refused.value.check in {"contents.extent", "file.digest"}
+
+
+# ── memory ──────────────────────────────────────────────────────────────────────────────────────
+
+_MEASURE = """
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from tests.unit.ops.compressed import seal_compressed
+
+model, room, part_size = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+sealed = seal_compressed(model, room / "bundle", part_size=part_size, workers=2)
+sealed.open(room / "opened", workers=2)
+print(next(l.split()[1] for l in open("/proc/self/status") if l.startswith("VmHWM")))
+"""
+
+
+def _peak_mib(model: Path, room: Path, part_size: int) -> int:
+    """Seal and open in a process of its own; return its peak memory in MiB."""
+    done = subprocess.run(
+        [sys.executable, "-c", _MEASURE, str(model), str(room), str(part_size)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
+    )
+    return int(done.stdout) >> 10
+
+
+def _repeat(path: Path, data: bytes, times: int) -> None:
+    with path.open("wb") as file:
+        for _ in range(times):
+            file.write(data)
+
+
+@pytest.mark.parametrize("part_size", [4 << 20, 64 << 20], ids=["4 MiB", "64 MiB"])
+def test_memory_is_bounded(tmp_path: Path, part_size: int) -> None:
+    """Two workers seal and open compressed in less than 300 MiB, with the largest parts too."""
+    model = write_model(tmp_path / "model", {"a": b""})
+    _repeat(model / "a", bf16(1 << 20), 200)
+    assert 300 >= _peak_mib(model, tmp_path, part_size)
+
+
+@pytest.mark.soak
+def test_memory_of_a_large_model_is_bounded(tmp_path: Path) -> None:
+    """So for 8 GiB, which come back as they were."""
+    model = write_model(tmp_path / "model", {"a": b"", "b": b""})
+    for name, times in (("a", 4097), ("b", 4095)):
+        _repeat(model / name, bf16(1 << 20, times), times)
+    assert 300 >= _peak_mib(model, tmp_path, 4 << 20)
+    subprocess.run(["diff", "-r", model, tmp_path / "opened"], check=True)
