@@ -85,6 +85,14 @@ RootsOption = Annotated[
         metavar="FILE",
     ),
 ]
+VendorCrlOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--vendor-crl",
+        help="A revocation list of a TPM vendor's; may be repeated.",
+        metavar="FILE",
+    ),
+]
 CrlOption = Annotated[
     Path | None,
     typer.Option("--crl", help="The list in use, if newer than this home's.", metavar="FILE"),
@@ -150,6 +158,7 @@ def challenge(
     inventory: InventoryOption,
     vendor_root: RootsOption,
     out: OutOption,
+    vendor_crl: VendorCrlOption = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -158,7 +167,7 @@ def challenge(
     check_absent(out)
     where = open_home(home, _ROLE)
     asked = _read(EnrolmentRequest, request)
-    accepted = _accepted(inventory, vendor_root)
+    accepted = _accepted(inventory, vendor_root, vendor_crl)
     posed = ca.challenge_host(
         where, asked, accepted=accepted, make_credential=credential_maker(), now=moment(None)
     )
@@ -193,6 +202,7 @@ def issue_ak(
         list[Path] | None,
         typer.Option("--vendor-root", help="Vendors, as for the challenge.", metavar="FILE"),
     ] = None,
+    vendor_crl: VendorCrlOption = None,
     record: Annotated[
         Path | None,
         typer.Option(
@@ -224,7 +234,7 @@ def issue_ak(
                 param_hint="FILE",
             )
         asked, given = _read(EnrolmentRequest, request), _read(Answer, answer)
-        accepted = _accepted(inventory, vendor_root)
+        accepted = _accepted(inventory, vendor_root, vendor_crl)
         with open_token(ca.settings_of(where).token, pin_fd=pin_fd) as opened:
             authority = open_authority(where, opened)
             issued = ca.issue_ak(authority, asked, given, accepted=accepted, now=now, life=life)
@@ -342,8 +352,14 @@ def next_crl(
     Screen(as_json=as_json).made(out)
 
 
-def _accepted(inventory: Path, vendor_roots: list[Path]) -> ca.Accepted:
-    return ca.Accepted(roots=read_certificates(vendor_roots), inventory=read_inventory(inventory))
+def _accepted(
+    inventory: Path, vendor_roots: list[Path], vendor_crls: list[Path] | None
+) -> ca.Accepted:
+    return ca.Accepted(
+        roots=read_certificates(vendor_roots),
+        inventory=read_inventory(inventory),
+        crls=read_crls(vendor_crls or ()),
+    )
 
 
 def _read_crl(path: Path | None) -> bytes | None:

@@ -116,6 +116,8 @@ class Accepted:
 
     roots: Sequence[bytes] = field(repr=False)
     inventory: Inventory
+    crls: tuple[bytes, ...] = field(default=(), repr=False)
+    """Vendors' revocation lists: what is on one is refused."""
 
 
 def found(
@@ -157,7 +159,7 @@ def judge(request: EnrolmentRequest, *, accepted: Accepted, now: datetime) -> tu
         *check_endorsement(
             request,
             roots=accepted.roots,
-            lists=NO_LISTS,
+            lists=replace(NO_LISTS, crls=accepted.crls),
             inventory=accepted.inventory,
             now=now,
         ),

@@ -205,6 +205,17 @@ def test_an_expired_ek_certificate_is_refused(rack: Ca) -> None:
     assert "endorsement.chain" == refused_by(refused)
 
 
+def test_an_ek_that_its_vendor_revoked_is_refused(rack: Ca, tpm: TlsSoftTpm) -> None:
+    """A vendor's list that the authority is given counts."""
+    request = ask(tpm, host="gpu-1")
+    given = rack.answered(tpm, request)
+    listed = Vendor().crl(5, tpm.certificate)
+    accepted = change(rack.accepted(request), crls=(listed,))
+    with pytest.raises(Refused) as refused:
+        ca.issue_ak(rack.authority, request, given, accepted=accepted, now=NOW)
+    assert "endorsement.revoked" == refused_by(refused)
+
+
 def test_another_vendors_ek_is_refused(rack: Ca) -> None:
     """Only the vendors that were named count."""
     stranger = Vendor("stranger")
