@@ -181,12 +181,12 @@ def _unsealed(
     event_log: bytes,
 ) -> Iterator[bytearray]:
     """Give the content key for the block, after every rule and then the TPM have agreed."""
-    _check_receipt(kept, place)
-    request = place.keys.request(kept)
-    enrolment = enrolment_of(request, situation)
     # First of all, and whatever is refused next: states that were retired must not open again,
     # for whoever starts one of them later and asks none of these rules.
     _raise_epoch(kept, situation, tpm)
+    _check_receipt(kept, place)
+    request = place.keys.request(kept)
+    enrolment = enrolment_of(request, situation)
     state = _state_of(kept, request, situation, tpm, event_log)
     require(
         check_retained(
