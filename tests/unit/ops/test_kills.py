@@ -28,6 +28,7 @@ from tests.unit.ops.bundles import (
     seal_model,
     write_model,
 )
+from tests.unit.ops.compressed import seal_compressed
 from tests.unit.ops.test_resume import KEY, Publisher, counting
 
 SIZES = {"a": 9 * PART + 1, "b": 5 * PART, "c/d": PART // 2, "c/e": PART - 9, "f": 0, "g": 40}
@@ -90,6 +91,19 @@ class Room:
         """Make room for the next kill."""
         if self.target.exists():
             shutil.rmtree(self.target)
+
+
+class Compressed(Room):
+    """The same, with bundles whose model is compressed."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        shutil.rmtree(directory / "bundle")
+        self.sealed = seal_compressed(self.model, directory / "bundle")
+
+    def seal(self) -> None:
+        """Seal to the target."""
+        seal_compressed(self.model, self.target)
 
 
 def _child(work: Callable[[], None], prepare: Callable[[], None]) -> int:
@@ -254,7 +268,7 @@ def test_killed_at_random_often(tmp_path: Path, verb: str) -> None:
     _random_kills(tmp_path, verb, SOAK_KILLS)
 
 
-@pytest.mark.parametrize("kind", [Room, Resuming])
+@pytest.mark.parametrize("kind", [Room, Resuming, Compressed])
 @pytest.mark.parametrize("verb", ["seal", "open"])
 def test_killed_at_every_call(
     tmp_path: Path, kind: type[Room | Resuming], verb: str, monkeypatch: pytest.MonkeyPatch
