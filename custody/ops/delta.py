@@ -12,21 +12,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 from custody.crypto.parts import PART_SIZES, ROW_BYTES, padded_parts
-from custody.encoding import Count, Digest, Record, decode, encode
+from custody.encoding import Digest
 from custody.errors import Incomplete, Refused
-from custody.formats.contents import MAX_CONTENTS_BYTES, Base, File, Taken
+from custody.formats.contents import Base, File, Taken
 from custody.formats.manifest import Manifest
 from custody.formats.parts import plaintext_digest
-from custody.formats.policy import PartDigest
 from custody.ops.bundle import MANIFEST
-from custody.ops.folders import read_file, read_statement_file, reading
-from custody.ops.landing import replace_file
+from custody.ops.folders import read_statement_file
 from custody.ops.model_files import Layout, SourceFile, default_part_size, plan_layout, scan
 from custody.ops.part_map import range_of, uncovered
 from custody.ops.progress import Progress, silent
+from custody.ops.sealed_model import SealedModel
 from custody.ops.windows import (
     Key,
     Window,
@@ -39,31 +38,6 @@ from custody.ops.windows import (
 
 #: What a part's digest takes in the contents, in base64.
 _DIGEST_CHARACTERS = 43
-
-
-class SealedModel(Record, frozen=True):
-    """What a sealing leaves in its publisher's home, for updates: digests, no plaintext."""
-
-    kind: Literal["custody/sealed-model/v1"]
-    manifest: Digest
-    part_size_bytes: Count
-    part_digest: PartDigest
-    files: tuple[File, ...]
-    part_digests: bytes
-
-    def remember(self, folder: Path) -> None:
-        """Write it down."""
-        replace_file(folder / f"{self.manifest}.json", encode(self))
-
-    @classmethod
-    def recall(cls, folder: Path, manifest: Digest) -> SealedModel | None:
-        """Read what was written down of a manifest, if anything was."""
-        path = folder / f"{manifest}.json"
-        if not path.exists():
-            return None
-        with reading(path):
-            data = read_file(path, max_bytes=MAX_CONTENTS_BYTES)
-            return decode(cls, data, max_bytes=MAX_CONTENTS_BYTES)
 
 
 class Known(Protocol):

@@ -36,7 +36,6 @@ from custody.formats.manifest import (
 from custody.formats.policy import PartDigest, Policy, Principal, ShareKey
 from custody.ops.ahead import Ahead
 from custody.ops.bundle import CONTENTS, MANIFEST
-from custody.ops.delta import Known, SealedModel, plan_delta
 from custody.ops.folders import reading
 from custody.ops.keys import Signer, TokenRandom
 from custody.ops.landing import check_absent
@@ -45,12 +44,14 @@ from custody.ops.model_signature import resources_of, sign_model, verify_model
 from custody.ops.payload_seal import PayloadKey, SealedPayload, seal_payload
 from custody.ops.progress import Progress, silent
 from custody.ops.resume import SealJob, SealKeeper, SealSecrets, SealStage, seal_stage
+from custody.ops.sealed_model import SealedModel
 from custody.rules.manifest import check_manifest
 from custody.rules.people import check_key
 from custody.rules.situation import Situation
 from custody.rules.verdicts import require
 
 if TYPE_CHECKING:
+    from custody.ops.delta import Known
     from custody.ops.frame_plan import FramePlan
 
 #: Whether a model is compressed: never, or where a sample says that it pays.
@@ -221,6 +222,8 @@ def _lay_out(model: Path, found: Scan, order: SealOrder, progress: Progress) -> 
     """Place the files of a model, as a delta where a base is known."""
     size = order.part_size_bytes
     if order.base is not None:
+        from custody.ops.delta import plan_delta  # noqa: PLC0415 - few seals have a base
+
         return plan_delta(model, found.files, order.base, part_size_bytes=size, progress=progress)
     return plan_layout(found.files, size or default_part_size(found.size_bytes))
 

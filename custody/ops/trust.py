@@ -17,7 +17,6 @@ from custody.errors import Refused
 from custody.formats.case import Documents
 from custody.formats.checkpoint import SignedCheckpoint
 from custody.formats.state import CrlMemory, GoldenMemory, Memory
-from custody.ops.heads import advance_seen
 from custody.ops.home import Home
 from custody.rules.certificates import SignedBy, read_revocation_lists
 from custody.rules.enrolment import enrolments_seen
@@ -87,7 +86,12 @@ def current(home: Home, *, documents: Documents, now: datetime) -> Situation:
 
 def _seen(home: Home, trusted: TrustedPolicy, documents: Documents) -> SignedCheckpoint | None:
     log = trusted.policy.log_policy()
-    return None if log is None else advance_seen(home, log, documents)
+    if log is None:
+        return None
+    # Imported here because most policies name no log.
+    from custody.ops.heads import advance_seen  # noqa: PLC0415
+
+    return advance_seen(home, log, documents)
 
 
 def remember_retired(home: Home, *, documents: Documents, now: datetime) -> None:

@@ -18,11 +18,12 @@ from custody.formats.contents import Contents, decode_padded, encode_padded
 from custody.formats.parts import PAYLOAD
 from custody.ops import payload_open
 from custody.ops.bundle import check_contents
-from custody.ops.delta import Known, KnownFiles, KnownParts, SealedModel, plan_delta
+from custody.ops.delta import Known, KnownFiles, KnownParts, plan_delta
 from custody.ops.model_files import Layout, scan
 from custody.ops.part_map import PartMap
 from custody.ops.payload_open import check_payload
 from custody.ops.reader import Reader
+from custody.ops.sealed_model import SealedModel
 from tests.unit.ops.bundles import (
     NOBODY,
     PART,
