@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hmac
 from datetime import datetime, timedelta
+from typing import cast
 
 from custody.crypto.certificates import read_csr
-from custody.errors import Malformed
 from custody.formats.evidence import (
     RH_ENDORSEMENT,
     TLS_KEY_TEMPLATE,
@@ -91,13 +91,13 @@ def _check_key(ledger: Ledger, request: TlsRequest, attest: Attest) -> None:
         ledger.skip("tls.key", "a key in a file: where else it is nobody knows")
         return
     with ledger.failing("tls.key"):
-        if not isinstance(attest.body, Certified):
-            raise Malformed("the attestation is not of a key")
+        # That it is the attestation of a key is known by now.
+        certified = cast("Certified", attest.body)
         public = parse_public(request.key_public)
         ledger.add(
             "tls.key",
             matches(public, TLS_KEY_TEMPLATE)
-            and hmac.compare_digest(attest.body.object_name, name(request.key_public))
+            and hmac.compare_digest(certified.object_name, name(request.key_public))
             and read_csr(request.csr).spki == spki(request.key_public),
             "the key is fixed in the AK's TPM",
             otherwise="the certified key is another one, or may leave its TPM",

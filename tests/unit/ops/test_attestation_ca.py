@@ -23,6 +23,7 @@ from custody.formats.enrolment import Answer, EnrolmentRecord, EnrolmentRequest
 from custody.formats.envelope import Statement, decode_statement
 from custody.formats.evidence import (
     RH_ENDORSEMENT,
+    RH_NULL,
     TLS_KEY_TEMPLATE,
     Alg,
     Attest,
@@ -314,6 +315,52 @@ def test_a_certified_key_does_not_vouch_for_another(rack: Ca, tpm: TlsSoftTpm) -
     with pytest.raises(Refused) as refused:
         rack.issue_tls(replace(tls_request(tpm), csr=csr), ak)
     assert "tls.bound" == refused_by(refused)
+
+
+def test_a_key_whose_name_is_not_attested_is_refused(rack: Ca, tpm: TlsSoftTpm) -> None:
+    """The AK's word on one key, beside the public area and the request of another."""
+    ak = rack.issue_ak(tpm).der
+    wanted = TlsSoftTpm(certificate=tpm.certificate, key=tpm.key)
+    attested = tpm.certify_tls_key
+    wanted.certify_tls_key = lambda qualifying: CertifiedKey(  # type: ignore[method-assign]
+        wanted.tls_public(), attested(qualifying).attested
+    )
+    with pytest.raises(Refused) as refused:
+        rack.issue_tls(tls_request(wanted), ak)
+    assert "tls.key" == refused_by(refused)
+
+
+def test_an_ak_elsewhere_speaks_for_no_tls_key(rack: Ca, tpm: TlsSoftTpm) -> None:
+    """The same key, loaded outside the endorsement hierarchy, is not the AK that was certified."""
+    ak = rack.issue_ak(tpm).der
+    outside = TlsSoftTpm(certificate=tpm.certificate, key=tpm.key, hierarchy=RH_NULL)
+    with pytest.raises(Refused) as refused:
+        rack.issue_tls(tls_request(outside), ak)
+    assert "tls.signer" == refused_by(refused)
+
+
+@pytest.mark.parametrize("name", ["gpu-2", "GPU-1", "gpu-1.example.com"])
+def test_a_certificate_request_in_another_name_is_refused(
+    rack: Ca, tpm: TlsSoftTpm, name: str
+) -> None:
+    """Its key was made for somebody else."""
+    ak = rack.issue_ak(tpm).der
+    csr = make_csr(ec.generate_private_key(ec.SECP256R1()), name=name)
+    request = ask_for_file_key(tpm, host="gpu-1", dns=DNS, csr=csr, now=NOW)
+    with pytest.raises(Refused) as refused:
+        rack.issue_tls(request, ak)
+    assert "tls.csr" == refused_by(refused)
+
+
+def test_a_certificate_request_that_is_none_is_refused(rack: Ca, tpm: TlsSoftTpm) -> None:
+    """Junk, or one whose signature is another's."""
+    ak = rack.issue_ak(tpm).der
+    good = make_csr(ec.generate_private_key(ec.SECP256R1()), name="gpu-1")
+    for csr in (b"junk", good[:-1] + bytes([good[-1] ^ 1])):
+        request = ask_for_file_key(tpm, host="gpu-1", dns=DNS, csr=csr, now=NOW)
+        with pytest.raises(Refused) as refused:
+            rack.issue_tls(request, ak)
+        assert "tls.csr" == refused_by(refused)
 
 
 @pytest.mark.parametrize(
