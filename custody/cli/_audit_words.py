@@ -23,6 +23,7 @@ from custody.encoding import Record
 from custody.formats.receipt import BadShare
 from custody.ops.audit import AuditedRelease, AuditReport
 from custody.rules.endings import Outcome
+from custody.rules.logged import JudgedLogged
 from custody.rules.verdicts import Verdict
 
 _SHORT = 16
@@ -36,6 +37,22 @@ _OUTCOMES: dict[Outcome, str] = {
     "open": "open, approvals are missing",
     "refused": "refused",
 }
+
+
+class LoggedView(Record, frozen=True):
+    """What a log has of a release; ``by`` is when witnesses had cosigned it."""
+
+    log: str
+    by: datetime | None
+    entries: tuple[LoggedEntryView, ...]
+
+
+class LoggedEntryView(Record, frozen=True):
+    """One logged statement."""
+
+    index: int
+    kind: str
+    statement: str
 
 
 class ReleaseView(Record, frozen=True):
@@ -55,6 +72,7 @@ class ReleaseView(Record, frozen=True):
     bad_shares: tuple[str, ...]
     answers: tuple[AnswerView, ...]
     missing: tuple[MissingView, ...]
+    logged: tuple[LoggedView, ...]
     checks: tuple[CheckView, ...]
 
 
@@ -95,8 +113,17 @@ def _release_view(release: AuditedRelease) -> ReleaseView:
         bad_shares=tuple(_author(release, bad) for bad in release.bad_shares),
         answers=answer_views(release.tally) if release.tally else (),
         missing=missing_views(release.tally.missing) if release.tally else (),
+        logged=tuple(_logged_view(word) for word in release.logged),
         checks=check_views(release.verdicts),
     )
+
+
+def _logged_view(word: JudgedLogged) -> LoggedView:
+    entries = tuple(
+        LoggedEntryView(index=entry.index, kind=entry.kind, statement=entry.statement)
+        for entry in word.said.entries
+    )
+    return LoggedView(log=word.log, by=word.by, entries=entries)
 
 
 def _author(release: AuditedRelease, bad: BadShare) -> str:
@@ -121,6 +148,12 @@ def show_audit(screen: Screen, report: AuditReport, *, checks: bool) -> None:
         screen.show(f"judged at  {time(release.at)} (time: {release.time})")
         if release.tally is not None:
             show_tally(screen.show, release.tally)
+        for word in release.logged:
+            entries = ", ".join(f"{entry.kind} {entry.index}" for entry in word.said.entries)
+            screen.show(f"logged     {plain(word.log)}: {entries}")
+            screen.show(
+                f"log time   {time(word.by) if word.by else 'claimed: no witness states one'}"
+            )
         for bad in release.bad_shares:
             screen.show(
                 f"bad share  {plain(_author(release, bad))}, leaf {bad.leaf} (the host's word)"

@@ -59,22 +59,34 @@ def audit(
     contents: Sequence[Path] | None,
     home: Path | None,
     pin_fd: int | None,
+    log: str | None = None,
 ) -> AuditReport:
     """Judge a case as the options say."""
+    from custody.ops.audit_home import audit_from_home
     from custody.ops.collect import audit_files, read_case
     from custody.ops.trust import remember_retired
+    from custody.transports.api import open_source
 
     pin, when = pinned(screen, policy_pin, home), moment(at, option="--at") if at else None
     found = read_case(*case)
     opened = _open_contents(contents, found.documents, home, pin_fd) if contents else ()
     retired: tuple[EnrolmentMemory, ...] = ()
     # Who brings his pin along, and names no home, leaves no trace here.
-    if policy_pin is None or home is not None:
-        where = open_home(home, "auditor")
-        if where.has_memory() and where.memory().pin == pin:
-            remember_retired(where, documents=found.documents, now=moment(None))
-            retired = where.memory().enrolments
-    return audit_files(found, pin=pin, at=when, contents=opened, retired=retired)
+    if policy_pin is not None and home is None and log is None:
+        return audit_files(found, pin=pin, at=when, contents=opened)
+    where = open_home(home, "auditor")
+    if where.has_memory() and where.memory().pin == pin:
+        remember_retired(where, documents=found.documents, now=moment(None))
+        retired = where.memory().enrolments
+    return audit_from_home(
+        where,
+        found,
+        pin=pin,
+        at=when,
+        contents=opened,
+        retired=retired,
+        source=None if log is None else open_source(log),
+    )
 
 
 def pinned(screen: Screen, given: str | None, home: Path | None) -> Digest:

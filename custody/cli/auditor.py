@@ -9,6 +9,7 @@ import typer
 from custody.cli._case import AtOption, CaseArgument, ContentsOption, PolicyPinOption, audit
 from custody.cli._home import HomeOption, JsonOption, PinFdOption, example, role_app
 from custody.cli._later import Verbs
+from custody.cli._log import LogOption
 from custody.cli._model import add_verify_model
 from custody.cli._ui import EXIT_REFUSED, Screen
 
@@ -66,6 +67,7 @@ def verify(
     checks: Annotated[
         bool, typer.Option("--checks", help="Show also the checks that hold.")
     ] = False,
+    log: LogOption = None,
     home: HomeOption = None,
     pin_fd: PinFdOption = None,
     as_json: JsonOption = False,
@@ -86,6 +88,7 @@ def verify(
         contents=contents,
         home=home,
         pin_fd=pin_fd,
+        log=log,
     )
     screen.result(
         _audit_words.audit_view(report),

@@ -12,7 +12,9 @@ import msgspec
 from custody.encoding import Digest
 from custody.formats.burn import Burn
 from custody.formats.case import Documents, Unreadable, find
+from custody.formats.checkpoint import SignedCheckpoint, decode_checkpoint
 from custody.formats.envelope import Predicate, Statement
+from custody.formats.logstate import SeenLogs
 from custody.formats.manifest import Manifest
 from custody.formats.policy import Policy, Role
 from custody.formats.receipt import BadShare, Receipt
@@ -27,7 +29,7 @@ from custody.rules.logged import JudgedLogged
 from custody.rules.receipt import check_receipt
 from custody.rules.release import Answers, Judgement, judge
 from custody.rules.situation import Situation
-from custody.rules.trust import JudgedChain, check_author, judge_chain
+from custody.rules.trust import JudgedChain, TrustedPolicy, check_author, judge_chain
 from custody.rules.verdicts import Ledger, Verdict, passed
 
 TimeBasis = Literal["stated", "claimed"]
@@ -94,13 +96,14 @@ def audit_case(
     at: datetime | None = None,
     contents: Sequence[OpenedContents] = (),
     retired: Sequence[EnrolmentMemory] = (),
+    seen: SeenLogs | None = None,
 ) -> AuditReport:
     """Judge every request of a case.
 
     ``pin`` is the digest of a policy the auditor trusts, from elsewhere than the case.  ``at`` is
     the moment to judge at; without it each release is judged at the time its own statements
     claim, and says so.  ``contents`` are those that whoever audits could open.  ``retired`` is what
-    he remembers of hosts: a case may leave out that one was retired.
+    he remembers of hosts: a case may leave out that one was retired; ``seen`` of logs.
     """
     ledger = Ledger(subject="case")
     ledger.add(
@@ -121,6 +124,7 @@ def audit_case(
         *(d.predicate.request for d in documents.denials),
         *(r.predicate.request for r in documents.receipts),
         *(b.predicate.request for b in documents.burns),
+        *(w.predicate.request for w in documents.logged),
     ]
     strays = [request for request in answered if request not in known]
     ledger.add(
@@ -130,7 +134,7 @@ def audit_case(
         otherwise=f"answers or receipts to requests that are not here: {len(strays)}",
     )
     releases = tuple(
-        _audit_copies(copies, documents, pin=pin, at=at, retired=retired)
+        _audit_copies(copies, documents, pin=pin, at=at, retired=retired, seen=seen)
         for copies in _by_request(documents.requests)
     )
     for opened in contents:
@@ -161,9 +165,10 @@ def _audit_copies(
     pin: Digest,
     at: datetime | None,
     retired: Sequence[EnrolmentMemory],
+    seen: SeenLogs | None,
 ) -> AuditedRelease:
     """Judge one request: a copy of it with a spoilt signature says nothing about it."""
-    judged = [_audit_one(r, documents, pin=pin, at=at, retired=retired) for r in copies]
+    judged = [_audit_one(r, documents, pin=pin, at=at, retired=retired, seen=seen) for r in copies]
     return next((release for release in judged if passed(release.verdicts)), judged[0])
 
 
@@ -174,6 +179,7 @@ def _audit_one(
     pin: Digest,
     at: datetime | None,
     retired: Sequence[EnrolmentMemory],
+    seen: SeenLogs | None,
 ) -> AuditedRelease:
     ledger = Ledger(subject=f"request of {request.predicate.host}")
     named = find(documents.policies, request.predicate.terms.policy)
@@ -190,6 +196,7 @@ def _audit_one(
             documents=documents,
             memory=_fresh_memory(pin, chain.trusted().genesis, retired, moment),
             now=moment,
+            seen=_seen_of(chain.trusted(), seen),
         )
         answers = Answers(
             approvals=[a for a in documents.approvals if a.predicate.request == request.digest],
@@ -349,6 +356,13 @@ def _judge_account(
         "the approvals it names are here and satisfy the quorum",
         otherwise="it names approvals that are not here, do not count, or are too few",
     )
+
+
+def _seen_of(trusted: TrustedPolicy, seen: SeenLogs | None) -> SignedCheckpoint | None:
+    """Return the head that an auditor remembers of the log that a policy names."""
+    log = trusted.policy.log_key()
+    known = None if log is None or seen is None else seen.of(log.name)
+    return None if known is None else decode_checkpoint(known.note)
 
 
 def _publisher(manifest: Statement[Manifest] | None, policies: list[Policy]) -> str:

@@ -18,6 +18,7 @@ from custody.formats.casefile import (
     member_name,
 )
 from custody.formats.envelope import Predicate, Statement
+from custody.formats.logstate import SeenLogs
 from custody.formats.state import EnrolmentMemory
 from custody.ops.audit import AuditReport, audit_case
 from custody.ops.audit_contents import OpenedContents
@@ -91,9 +92,12 @@ def audit_files(
     at: datetime | None = None,
     contents: Sequence[OpenedContents] = (),
     retired: Sequence[EnrolmentMemory] = (),
+    seen: SeenLogs | None = None,
 ) -> AuditReport:
     """Judge a case as `audit_case` does, and each collected file of it as a whole."""
-    report = audit_case(case.documents, pin=pin, at=at, contents=contents, retired=retired)
+    report = audit_case(
+        case.documents, pin=pin, at=at, contents=contents, retired=retired, seen=seen
+    )
     whole = tuple(verdict for file in case.files for verdict in judge_file(file, pin=pin))
     return replace(report, verdicts=(*report.verdicts, *whole))
 

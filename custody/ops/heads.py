@@ -41,8 +41,7 @@ def follow_log(home: Home, source: Source, policy: LogPolicy) -> Followed:
     Two heads that do not go together are `Refused` (``log.fork``, ``log.rollback``); where both lie
     as evidence is what the error names.
     """
-    seen = load_record(home, SeenLogs, SEEN) or _nothing_seen()
-    found = follow(source, policy, seen)
+    found = follow(source, policy, seen_logs(home))
     if isinstance(found, Conflict):
         raise refusal_with_evidence(home, found)
     with home.lock():
@@ -62,9 +61,20 @@ def follow_in(home: Home, situation: Situation, source: Source) -> Situation:
     policy = situation.trusted.policy.log_policy()
     if policy is None:
         return situation
+    documents, seen = link_heads(home, policy, situation.documents, source)
+    return replace(situation, documents=documents, seen=seen)
+
+
+def link_heads(
+    home: Home, policy: LogPolicy, documents: Documents, source: Source
+) -> tuple[Documents, SignedCheckpoint]:
+    """Follow a log; return the documents with a proof for each head in them, and its newest head.
+
+    Raises as `follow_in`.
+    """
     followed = follow_log(home, source, policy)
     links = []
-    for head in heads_of(situation.documents, policy):
+    for head in heads_of(documents, policy):
         checkpoint = head.checkpoint
         if checkpoint.size > followed.tree.size:
             continue
@@ -72,9 +82,8 @@ def follow_in(home: Home, situation: Situation, source: Source) -> Situation:
             raise refusal_with_evidence(home, Conflict("fork", head, followed.signed))
         proof = followed.tree.consistency(checkpoint.size)
         links.append(CosignRequest(checkpoint.size, proof, followed.signed))
-    known = (*situation.documents.consistencies, *links)
-    documents = replace(situation.documents, consistencies=tuple(dict.fromkeys(known)))
-    return replace(situation, documents=documents, seen=followed.signed)
+    known = tuple(dict.fromkeys((*documents.consistencies, *links)))
+    return replace(documents, consistencies=known), followed.signed
 
 
 def advance_seen(home: Home, policy: LogPolicy, documents: Documents) -> SignedCheckpoint | None:
@@ -154,9 +163,14 @@ def newest_head(home: Home, name: str, origin: str) -> SignedCheckpoint | None:
 
 def remember_head(home: Home, name: str, signed: SignedCheckpoint) -> None:
     """Put a checkpoint into a home's file, in the place of its log's; call it under the lock."""
-    seen = load_record(home, SeenLogs, name) or _nothing_seen()
+    seen = load_record(home, SeenLogs, name) or nothing_seen()
     log = SeenLog(origin=signed.checkpoint.origin, note=signed.encode())
     replace_file(home.path / name, encode(seen.with_log(log)))
+
+
+def seen_logs(home: Home) -> SeenLogs:
+    """Return the newest checkpoint of every log that a home has seen."""
+    return load_record(home, SeenLogs, SEEN) or nothing_seen()
 
 
 def load_record(home: Home, kind: type[R], name: str) -> R | None:
@@ -168,5 +182,6 @@ def load_record(home: Home, kind: type[R], name: str) -> R | None:
         return decode(kind, read_file(path, max_bytes=_MAX_BYTES), max_bytes=_MAX_BYTES)
 
 
-def _nothing_seen() -> SeenLogs:
+def nothing_seen() -> SeenLogs:
+    """Return the memory of who has seen no log."""
     return SeenLogs(kind="custody/logs-seen/v1", logs=())

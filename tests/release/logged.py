@@ -26,7 +26,7 @@ from custody.log.tree import Tree
 from custody.log.writer import Writer, create_log
 from custody.ops.bundle import Bundle
 from custody.ops.countersign import countersign
-from custody.ops.heads import follow_in, follow_log
+from custody.ops.heads import SEEN, follow_in, follow_log
 from tests.release.cast import NOW, TREE, Cast
 from tests.sim.store import MemoryLedger, MemoryStore
 
@@ -122,6 +122,10 @@ class LoggedCast(Cast):
     def follow(self, who: str) -> None:
         """Have somebody read the log, and remember its newest checkpoint."""
         follow_log(self.home(who), self.log.store, self.log_policy)
+
+    def forget(self, who: str) -> None:
+        """Have somebody forget what he saw of the log."""
+        (self.home(who).path / SEEN).unlink(missing_ok=True)
 
     def ask(self, bundle: Bundle, *, now: datetime = NOW) -> Statement[Request]:
         """Follow the log, then ask for a bundle."""

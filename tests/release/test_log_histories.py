@@ -19,10 +19,13 @@ from custody.formats.witnessing import CosignRequest
 from custody.lab.swtpm import Swtpm
 from custody.log.tree import Tree
 from custody.ops.approve import review_requests
+from custody.ops.audit_home import audit_from_home
 from custody.ops.bundle import Bundle
+from custody.ops.collect import Case
 from custody.ops.heads import SEEN, follow_in, newest_head
+from custody.ops.home import Home
 from custody.rules.situation import Situation
-from tests.release.expect import refused, requoted
+from tests.release.expect import failed, refused, requoted
 from tests.release.logged import ORIGIN, Log, LoggedCast
 
 
@@ -198,3 +201,45 @@ def test_answers_are_given_by_who_has_followed(cast: LoggedCast) -> None:
     assert cast.log.store.objects[CHECKPOINT_PATH] == newest.encode()
     terms = msgspec.structs.replace(request.predicate.terms, checkpoint=None)
     assert terms.digest() != request.predicate.terms.digest()
+
+
+def test_an_auditor_remembers_what_he_saw(cast: LoggedCast, tmp_path: Path) -> None:
+    """His home holds the newest head; a case from another history of the log is refused."""
+    bundle, mine = cast.seal(), cast.log
+    theirs = mine.copy()
+    home = cast.home("auditor")
+
+    def case_of(log: Log) -> Case:
+        cast.log = log
+        cast.forget("host")
+        request = cast.ask(bundle)
+        answers = cast.quorum(bundle, request)
+        word = cast.countersign(bundle, request, *answers)
+        return Case(documents=cast.case(bundle, request, *answers, word), files=())
+
+    grow(mine, b"one")
+    first = case_of(mine)
+    assert audit_from_home(home, first, pin=cast.pin).sound
+    assert 5 == seen_size(home)
+    second = case_of(mine)
+    assert audit_from_home(home, second, pin=cast.pin).sound
+    assert audit_from_home(home, second, pin=cast.pin, source=mine.store).sound
+    assert 9 == seen_size(home)
+    for who in ("sec1", "sec2", "lead1"):
+        cast.forget(who)
+    grow(theirs, b"another")
+    other = case_of(theirs)
+    report = audit_from_home(home, other, pin=cast.pin)
+    assert {"request.continuity", "logged.continuity"} == failed(report)
+    with pytest.raises(Refused) as error:
+        audit_from_home(home, other, pin=cast.pin, source=mine.store)
+    assert "log.fork" == error.value.check
+    assert error.value.where is not None
+    assert Path(error.value.where).is_relative_to(home.path)
+
+
+def seen_size(home: Home) -> int:
+    """How many entries the newest head has that a home remembers."""
+    newest = newest_head(home, SEEN, ORIGIN)
+    assert newest is not None
+    return newest.checkpoint.size

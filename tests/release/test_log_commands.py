@@ -1,0 +1,170 @@
+"""A logged release, typed as people type it: follow, ask, countersign, open, verify."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from custody.cli import main
+from custody.crypto.notekeys import LogSigner
+from custody.formats.envelope import decode_statement
+from custody.formats.request import Request
+from custody.lab.swtpm import Swtpm
+from custody.ops import logs
+from custody.ops.home import Home
+from custody.transports.store import DirectoryStore
+from tests.cli.transcript import Said
+from tests.release.cast import NOW
+from tests.release.expect import QUORUM
+from tests.release.logged import ORIGIN, Log, LoggedCast
+from tests.release.test_attacks import write_environment
+from tests.sim.softtoken import SoftToken
+
+
+class Typed:
+    """A cast whose log lies in a directory, and whose people type commands."""
+
+    def __init__(
+        self,
+        folder: Path,
+        machine: Swtpm,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        self.folder, self.log = folder, folder / "log"
+        self._capsys, self._monkeypatch = capsys, monkeypatch
+        token = SoftToken()
+        home = Home(folder / "homes" / "log", role="log")
+        store = DirectoryStore(self.log)
+        logs.init_log(home, store, token, uri="pkcs11:", origin=ORIGIN, label="log")
+        log = Log(LogSigner(ORIGIN, token.made[0][2]))
+        self.cast = LoggedCast(folder, machine, log)
+        monkeypatch.setattr("custody.cli._countersign.open_token", lambda *_, **__: token)
+        monkeypatch.setattr("custody.cli._append.open_token", lambda *_, **__: token)
+        monkeypatch.setattr("custody.cli._home.utc_now", lambda: NOW)
+        monkeypatch.setenv("CUSTODY_ENV", str(folder / "env"))
+        monkeypatch.setenv("CUSTODY_TPM", f"tpm:?tcti={machine.tcti}")
+        (folder / "boot.log").write_bytes(self.cast.event_log)
+        monkeypatch.setenv("CUSTODY_EVENT_LOG", str(folder / "boot.log"))
+        write_environment(self.cast, folder / "env")
+        self.bundle = self.cast.seal()
+
+    def run(self, role: str, *words: object) -> Said:
+        """Run one command."""
+        self._monkeypatch.setenv("CUSTODY_HOME", str(self.cast.home(role).path))
+        self._monkeypatch.setattr(sys, "argv", ["custody", role, *map(str, words)])
+        self._capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main()
+        shown = self._capsys.readouterr()
+        return Said(int(left.value.code or 0), shown.out, shown.err)
+
+    def done(self, role: str, *words: object) -> Said:
+        """Run one command that must succeed."""
+        said = self.run(role, *words)
+        assert 0 == said.code, said
+        return said
+
+    def path(self, name: str) -> Path:
+        """A path in the folder."""
+        return self.folder / name
+
+    def ask(self) -> Path:
+        """Ask, and have the quorum answer into ``case``, where the manifest is as well."""
+        path = self.path("request.dsse")
+        self.done("host", "request", self.bundle.path, "--log", self.log, "--out", path)
+        request = decode_statement(Request, path.read_bytes())
+        case = self.path("case")
+        case.mkdir()
+        manifest = (self.bundle.path / "manifest.dsse").read_bytes()
+        (case / "manifest.dsse").write_bytes(manifest)
+        for who in QUORUM:
+            (case / f"{who}.dsse").write_bytes(self.cast.approve(self.bundle, request, who))
+        return path
+
+    def open(self, request: Path) -> Said:
+        """Open with what is in ``case``."""
+        return self.run(
+            *("host", "open", self.bundle.path, request, "--answers", self.path("case")),
+            *("--out", self.path("opened"), "--receipt", self.path("case/receipt.dsse")),
+            *("--burn", self.path("case/burn.dsse")),
+        )
+
+
+@pytest.fixture
+def typed(
+    machine: Swtpm,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Typed:
+    """Everything that is needed to type commands."""
+    return Typed(tmp_path, machine, capsys, monkeypatch)
+
+
+def test_a_logged_release_from_asking_to_verifying(typed: Typed) -> None:
+    """Without the log's word it is incomplete; with it it opens, and verdicts show the entries."""
+    request = typed.ask()
+    said = typed.open(request)
+    assert 4 == said.code
+    assert "custody: missing: the log's signature" in said.err
+    assert "custody: hint: custody log countersign --help" in said.err
+    word = typed.path("case/request.logged.dsse")
+    words = ("countersign", typed.log, request, typed.path("case"), "--out", word)
+    shown = json.loads(typed.done("log", *words, "--json").out)
+    assert [(n, "request" if not n else "approval") for n in range(4)] == [
+        (entry["index"], entry["kind"]) for entry in shown["entries"]
+    ]
+    assert 1 == typed.run("log", *words).code
+    said = typed.open(request)
+    assert 0 == said.code, said
+    assert "the policy says logged: it can be logged later" in said.err
+    case = (typed.path("env"), typed.path("case"), request)
+    said = typed.done("auditor", "verify", *case)
+    assert f"logged     {ORIGIN}: request 0, approval 1, approval 2, approval 3\n" in said.out
+    assert "log time   claimed: no witness states one\n" in said.out
+    view = json.loads(typed.done("auditor", "verify", *case, "--json").out)
+    (logged,) = view["releases"][0]["logged"]
+    assert [0, 1, 2, 3] == [entry["index"] for entry in logged["entries"]]
+    word.unlink()
+    said = typed.run("auditor", "verify", *case)
+    assert 1 == said.code
+    assert f"opened, and {ORIGIN} has not signed it" in said.out
+
+
+def test_what_is_made_is_offered_to_the_log(typed: Typed) -> None:
+    """A request waits in the log's place until who keeps it appends what is offered."""
+    request = typed.path("request.dsse")
+    words = ("host", "request", typed.bundle.path, "--out", request)
+    said = typed.done(*words, "--log", typed.log)
+    assert f"offered to the log: {typed.log}\n" in said.err
+    shown = typed.done("log", "append", typed.log, "--offered").out
+    assert "(offered)" in shown
+    assert "request" in shown
+
+
+def test_a_log_that_does_not_answer(typed: Typed) -> None:
+    """A place that was named must answer; a host that has never seen the log asks for nothing."""
+    out = typed.path("request.dsse")
+    words = ("host", "request", typed.bundle.path, "--out", out)
+    said = typed.run(*words)
+    assert 4 == said.code
+    assert f"custody: missing: a checkpoint of {ORIGIN}" in said.err
+    said = typed.run(*words, "--log", typed.path("nowhere"))
+    assert 3 == said.code
+    assert not out.exists()
+    typed.done(*words, "--log", typed.log)
+    out.unlink()
+    said = typed.done(*words)
+    assert "the policy says logged: it can be logged later: custody log append LOG FILE" in said.err
+
+
+def test_an_officer_follows_the_log(typed: Typed) -> None:
+    """His review tells that the host's checkpoint is of the history that he has read himself."""
+    request = typed.ask()
+    words = ("review", typed.bundle.path, request, "--public", "--checks", "--log", typed.log)
+    shown = typed.done("officer", *words)
+    assert "one history with the 0 entries seen here" in shown.out + shown.err
