@@ -20,6 +20,7 @@ from custody.cli._home import (
     open_home,
     read_env,
 )
+from custody.cli._log import LogOption, offer
 from custody.cli._ui import Screen
 from custody.cli._wiring import open_token
 from custody.encoding import Digest, Record
@@ -61,6 +62,7 @@ def authorise(
     ],
     out: OutOption,
     env: EnvOption = None,
+    log: LogOption = None,
     home: HomeOption = None,
     pin_fd: PinFdOption = None,
     yes: YesOption = False,
@@ -95,3 +97,4 @@ def authorise(
         shown,
         lambda: screen.show(f"{out}\none of the {shown.needed} enrollers that kept keys need"),
     )
+    offer(screen, situation.trusted.policy, log, [signed])

@@ -55,15 +55,18 @@ def log_of(policy: Policy, log: str | None) -> str | None:
     return None if found is None else log or found.logs[0].url
 
 
-def offer(screen: Screen, policy: Policy, log: str | None, statements: Sequence[bytes]) -> None:
-    """Offer the log what was just made, where the policy names one.
+def offer(
+    screen: Screen, policy: Policy | None, log: str | None, statements: Sequence[bytes]
+) -> None:
+    """Offer a log what was just made: the one at ``log``, or where the policy's lies.
 
     That it cannot be reached is no loss: whoever has the file can log it later.
     """
-    named = policy.log_policy()
-    if named is None:
+    named = None if policy is None else policy.log_policy()
+    if named is None and log is None:
         return
-    where, owed = log or named.logs[0].url, "it can be logged later: custody log append LOG FILE"
+    where = log or (named.logs[0].url if named else None)
+    owed = "it can be logged later: custody log append LOG FILE"
     if where is None:
         screen.say(f"the policy says logged: {owed}")
         return

@@ -17,6 +17,7 @@ from custody.cli._home import (
     moment,
     open_home,
 )
+from custody.cli._log import LogOption, offer
 from custody.cli._ui import Screen
 from custody.cli._wiring import open_token
 from custody.encoding import Digest, Record, key_id
@@ -86,6 +87,7 @@ def propose(
         typer.Option("--admission", help="The same; may be repeated.", metavar="FILE"),
     ] = None,
     previous: PreviousOption = None,
+    log: LogOption = None,
     home: HomeOption = None,
     pin_fd: PinFdOption = None,
     as_json: JsonOption = False,
@@ -108,6 +110,7 @@ def propose(
         signed = ops.propose(policy, signer=signer_of(identity, opened), previous=old)
     write_new_file(out, signed)
     _show(screen, decode_statement(Policy, signed), old)
+    offer(screen, policy, log, [signed])
 
 
 @policy_app.command(
@@ -117,6 +120,7 @@ def sign(
     policy: PolicyArgument,
     out: OutOption,
     previous: PreviousOption = None,
+    log: LogOption = None,
     home: HomeOption = None,
     pin_fd: PinFdOption = None,
     yes: YesOption = False,
@@ -138,6 +142,7 @@ def sign(
         )
     write_new_file(out, signed)
     _show(screen, decode_statement(Policy, signed), old, brief=True)
+    offer(screen, statement.predicate, log, [signed])
 
 
 @policy_app.command(epilog=example("custody custodian policy show production/policy-1.dsse"))

@@ -20,16 +20,17 @@ from custody.cli._home import (
     open_home,
     read_env,
 )
+from custody.cli._log import LogOption, offer
 from custody.cli._open import check_outputs, hand_out, place_of
 from custody.cli._opening import BurnOption, ReceiptOption
 from custody.cli._ui import Screen
 from custody.cli._wiring import open_tpm
-from custody.encoding import Digest, Record
+from custody.encoding import MAX_STATEMENT_BYTES, Digest, Record
 from custody.errors import CustodyError, Incomplete, Refused
 from custody.formats.policy import Mode
 from custody.formats.request import Request
 from custody.keys.hostapi import HostTpm
-from custody.ops.folders import read_statement_file
+from custody.ops.folders import read_file, read_statement_file
 from custody.ops.home import Home
 from custody.ops.outstanding import Death
 from custody.ops.receipts import HostPlace, give_up
@@ -191,6 +192,7 @@ def cancel(
     tpm: TpmOption,
     receipt: ReceiptOption = None,
     burn_receipt: BurnOption = None,
+    log: LogOption = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -205,6 +207,8 @@ def cancel(
         lambda: screen.show(f"given up {entry.request}"),
     )
     hand_out(place, entry.request, receipt, burn_receipt)
+    kept = (place.receipt_path(entry.request), place.burn_path(entry.request))
+    offer(screen, None, log, [read_file(path, max_bytes=MAX_STATEMENT_BYTES) for path in kept])
 
 
 def receipt(

@@ -19,6 +19,7 @@ from custody.cli._home import (
     open_home,
     read_env,
 )
+from custody.cli._log import LogOption, offer
 from custody.cli._ui import Screen
 from custody.cli._wiring import open_token
 from custody.encoding import Digest, Record, format_time
@@ -69,6 +70,7 @@ def retire(
         typer.Option("--onto", help="What other enrollers have signed; add to it.", metavar="FILE"),
     ] = None,
     env: EnvOption = None,
+    log: LogOption = None,
     home: HomeOption = None,
     pin_fd: PinFdOption = None,
     yes: YesOption = False,
@@ -119,3 +121,4 @@ def retire(
         screen.show(f"signed by {len(count.signers)} of {needed}: {', '.join(count.signers)}")
 
     screen.result(shown, words)
+    offer(screen, situation.trusted.policy, log, [signed])

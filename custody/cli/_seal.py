@@ -21,8 +21,9 @@ from custody.cli._home import (
     moment,
     read_digest,
 )
+from custody.cli._log import LogOption, offer
 from custody.cli._ui import EXIT_REFUSED, Screen
-from custody.encoding import Record, format_time
+from custody.encoding import Record, encode, format_time
 from custody.errors import Malformed, Unavailable
 from custody.ops.ahead import Ahead, sealing_ahead
 from custody.ops.landing import check_absent
@@ -137,6 +138,7 @@ def seal(
         bool,
         typer.Option("--start-over", help="Throw away what an interrupted seal left here."),
     ] = False,
+    log: LogOption = None,
     home: HomeOption = None,
     pin_fd: PinFdOption = None,
     as_json: JsonOption = False,
@@ -200,6 +202,7 @@ def seal(
     for directory in sealed.empty_directories:
         screen.say(f"left out: {_words.plain(directory)} is an empty directory")
     screen.result(_sealed_view(out, sealed), lambda: _show_sealed(screen, out, sealed))
+    offer(screen, standing.situation.trusted.policy, log, [encode(sealed.statement.envelope)])
 
 
 @contextmanager
@@ -286,7 +289,7 @@ def _show_sealed(screen: Screen, out: Path, sealed: Sealed) -> None:
         )
     if sealed.compressed_bytes:
         share = sealed.compressed_bytes / sealed.size_bytes
-        screen.show(f"carries  {_words.size(sealed.payload_bytes)}: compressed to {share:.0%}")
+        screen.show(f"carries  {_words.size(sealed.compressed_bytes)}, compressed to {share:.0%}")
     screen.show(f"manifest {sealed.statement.digest}")
 
 

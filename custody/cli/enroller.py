@@ -23,6 +23,7 @@ from custody.cli._home import (
     role_app,
 )
 from custody.cli._later import Verbs
+from custody.cli._log import LogOption, offer
 from custody.cli._retire import add_retire
 from custody.cli._trust import add_trust
 from custody.cli._ui import Screen
@@ -150,6 +151,7 @@ def record(
     out: OutOption,
     onto: OntoOption = None,
     env: EnvOption = None,
+    log: LogOption = None,
     home: HomeOption = None,
     pin_fd: PinFdOption = None,
     yes: YesOption = False,
@@ -180,6 +182,7 @@ def record(
     write_new_file(out, signed)
     needed = situation.trusted.policy.thresholds.enrolment
     _show(screen, EnrolmentRecord, signed, situation, needed=needed, out=out)
+    offer(screen, situation.trusted.policy, log, [signed])
 
 
 @app.command(
@@ -213,6 +216,7 @@ def golden(
         ),
     ] = None,
     env: EnvOption = None,
+    log: LogOption = None,
     home: HomeOption = None,
     pin_fd: PinFdOption = None,
     as_json: JsonOption = False,
@@ -251,6 +255,7 @@ def golden(
         write_new_file(authorise, leave)
     needed = situation.trusted.policy.thresholds.golden
     _show(screen, GoldenSet, signed, situation, needed=needed, out=out)
+    offer(screen, situation.trusted.policy, log, [signed, leave] if authorise else [signed])
 
 
 def _situation(home: Home, env: list[Path] | None) -> Situation:

@@ -168,3 +168,13 @@ def test_an_officer_follows_the_log(typed: Typed) -> None:
     words = ("review", typed.bundle.path, request, "--public", "--checks", "--log", typed.log)
     shown = typed.done("officer", *words)
     assert "one history with the 0 entries seen here" in shown.out + shown.err
+
+
+def test_any_statement_can_be_offered(typed: Typed) -> None:
+    """Giving up a request offers its receipt and burn receipt to the log that is named."""
+    request = typed.path("request.dsse")
+    typed.done("host", "request", typed.bundle.path, "--out", request, "--log", typed.log)
+    typed.done("log", "append", typed.log, "--offered")
+    typed.done("host", "cancel", request, "--log", typed.log)
+    shown = json.loads(typed.done("log", "append", typed.log, "--offered", "--json").out)
+    assert {"receipt", "burn"} == {row["kind"] for row in shown}
