@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +22,7 @@ from cryptography.x509.verification import PolicyBuilder, Store
 from custody.encoding import key_id
 from custody.keys.tpm_host import TpmHost
 from custody.keys.tpm_session import certificate_spki
+from custody.keys.tpm_tlskey import TLS_HANDLE
 from custody.lab.swtpm import Swtpm
 from tests.cli.transcript import Said, run
 from tests.device.conftest import Bench
@@ -186,6 +189,48 @@ def test_two_hosts_talk_tls_by_their_certificates(rack: Rack) -> None:
     assert "TLSv1.3" == _shake_hands(server, client, NAME)
     with pytest.raises(ssl.SSLCertVerificationError):
         _shake_hands(server, client, "gpu-2.example.com")
+
+
+def test_a_server_answers_tls_by_the_key_in_its_tpm(rack: Rack) -> None:
+    """A program that speaks TPM serves with the key at its handle, by the certificate."""
+    tool, talk = shutil.which("openssl"), {**os.environ, "TPM2OPENSSL_TCTI": rack.machine.tcti}
+    asking = (tool or "false", "list", "-providers", "-provider", "tpm2")
+    if subprocess.run(asking, env=talk, capture_output=True, check=False).returncode:
+        pytest.skip("openssl has no TPM provider (tpm2-openssl)")
+    rack.issue_ak()
+    certificate = rack.issue_tls("tls")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    # Its TPM has three slots: what needs no key is done by openssl itself.
+    wanted = "?provider=tpm2,tpm2.digest!=yes,tpm2.cipher!=yes"
+    providers = ("-provider", "tpm2", "-provider", "default", "-propquery", wanted)
+    key = ("-key", f"handle:0x{TLS_HANDLE:08x}", "-cert", certificate)
+    serving = subprocess.Popen(
+        ["openssl", "s_server", *providers, *key, "-accept", f"127.0.0.1:{port}", "-www"],
+        env=talk,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        client = ssl.create_default_context(cafile=rack.path("authority/authority.pem"))
+        with _connected(port) as raw, client.wrap_socket(raw, server_hostname=NAME) as secured:
+            assert "TLSv1.3" == secured.version()
+            held = x509.load_der_x509_certificate(secured.getpeercert(binary_form=True) or b"")
+            assert _load(certificate) == held
+    finally:
+        serving.kill()
+        said, _ = serving.communicate(timeout=10)
+    assert b"error" not in said, said.decode(errors="replace")
+
+
+def _connected(port: int) -> socket.socket:
+    for _ in range(100):
+        try:
+            return socket.create_connection(("127.0.0.1", port), timeout=10)
+        except ConnectionRefusedError:
+            time.sleep(0.1)
+    raise AssertionError("the server does not listen")
 
 
 def _shake_hands(server: ssl.SSLContext, client: ssl.SSLContext, name: str) -> str | None:
