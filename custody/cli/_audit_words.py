@@ -67,6 +67,7 @@ class ReleaseView(Record, frozen=True):
     sound: bool
     at: datetime
     time: str
+    time_by: str
     receipt: str | None
     burn: str | None
     bad_shares: tuple[str, ...]
@@ -108,6 +109,7 @@ def _release_view(release: AuditedRelease) -> ReleaseView:
         sound=release.sound,
         at=release.at,
         time=release.time,
+        time_by=release.time_by,
         receipt=release.receipt.digest if release.receipt else None,
         burn=release.burn.digest if release.burn else None,
         bad_shares=tuple(_author(release, bad) for bad in release.bad_shares),
@@ -145,7 +147,8 @@ def show_audit(screen: Screen, report: AuditReport, *, checks: bool) -> None:
         screen.show(
             f"publisher  {release.publisher or 'unknown'}, policy version {release.policy_version}"
         )
-        screen.show(f"judged at  {time(release.at)} (time: {release.time})")
+        vouched = f", {plain(release.time_by)}" if release.time_by else ""
+        screen.show(f"judged at  {time(release.at)} (time: {release.time}{vouched})")
         if release.tally is not None:
             show_tally(screen.show, release.tally)
         for word in release.logged:

@@ -36,7 +36,7 @@ AtOption = Annotated[
     str | None,
     typer.Option(
         "--at",
-        help="Judge at this time  [default: the time the statements claim]",
+        help="Judge at this time  [default: log time, else the time the statements claim]",
         metavar="TIME",
     ),
 ]
@@ -46,6 +46,15 @@ ContentsOption = Annotated[
         "--contents",
         help="Also open what this bundle of the case holds, with your token; may be repeated.",
         metavar="BUNDLE",
+    ),
+]
+
+TsaRootOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--tsa-root",
+        help="Believe time-stamping authorities under this certificate; may be repeated.",
+        metavar="FILE",
     ),
 ]
 
@@ -60,6 +69,7 @@ def audit(
     home: Path | None,
     pin_fd: int | None,
     log: str | None = None,
+    tsa_root: Sequence[Path] | None = None,
 ) -> AuditReport:
     """Judge a case as the options say."""
     from custody.ops.audit_home import audit_from_home
@@ -73,7 +83,7 @@ def audit(
     retired: tuple[EnrolmentMemory, ...] = ()
     # Who brings his pin along, and names no home, leaves no trace here.
     if policy_pin is not None and home is None and log is None:
-        return audit_files(found, pin=pin, at=when, contents=opened)
+        return audit_files(found, pin=pin, at=when, contents=opened, tsa_roots=tsa_roots(tsa_root))
     where = open_home(home, "auditor")
     if where.has_memory() and where.memory().pin == pin:
         remember_retired(where, documents=found.documents, now=moment(None))
@@ -86,6 +96,7 @@ def audit(
         contents=opened,
         retired=retired,
         source=None if log is None else open_source(log),
+        tsa_roots=tsa_roots(tsa_root),
     )
 
 
@@ -116,3 +127,12 @@ def _open_contents(
     found = [Bundle.at(path) for path in bundles]
     with unlocked(open_home(home, "auditor"), pin_fd) as keys:
         return tuple(open_contents(b, keys.opener_for(b), documents) for b in found)
+
+
+def tsa_roots(paths: Sequence[Path] | None) -> tuple[bytes, ...]:
+    """Read the certificates of time-stamping authorities that are believed, PEM or DER."""
+    if not paths:
+        return ()
+    from custody.ops.pem import read_certificates
+
+    return read_certificates(paths)

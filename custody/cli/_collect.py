@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from custody.cli._case import CaseArgument, PolicyPinOption, pinned
+from custody.cli._case import CaseArgument, PolicyPinOption, TsaRootOption, pinned, tsa_roots
 from custody.cli._home import HomeOption, JsonOption, example
 from custody.cli._ui import Screen
 from custody.encoding import Digest, Record
@@ -52,6 +52,7 @@ def collect(
         ),
     ] = None,
     policy_pin: PolicyPinOption = None,
+    tsa_root: TsaRootOption = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -74,7 +75,7 @@ def collect(
     documents = collecting.read_case(*case).documents
     known = [found.digest for found in documents.requests]
     chosen = {_named(one, known) for one in request} if request else None
-    found = collecting.collect(documents, pin=pin, requests=chosen)
+    found = collecting.collect(documents, pin=pin, requests=chosen, tsa_roots=tsa_roots(tsa_root))
     write_new_file(out, found.data)
     missing = tuple(f"{gap.kind} {gap.digest}, named by {gap.named_by}" for gap in found.missing)
     view = CollectedView(

@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from custody.cli._case import AtOption, CaseArgument, ContentsOption, PolicyPinOption, audit
+from custody.cli._case import (
+    AtOption,
+    CaseArgument,
+    ContentsOption,
+    PolicyPinOption,
+    TsaRootOption,
+    audit,
+)
 from custody.cli._home import HomeOption, PinFdOption, example
 from custody.cli._ui import EXIT_REFUSED, Screen
 
@@ -28,6 +35,7 @@ def report(
     policy_pin: PolicyPinOption = None,
     at: AtOption = None,
     contents: ContentsOption = None,
+    tsa_root: TsaRootOption = None,
     home: HomeOption = None,
     pin_fd: PinFdOption = None,
 ) -> None:
@@ -49,6 +57,7 @@ def report(
         contents=contents,
         home=home,
         pin_fd=pin_fd,
+        tsa_root=tsa_root,
     )
     write_new_file(out, render_report(found))
     screen.made(out)

@@ -6,7 +6,14 @@ from typing import Annotated
 
 import typer
 
-from custody.cli._case import AtOption, CaseArgument, ContentsOption, PolicyPinOption, audit
+from custody.cli._case import (
+    AtOption,
+    CaseArgument,
+    ContentsOption,
+    PolicyPinOption,
+    TsaRootOption,
+    audit,
+)
 from custody.cli._home import HomeOption, JsonOption, PinFdOption, example, role_app
 from custody.cli._later import Verbs
 from custody.cli._log import LogOption
@@ -38,6 +45,12 @@ def _report(app: typer.Typer) -> None:
     add_report(app)
 
 
+def _timestamp(app: typer.Typer) -> None:
+    from custody.cli._timestamp import add_timestamp
+
+    add_timestamp(app)
+
+
 app = role_app(
     "auditor",
     "custody auditor trust 3f9c…e1 --env ./production",
@@ -47,6 +60,7 @@ app = role_app(
         Verbs(("trust",), _trust),
         Verbs(("collect",), _collect),
         Verbs(("report",), _report),
+        Verbs(("timestamp",), _timestamp),
     ),
 )
 add_verify_model(app)
@@ -64,6 +78,7 @@ def verify(
     policy_pin: PolicyPinOption = None,
     at: AtOption = None,
     contents: ContentsOption = None,
+    tsa_root: TsaRootOption = None,
     checks: Annotated[
         bool, typer.Option("--checks", help="Show also the checks that hold.")
     ] = False,
@@ -89,6 +104,7 @@ def verify(
         home=home,
         pin_fd=pin_fd,
         log=log,
+        tsa_root=tsa_root,
     )
     screen.result(
         _audit_words.audit_view(report),

@@ -1,9 +1,9 @@
 """A heap of files, sorted by what they are.  Format: case.md, version 1.
 
 Everybody judges from the same kinds of files: statements (``*.dsse``), certificates (``*.cer``)
-and revocation lists (``*.crl``), both DER, and what a log proves (``*.tlog-proof``,
-``*.tlog-consistency``).  Which folder a file came from says nothing about it;
-what it is follows from its bytes.
+and revocation lists (``*.crl``), both DER, what a log proves (``*.tlog-proof``,
+``*.tlog-consistency``) and timestamps (``*.tsr``).  Which folder a file came from says nothing
+about it; what it is follows from its bytes.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from custody.formats.policy import Policy
 from custody.formats.receipt import Receipt
 from custody.formats.request import Request
 from custody.formats.retirement import Retirement
+from custody.formats.timestamp import Token, decode_token
 from custody.formats.witnessing import CosignRequest, decode_cosign_request
 
 #: The most files one reader takes; a folder with more is not a case.
@@ -85,6 +86,7 @@ class Documents:
     logged: tuple[Statement[Logged], ...] = ()
     proofs: tuple[EntryProof, ...] = ()
     consistencies: tuple[CosignRequest, ...] = ()
+    tokens: tuple[Token, ...] = ()
     certificates: tuple[bytes, ...] = ()
     crls: tuple[bytes, ...] = ()
     unreadable: tuple[Unreadable, ...] = ()
@@ -154,6 +156,7 @@ def sort_documents(files: Iterable[tuple[str, bytes]]) -> Documents:
     crls: list[bytes] = []
     proofs: list[EntryProof] = []
     consistencies: list[CosignRequest] = []
+    tokens: list[Token] = []
     unreadable: list[Unreadable] = []
     for count, (name, data) in enumerate(sorted(files, key=lambda pair: pair[0])):
         if count >= MAX_FILES:
@@ -171,6 +174,8 @@ def sort_documents(files: Iterable[tuple[str, bytes]]) -> Documents:
                 proofs.append(read_entry_proof(data))
             elif name.endswith(".tlog-consistency"):
                 consistencies.append(decode_cosign_request(data))
+            elif name.endswith(".tsr"):
+                tokens.append(decode_token(data))
             else:
                 unreadable.append(Unreadable(name=name, reason="not a file custody reads"))
         except CustodyError as error:
@@ -191,6 +196,7 @@ def sort_documents(files: Iterable[tuple[str, bytes]]) -> Documents:
         logged=_of(Logged, found),
         proofs=tuple(dict.fromkeys(proofs)),
         consistencies=tuple(dict.fromkeys(consistencies)),
+        tokens=tuple(dict.fromkeys(tokens)),
         certificates=tuple(certificates),
         crls=tuple(crls),
         unreadable=tuple(unreadable),
@@ -228,7 +234,7 @@ def _of(kind: type[P], statements: Iterable[Statement[Predicate]]) -> tuple[Stat
 
 
 #: What is here once by its bytes; statements are, by their digests and signatures.
-_PLAIN = frozenset({"certificates", "crls", "unreadable", "proofs", "consistencies"})
+_PLAIN = frozenset({"certificates", "crls", "unreadable", "proofs", "consistencies", "tokens"})
 
 
 def merge(*heaps: Documents) -> Documents:

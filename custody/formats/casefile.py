@@ -27,15 +27,14 @@ from custody.formats.case import MAX_CERTIFICATE_BYTES, MAX_CRL_BYTES, MAX_FILES
 from custody.formats.envelope import decode_envelope
 from custody.formats.logentry import entry_of
 from custody.formats.logproof import MAX_PROOF_BYTES
-from custody.formats.note import MAX_NOTE_BYTES
+from custody.formats.timestamp import MAX_TOKEN_BYTES
+from custody.formats.witnessing import MAX_REQUEST_BYTES
 
 SUFFIX = ".case"
 MAGIC = b"custody case file 1\n"
 #: All members, the index and what surrounds them.
 MAX_BYTES = 512 << 20
 MAX_INDEX_BYTES = 8 << 20
-#: A response of a time-stamping authority, with its certificates.
-MAX_TOKEN_BYTES = 64 << 10
 
 _LENGTH_BYTES = 8
 _DIGEST_BYTES = 32
@@ -44,7 +43,7 @@ _LIMITS = {
     ".cer": MAX_CERTIFICATE_BYTES,
     ".crl": MAX_CRL_BYTES,
     ".tlog-proof": MAX_PROOF_BYTES,
-    ".tlog-consistency": MAX_NOTE_BYTES * 2,
+    ".tlog-consistency": MAX_REQUEST_BYTES,
     ".tsr": MAX_TOKEN_BYTES,
 }
 #: What members that are no statements are called.

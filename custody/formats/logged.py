@@ -9,7 +9,10 @@ from typing import Annotated, ClassVar
 
 import msgspec
 
+from custody.crypto.merkle import leaf_hash, verify_inclusion
 from custody.encoding import Bytes32, Count, Digest, Moment, Record
+from custody.errors import Refused
+from custody.formats.checkpoint import SignedCheckpoint
 from custody.formats.logentry import Kind, LogEntry
 from custody.formats.logproof import MAX_PROOF_HASHES
 from custody.formats.logstate import NoteBytes
@@ -30,6 +33,15 @@ class LoggedStatement(Record, frozen=True):
     def entry(self) -> bytes:
         """Return the bytes that the log holds of it."""
         return LogEntry(digest=self.statement, kind=self.kind).encode()
+
+    def is_in(self, signed: SignedCheckpoint) -> bool:
+        """Tell whether the proof leads from this statement to a checkpoint's root."""
+        head, leaf = signed.checkpoint, leaf_hash(self.entry())
+        try:
+            verify_inclusion(leaf, self.index, size=head.size, proof=self.proof, head=head.root)
+        except Refused:
+            return False
+        return True
 
 
 class Logged(Record, frozen=True):

@@ -5,36 +5,34 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, TypeVar
 
 import msgspec
 
 from custody.encoding import Digest
+from custody.errors import Malformed
 from custody.formats.burn import Burn
 from custody.formats.case import Documents, Unreadable, find
 from custody.formats.checkpoint import SignedCheckpoint, decode_checkpoint
-from custody.formats.envelope import Predicate, Statement
+from custody.formats.envelope import Statement
+from custody.formats.logpolicy import LogPolicy
 from custody.formats.logstate import SeenLogs
 from custody.formats.manifest import Manifest
-from custody.formats.policy import Policy, Role
+from custody.formats.policy import Policy
 from custody.formats.receipt import BadShare, Receipt
 from custody.formats.request import Request
 from custody.formats.state import EnrolmentMemory, Memory
 from custody.ops.audit_contents import OpenedContents
 from custody.ops.audit_log import judge_logging
+from custody.ops.audit_time import TimeBasis, by_author, judge_order, moment_of
 from custody.ops.exhibits import Exhibits, gather_exhibits
 from custody.rules.approvals import Tally, lacking
 from custody.rules.endings import Outcome, judge_burns, judge_receipts, outcome_of
 from custody.rules.logged import JudgedLogged
-from custody.rules.receipt import check_receipt
 from custody.rules.release import Answers, Judgement, judge
 from custody.rules.situation import Situation
-from custody.rules.trust import JudgedChain, TrustedPolicy, check_author, judge_chain
+from custody.rules.times import Times, trusted_times
+from custody.rules.trust import JudgedChain, TrustedPolicy, judge_chain
 from custody.rules.verdicts import Ledger, Verdict, passed
-
-TimeBasis = Literal["stated", "claimed"]
-
-P = TypeVar("P", bound=Predicate)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +44,8 @@ class AuditedRelease:
     for restarts (``retained``); or it did not open, and can no longer (``never-opened``) or still
     could (``failed``).  Without a receipt it is how far the request came: ``approved``, ``open``
     (approvals are missing) or ``refused``.  ``logged`` are the log's good words, where the
-    policy demands one.
+    policy demands one.  ``time_by`` says who vouches for the moment ``at``, where anybody does, and
+    ``times`` by when each statement is shown to have been there.
     """
 
     request: Digest
@@ -56,6 +55,8 @@ class AuditedRelease:
     policy_version: int
     at: datetime
     time: TimeBasis
+    time_by: str
+    times: Times
     verdicts: tuple[Verdict, ...]
     tally: Tally | None
     receipt: Statement[Receipt] | None
@@ -89,6 +90,15 @@ class AuditReport:
         return passed(self.verdicts) and all(release.sound for release in self.releases)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    """What an auditor brings beside his pin: `audit_case`."""
+
+    retired: Sequence[EnrolmentMemory]
+    seen: SeenLogs | None
+    tsa_roots: Sequence[bytes]
+
+
 def audit_case(
     documents: Documents,
     *,
@@ -97,13 +107,16 @@ def audit_case(
     contents: Sequence[OpenedContents] = (),
     retired: Sequence[EnrolmentMemory] = (),
     seen: SeenLogs | None = None,
+    tsa_roots: Sequence[bytes] = (),
 ) -> AuditReport:
     """Judge every request of a case.
 
     ``pin`` is the digest of a policy the auditor trusts, from elsewhere than the case.  ``at`` is
-    the moment to judge at; without it each release is judged at the time its own statements
-    claim, and says so.  ``contents`` are those that whoever audits could open.  ``retired`` is what
-    he remembers of hosts: a case may leave out that one was retired; ``seen`` of logs.
+    the moment to judge at; without it each release is judged at log time, by the witnesses of the
+    policy's log or a time-stamping authority under ``tsa_roots`` (DER certificates), else at the
+    time its own statements claim; the report says which.  ``contents`` are those that whoever
+    audits could open.  ``retired`` is what he remembers of hosts: a case may leave out that one was
+    retired; ``seen`` of logs.
     """
     ledger = Ledger(subject="case")
     ledger.add(
@@ -118,7 +131,7 @@ def audit_case(
         f"requests: {len(documents.requests)}",
         otherwise="there is no request to judge",
     )
-    known = {request.digest for request in documents.requests}
+    here = {request.digest for request in documents.requests}
     answered = [
         *(a.predicate.request for a in documents.approvals),
         *(d.predicate.request for d in documents.denials),
@@ -126,15 +139,16 @@ def audit_case(
         *(b.predicate.request for b in documents.burns),
         *(w.predicate.request for w in documents.logged),
     ]
-    strays = [request for request in answered if request not in known]
+    strays = [request for request in answered if request not in here]
     ledger.add(
         "case.complete",
         not strays,
         "every answer and receipt has its request here",
         otherwise=f"answers or receipts to requests that are not here: {len(strays)}",
     )
+    known = _Known(retired=retired, seen=seen, tsa_roots=tsa_roots)
     releases = tuple(
-        _audit_copies(copies, documents, pin=pin, at=at, retired=retired, seen=seen)
+        _audit_copies(copies, documents, pin=pin, at=at, known=known)
         for copies in _by_request(documents.requests)
     )
     for opened in contents:
@@ -164,11 +178,10 @@ def _audit_copies(
     *,
     pin: Digest,
     at: datetime | None,
-    retired: Sequence[EnrolmentMemory],
-    seen: SeenLogs | None,
+    known: _Known,
 ) -> AuditedRelease:
     """Judge one request: a copy of it with a spoilt signature says nothing about it."""
-    judged = [_audit_one(r, documents, pin=pin, at=at, retired=retired, seen=seen) for r in copies]
+    judged = [_audit_one(r, documents, pin=pin, at=at, known=known) for r in copies]
     return next((release for release in judged if passed(release.verdicts)), judged[0])
 
 
@@ -178,12 +191,14 @@ def _audit_one(
     *,
     pin: Digest,
     at: datetime | None,
-    retired: Sequence[EnrolmentMemory],
-    seen: SeenLogs | None,
+    known: _Known,
 ) -> AuditedRelease:
     ledger = Ledger(subject=f"request of {request.predicate.host}")
     named = find(documents.policies, request.predicate.terms.policy)
-    moment = at or _claimed_moment(request, documents, named)
+    logs = _log_policy(named)
+    times = trusted_times(documents, logs=logs, tsa_roots=known.tsa_roots)
+    chosen = moment_of(request, documents, named, times, at=at)
+    moment = chosen.at
     chain = _judge_policies(ledger, documents, named, pin=pin, moment=moment)
     manifest = _manifest_of(request, documents, chain)
     ledger.add("case.manifest", manifest is not None, "its manifest is here")
@@ -194,9 +209,9 @@ def _audit_one(
         situation = Situation(
             trusted=chain.trusted(),
             documents=documents,
-            memory=_fresh_memory(pin, chain.trusted().genesis, retired, moment),
+            memory=_fresh_memory(pin, chain.trusted().genesis, known.retired, moment),
             now=moment,
-            seen=_seen_of(chain.trusted(), seen),
+            seen=_seen_of(chain.trusted(), known.seen),
         )
         answers = Answers(
             approvals=[a for a in documents.approvals if a.predicate.request == request.digest],
@@ -214,6 +229,8 @@ def _audit_one(
         ledger.extend(chain.verdicts if chain is not None else ())
         receipts = judge_receipts(ledger, documents, request)
     burns = judge_burns(ledger, documents, request, {receipt.digest for receipt in receipts})
+    if situation is not None and manifest is not None and tally is not None:
+        judge_order(ledger, request, manifest, tally, receipts, burns, times)
     receipt = receipts[0] if receipts else None
     burn = burns[0] if burns else None
     policies = chain.statements if chain is not None else ()
@@ -224,7 +241,9 @@ def _audit_one(
         publisher=_publisher(manifest, [s.predicate for s in policies]),
         policy_version=policies[-1].predicate.version if policies else 0,
         at=moment,
-        time="stated" if at else "claimed",
+        time=chosen.basis,
+        time_by=chosen.by,
+        times=times,
         verdicts=ledger.done(),
         tally=tally,
         receipt=receipt,
@@ -297,42 +316,16 @@ def _manifest_of(
     copies = [m for m in documents.manifests if m.digest == wanted]
     if chain is not None and chain.statements:
         policy = chain.statements[-1].predicate
-        copies.sort(key=lambda manifest: not _by_author(manifest, policy, "publisher"))
+        copies.sort(key=lambda manifest: not by_author(manifest, policy, "publisher"))
     return copies[0] if copies else None
 
 
-def _by_author(statement: Statement[P], policy: Policy, role: Role) -> bool:
-    _, _, verdicts = check_author(statement, policy, role=role, check="case", subject="case")
-    return passed(verdicts)
-
-
-def _claimed_moment(
-    request: Statement[Request], documents: Documents, named: Statement[Policy] | None
-) -> datetime:
-    """Return when the host says that it opened; without a receipt, the latest signed claim.
-
-    Nobody vouches for it, so the report calls it claimed.  What is not signed by somebody the
-    policy knows moves it nowhere: a stranger's file could otherwise shift the moment to one at
-    which every approval has expired.
-    """
-    good = [
-        r.predicate
-        for r in documents.receipts
-        if r.predicate.request == request.digest and passed(check_receipt(r, request))
-    ]
-    finished = [r.finished_at for r in good if r.outcome != "failed"] or [
-        r.finished_at for r in good
-    ]
-    if finished:
-        return max(finished)
-    approved = [
-        a.predicate.approved_at
-        for a in documents.approvals
-        if a.predicate.request == request.digest
-        and named is not None
-        and _by_author(a, named.predicate, "officer")
-    ]
-    return max([request.predicate.requested_at, *approved])
+def _log_policy(named: Statement[Policy] | None) -> LogPolicy | None:
+    """Return whose witnesses tell the time; a policy that names them badly fails its own check."""
+    try:
+        return None if named is None else named.predicate.log_policy()
+    except Malformed:
+        return None
 
 
 def _judge_account(

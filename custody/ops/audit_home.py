@@ -26,6 +26,7 @@ def audit_from_home(
     contents: Sequence[OpenedContents] = (),
     retired: Sequence[EnrolmentMemory] = (),
     source: Source | None = None,
+    tsa_roots: Sequence[bytes] = (),
 ) -> AuditReport:
     """Judge a case, and remember the newest head of each log that its policies name.
 
@@ -33,7 +34,9 @@ def audit_from_home(
     one history with what was seen.  Raises `Refused` (``log.fork``, ``log.rollback``) with the
     evidence, which this home keeps.
     """
-    judge = partial(audit_files, pin=pin, at=at, contents=contents, retired=retired)
+    judge = partial(
+        audit_files, pin=pin, at=at, contents=contents, retired=retired, tsa_roots=tsa_roots
+    )
     report = judge(case, seen=seen_logs(home))
     # By policies that follow from the pin: no case brings its own log's key.
     policies = [release.exhibits.policy for release in report.releases]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from custody.ops.audit import AuditReport, audit_case
 from custody.ops.audit_contents import OpenedContents
 from custody.ops.folders import read_file, read_folder, reading
 from custody.rules.gathering import Gathered, Missing, gather
+from custody.rules.times import statements_of
 from custody.rules.verdicts import Ledger, Verdict
 
 _NAMED = 3
@@ -93,17 +94,29 @@ def audit_files(
     contents: Sequence[OpenedContents] = (),
     retired: Sequence[EnrolmentMemory] = (),
     seen: SeenLogs | None = None,
+    tsa_roots: Sequence[bytes] = (),
 ) -> AuditReport:
     """Judge a case as `audit_case` does, and each collected file of it as a whole."""
     report = audit_case(
-        case.documents, pin=pin, at=at, contents=contents, retired=retired, seen=seen
+        case.documents,
+        pin=pin,
+        at=at,
+        contents=contents,
+        retired=retired,
+        seen=seen,
+        tsa_roots=tsa_roots,
     )
-    whole = tuple(verdict for file in case.files for verdict in judge_file(file, pin=pin))
+    judged = (judge_file(file, pin=pin, tsa_roots=tsa_roots) for file in case.files)
+    whole = tuple(verdict for verdicts in judged for verdict in verdicts)
     return replace(report, verdicts=(*report.verdicts, *whole))
 
 
 def collect(
-    documents: Documents, *, pin: Digest, requests: Collection[Digest] | None = None
+    documents: Documents,
+    *,
+    pin: Digest,
+    requests: Collection[Digest] | None = None,
+    tsa_roots: Sequence[bytes] = (),
 ) -> Collected:
     """Collect ``requests``, or every request of a case, with all that belongs to them.
 
@@ -114,7 +127,7 @@ def collect(
     lacking = sorted(set(requests or ()) - here)
     if lacking or not here:
         raise Incomplete("there is no such request in the case", missing=lacking or ("a request",))
-    found = gather(documents, pin=pin, requests=requests)
+    found = gather(documents, pin=pin, requests=requests, tsa_roots=tsa_roots)
     if not found.chain:
         raise Refused(
             f"no policy here has the pinned digest {pin[:16]}…",
@@ -134,14 +147,6 @@ def collect(
     )
 
 
-def statements_of(documents: Documents) -> Iterator[Statement[Predicate]]:
-    """Give every statement of a case."""
-    for each in fields(Documents):
-        for item in getattr(documents, each.name):
-            if isinstance(item, Statement):
-                yield item
-
-
 def kind_of(statement: Statement[Predicate]) -> str:
     """Return the word in a statement's predicate type: ``urn:custody:KIND:v1``."""
     return statement.predicate.PREDICATE_TYPE.split(":")[2]
@@ -151,12 +156,17 @@ def others_of(documents: Documents) -> Iterator[tuple[str, bytes]]:
     """Give everything else in a case, as ``(suffix, bytes)``."""
     yield from ((".cer", der) for der in documents.certificates)
     yield from ((".crl", der) for der in documents.crls)
+    yield from ((".tlog-proof", given.proof.encode()) for given in documents.proofs)
+    yield from ((".tlog-consistency", link.encode()) for link in documents.consistencies)
+    yield from ((".tsr", token.data) for token in documents.tokens)
 
 
-def judge_file(file: CaseFile, *, pin: Digest) -> tuple[Verdict, ...]:
+def judge_file(
+    file: CaseFile, *, pin: Digest, tsa_roots: Sequence[bytes] = ()
+) -> tuple[Verdict, ...]:
     """Judge whether a collected file is whole: nothing foreign in it, nothing missing."""
     ledger = Ledger(subject=file.name)
-    found = gather(file.documents, pin=pin)
+    found = gather(file.documents, pin=pin, tsa_roots=tsa_roots)
     if not found.chain:
         ledger.add("case.foreign", False, "no policy in it has the pinned digest")
         return ledger.done()

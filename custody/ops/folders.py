@@ -20,6 +20,7 @@ from custody.formats.case import (
 )
 from custody.formats.envelope import Predicate, Statement, decode_statement
 from custody.formats.logproof import MAX_PROOF_BYTES
+from custody.formats.timestamp import MAX_TOKEN_BYTES
 from custody.formats.witnessing import MAX_REQUEST_BYTES
 from custody.ops.files import read_file, reading
 
@@ -34,6 +35,7 @@ _LIMITS = {
     ".crl": MAX_CRL_BYTES,
     ".tlog-proof": MAX_PROOF_BYTES,
     ".tlog-consistency": MAX_REQUEST_BYTES,
+    ".tsr": MAX_TOKEN_BYTES,
 }
 
 P = TypeVar("P", bound=Predicate)

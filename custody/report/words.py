@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from custody.encoding import Digest
-from custody.ops.audit import AuditedRelease, TimeBasis
+from custody.ops.audit import AuditedRelease
+from custody.ops.audit_time import TimeBasis
 from custody.rules.endings import Outcome
 
 #: The longest piece of a stranger's text a page shows, in characters.
@@ -33,6 +34,7 @@ _LABELS: dict[Outcome, str] = {
     "refused": "refused",
 }
 _BASES: dict[TimeBasis, str] = {
+    "vouched": "by then its request and approvals were there: {by}",
     "claimed": "the time its own statements claim; nobody vouches for it",
     "stated": "a time the auditor stated",
 }
@@ -108,7 +110,7 @@ def outcome(release: AuditedRelease) -> str:
 
 def basis(release: AuditedRelease) -> str:
     """Say what the moment of judgement rests on."""
-    return _BASES[release.time]
+    return _BASES[release.time].format(by=release.time_by)
 
 
 def told(release: AuditedRelease) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TypeVar
 
@@ -19,14 +19,19 @@ from custody.crypto.certificates import certificate_signed_by, read_certificate,
 from custody.crypto.signature import verify
 from custody.encoding import Digest, KeyId, encode, key_id
 from custody.errors import CustodyError, Refused
-from custody.formats.case import Documents
+from custody.formats.case import Documents, EntryProof
+from custody.formats.checkpoint import SignedCheckpoint, decode_checkpoint
 from custody.formats.envelope import Predicate, Statement
 from custody.formats.evidence import parse_attest, unpack_quote, verify_attest
+from custody.formats.logged import Logged
+from custody.formats.logpolicy import LogPolicy
 from custody.formats.policy import Policy, SigningKey
 from custody.formats.request import Request
+from custody.formats.timestamp import Token
 from custody.rules.burn import check_burn
 from custody.rules.certificates import read_revocation_lists
 from custody.rules.receipt import check_receipt
+from custody.rules.times import imprint_of, verify_token
 from custody.rules.trust import judge_chain
 from custody.rules.verdicts import passed
 
@@ -36,7 +41,7 @@ _DIGEST = re.compile(rb"[0-9a-f]{64}")
 #: The fields of `Documents` that have a rule of their own; other statements follow one rule.
 _RULED = {
     *("policies", "manifests", "requests", "approvals", "denials", "receipts", "burns"),
-    *("enrolments", "golden_sets"),
+    *("enrolments", "golden_sets", "logged"),
 }
 
 
@@ -62,9 +67,16 @@ class Gathered:
 
 
 def gather(
-    documents: Documents, *, pin: Digest, requests: Collection[Digest] | None = None
+    documents: Documents,
+    *,
+    pin: Digest,
+    requests: Collection[Digest] | None = None,
+    tsa_roots: Sequence[bytes] = (),
 ) -> Gathered:
-    """Choose what belongs to ``requests``, or to every request here, by the policies of ``pin``."""
+    """Choose what belongs to ``requests``, or to every request here, by the policies of ``pin``.
+
+    Where ``tsa_roots`` (DER) are given, only timestamps by authorities under them.
+    """
     # No step of a chain depends on the moment; only whether its end is in force does.
     start = next((p.predicate.issued_at for p in documents.policies if p.digest == pin), None)
     if start is None:
@@ -75,6 +87,7 @@ def gather(
     for request in found.choose_requests(requests):
         found.add_release(request)
     found.add_the_rest()
+    found.add_proofs(tsa_roots)
     if requests is None:
         found.miss_requests()
     return Gathered(chain, found.files, tuple(sorted(set(found.missing))))
@@ -262,6 +275,26 @@ class _Gathering:
         lists = read_revocation_lists(self._documents.crls, authorities=[*authorities, *roots])
         self._others += [(".crl", known.der) for known in lists]
 
+    def add_proofs(self, tsa_roots: Sequence[bytes]) -> None:
+        """Keep what a log or a time-stamping authority says of anything that is kept."""
+        logs = [found for p in self._chain if (found := p.predicate.log_policy()) is not None]
+        heads = []
+        for word in self._documents.logged:
+            if word.predicate.request in self._mentioned and _is_signed(word, logs):
+                self.keep(word)
+                heads.append(decode_checkpoint(word.predicate.checkpoint))
+        for given in self._documents.proofs:
+            if given.entry.digest in self.statements and _is_proven(given, logs):
+                self._others.append((".tlog-proof", given.proof.encode()))
+                heads.append(given.proof.signed)
+        for link in self._documents.consistencies:
+            if _is_of_log(link.signed, logs):
+                self._others.append((".tlog-consistency", link.encode()))
+        about = self.statements | {imprint_of(head) for head in heads}
+        for token in self._documents.tokens:
+            if token.imprint in about and (not tsa_roots or _is_stamped(token, tsa_roots)):
+                self._others.append((".tsr", token.data))
+
     def _is_about_these(self, statement: Statement[Predicate]) -> bool:
         named = {found.decode() for found in _DIGEST.findall(encode(statement.predicate))}
         return bool(named & self._mentioned)
@@ -295,6 +328,47 @@ def _is_quoted(request: Statement[Request]) -> bool:
     except CustodyError:
         return False
     return hmac.compare_digest(over, bind("request", bytes.fromhex(request.digest)))
+
+
+def _is_signed(word: Statement[Logged], logs: Sequence[LogPolicy]) -> bool:
+    """Tell whether a log of the policies signed a word on a request, and its checkpoint."""
+    signature = word.envelope.signatures[0]
+    for log in (known.key for policy in logs for known in policy.logs):
+        if key_id(log.public) != signature.keyid:
+            continue
+        try:
+            verify(log.public, word.envelope.signed_bytes(), signature.sig)
+            decode_checkpoint(word.predicate.checkpoint)
+        except CustodyError:
+            continue
+        return True
+    return False
+
+
+def _is_of_log(signed: SignedCheckpoint, logs: Sequence[LogPolicy]) -> bool:
+    for policy in logs:
+        try:
+            policy.log_of(signed)
+        except Refused:
+            continue
+        return True
+    return False
+
+
+def _is_proven(given: EntryProof, logs: Sequence[LogPolicy]) -> bool:
+    try:
+        given.proof.check_entry(given.entry.encode())
+    except CustodyError:
+        return False
+    return not logs or _is_of_log(given.proof.signed, logs)
+
+
+def _is_stamped(token: Token, tsa_roots: Sequence[bytes]) -> bool:
+    try:
+        verify_token(token, tsa_roots)
+    except Refused:
+        return False
+    return True
 
 
 def _is_of(der: bytes, keys: Collection[KeyId]) -> bool:

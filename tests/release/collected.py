@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from custody.encoding import Digest, encode
@@ -9,14 +10,8 @@ from custody.errors import CustodyError
 from custody.formats.case import Documents
 from custody.formats.casefile import decode_case_file, encode_case_file, suffix_of
 from custody.ops.audit import AuditReport
-from custody.ops.collect import (
-    Case,
-    audit_files,
-    collect,
-    open_case_file,
-    others_of,
-    statements_of,
-)
+from custody.ops.collect import Case, audit_files, collect, open_case_file, others_of
+from custody.rules.times import statements_of
 from tests.release.cast import Cast
 from tests.release.expect import QUORUM, case_of, failed
 
@@ -64,10 +59,11 @@ def without(collection: Collection, name: str) -> bytes:
     return written(*((n, data) for n, data in collection.members.items() if n != name))
 
 
-def judged(data: bytes, pin: Digest) -> AuditReport:
+def judged(data: bytes, pin: Digest, *, tsa_roots: Sequence[bytes] = ()) -> AuditReport:
     """Judge a collected file as `auditor verify` does."""
     file = open_case_file("x.case", data)
-    return audit_files(Case(documents=file.documents, files=(file,)), pin=pin)
+    case = Case(documents=file.documents, files=(file,))
+    return audit_files(case, pin=pin, tsa_roots=tsa_roots)
 
 
 def faults(data: bytes, pin: Digest) -> set[str]:

@@ -1,0 +1,183 @@
+"""At which moment is a release judged, and do its statements agree about the order of things?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, TypeVar
+
+from custody.encoding import Digest, format_time
+from custody.formats.burn import Burn
+from custody.formats.case import Documents
+from custody.formats.envelope import Predicate, Statement
+from custody.formats.manifest import Manifest
+from custody.formats.policy import Policy, Role
+from custody.formats.receipt import Receipt
+from custody.formats.request import Request
+from custody.rules.approvals import Tally
+from custody.rules.manifest import SKEW
+from custody.rules.receipt import check_receipt
+from custody.rules.times import Times
+from custody.rules.trust import check_author
+from custody.rules.verdicts import Ledger, passed
+
+#: What the moment of judgement rests on: witnesses or a time-stamping authority, the auditor's own
+#: word, or nothing but what the statements say of themselves.
+TimeBasis = Literal["vouched", "stated", "claimed"]
+
+P = TypeVar("P", bound=Predicate)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """When a release is judged, on what basis, and who vouches for it."""
+
+    at: datetime
+    basis: TimeBasis
+    by: str = ""
+
+
+def moment_of(
+    request: Statement[Request],
+    documents: Documents,
+    named: Statement[Policy] | None,
+    times: Times,
+    *,
+    at: datetime | None,
+) -> Moment:
+    """Choose the moment: the auditor's, else log time, else what the statements claim.
+
+    Log time is when the request and every approval that matters are shown to have been there: those
+    that a receipt names, or all by officers.  Nobody can make that earlier by writing another date.
+    """
+    if at is not None:
+        return Moment(at=at, basis="stated")
+    receipts = [
+        receipt.predicate
+        for receipt in documents.receipts
+        if receipt.predicate.request == request.digest and passed(check_receipt(receipt, request))
+    ]
+    opened = [receipt for receipt in receipts if receipt.outcome != "failed"]
+    named_ones = {digest for receipt in opened for digest in receipt.approvals}
+    approvals = [
+        approval
+        for approval in documents.approvals
+        if approval.predicate.request == request.digest
+        and named is not None
+        and by_author(approval, named.predicate, "officer")
+        and (not opened or approval.digest in named_ones)
+    ]
+    stamp = times.of(request.digest, *(approval.digest for approval in approvals))
+    if stamp is not None:
+        return Moment(at=stamp.at, basis="vouched", by=stamp.by)
+    finished = [receipt.finished_at for receipt in opened or receipts]
+    if finished:
+        return Moment(at=max(finished), basis="claimed")
+    asked = request.predicate.requested_at
+    answered = [approval.predicate.approved_at for approval in approvals]
+    return Moment(at=max([asked, *answered]), basis="claimed")
+
+
+def by_author(statement: Statement[P], policy: Policy, role: Role) -> bool:
+    """Tell whether somebody in that role signed a statement.
+
+    What is not signed by somebody the policy knows moves nothing: a stranger's file could otherwise
+    shift the moment to one at which every approval has expired.
+    """
+    _, _, verdicts = check_author(statement, policy, role=role, check="case", subject="case")
+    return passed(verdicts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """What a statement says of its own time, and which others it was made after."""
+
+    what: str
+    digest: Digest
+    at: datetime
+    after: tuple[Digest, ...]
+
+
+def judge_order(
+    ledger: Ledger,
+    request: Statement[Request],
+    manifest: Statement[Manifest],
+    tally: Tally,
+    receipts: Sequence[Statement[Receipt]],
+    burns: Sequence[Statement[Burn]],
+    times: Times,
+) -> None:
+    """Judge the times that statements claim, against each other and against who vouches for them.
+
+    A clock that was set back, or a date that was written back, contradicts what the statement names
+    or what was seen of it.
+    """
+    claims = list(_claims(request, manifest, tally, receipts, burns))
+    at = {claim.digest: claim for claim in claims}
+    faults = []
+    for claim in claims:
+        stamp = times.stamps.get(claim.digest)
+        if stamp is not None and claim.at > stamp.at + SKEW:
+            faults.append(
+                f"{claim.what} says {format_time(claim.at)}, and was there by "
+                f"{format_time(stamp.at)}"
+            )
+        faults += [
+            f"{claim.what} says {format_time(claim.at)}, before {at[name].what} that it names"
+            for name in claim.after
+            if name in at and claim.at < at[name].at - SKEW
+        ]
+    ledger.add(
+        "time.order",
+        not faults,
+        "what its statements say of their times goes together",
+        otherwise="; ".join(faults[:3]),
+    )
+    for receipt in receipts:
+        _judge_opening(ledger, receipt, tally)
+
+
+def _claims(
+    request: Statement[Request],
+    manifest: Statement[Manifest],
+    tally: Tally,
+    receipts: Sequence[Statement[Receipt]],
+    burns: Sequence[Statement[Burn]],
+) -> Iterator[_Claim]:
+    yield _Claim("the manifest", manifest.digest, manifest.predicate.core.sealed_at, ())
+    asked = (request.digest,)
+    at = request.predicate.requested_at
+    yield _Claim("the request", request.digest, at, (manifest.digest,))
+    for approval in tally.counted:
+        at = approval.statement.predicate.approved_at
+        yield _Claim(f"the approval of {approval.officer}", approval.statement.digest, at, asked)
+    for denial in tally.denials:
+        if passed(denial.verdicts):
+            at = denial.statement.predicate.denied_at
+            yield _Claim(f"the denial of {denial.officer}", denial.statement.digest, at, asked)
+    for receipt in receipts:
+        said = receipt.predicate
+        yield _Claim("the receipt", receipt.digest, said.finished_at, (*asked, *said.approvals))
+    for burn in burns:
+        at = burn.predicate.burned_at
+        yield _Claim("the burn receipt", burn.digest, at, (burn.predicate.receipt,))
+
+
+def _judge_opening(ledger: Ledger, receipt: Statement[Receipt], tally: Tally) -> None:
+    """Judge whether the approvals were good for as long as the host says it took."""
+    said = receipt.predicate
+    if said.outcome == "failed":
+        return
+    ends = [
+        approval.statement.predicate.expires_at
+        for approval in (*tally.counted, *tally.passed_over)
+        if approval.counts and approval.statement.digest in said.approvals
+    ]
+    if ends:
+        ledger.add(
+            "receipt.time",
+            said.finished_at < min(ends),
+            f"opened at {format_time(said.finished_at)}, while its approvals were good",
+            otherwise=f"opened at {format_time(said.finished_at)}, when an approval had expired",
+        )
