@@ -21,6 +21,7 @@ from custody.cli._words import (
 )
 from custody.encoding import Record
 from custody.formats.receipt import BadShare
+from custody.ops.account import Entry, account_of, gaps_of
 from custody.ops.audit import AuditedRelease, AuditReport
 from custody.rules.endings import Outcome
 from custody.rules.logged import JudgedLogged
@@ -55,6 +56,27 @@ class LoggedEntryView(Record, frozen=True):
     statement: str
 
 
+class EntryView(Record, frozen=True):
+    """One act of a release: what its author claims, what he knew, and who bears out the time."""
+
+    act: str
+    at: datetime
+    who: str
+    words: str
+    note: str
+    knew: str
+    statement: str
+    there_by: datetime | None
+    vouched: str
+
+
+class GapView(Record, frozen=True):
+    """Something that is not there."""
+
+    missing: str
+    words: str
+
+
 class ReleaseView(Record, frozen=True):
     """One audited release."""
 
@@ -74,6 +96,8 @@ class ReleaseView(Record, frozen=True):
     answers: tuple[AnswerView, ...]
     missing: tuple[MissingView, ...]
     logged: tuple[LoggedView, ...]
+    account: tuple[EntryView, ...]
+    gaps: tuple[GapView, ...]
     checks: tuple[CheckView, ...]
 
 
@@ -116,6 +140,8 @@ def _release_view(release: AuditedRelease) -> ReleaseView:
         answers=answer_views(release.tally) if release.tally else (),
         missing=missing_views(release.tally.missing) if release.tally else (),
         logged=tuple(_logged_view(word) for word in release.logged),
+        account=tuple(_entry_view(entry) for entry in account_of(release)),
+        gaps=tuple(GapView(missing=g.missing, words=g.words) for g in gaps_of(release)),
         checks=check_views(release.verdicts),
     )
 
@@ -126,6 +152,20 @@ def _logged_view(word: JudgedLogged) -> LoggedView:
         for entry in word.said.entries
     )
     return LoggedView(log=word.log, by=word.by, entries=entries)
+
+
+def _entry_view(entry: Entry) -> EntryView:
+    return EntryView(
+        act=entry.act,
+        at=entry.at,
+        who=entry.who,
+        words=entry.words,
+        note=entry.note,
+        knew=entry.knew,
+        statement=entry.statement,
+        there_by=entry.there_by,
+        vouched=entry.vouched,
+    )
 
 
 def _author(release: AuditedRelease, bad: BadShare) -> str:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from custody.crypto.quorum import Node, Threshold, leaves, satisfied
+from custody.ops.account import first_fault
 from custody.ops.audit import AuditedRelease
-from custody.report.timeline import first_fault
 from custody.report.words import clipped, cut
 from custody.rules.verdicts import passed
 

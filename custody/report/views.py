@@ -8,9 +8,10 @@ from datetime import datetime
 
 from custody.encoding import Digest
 from custody.formats.contents import Contents
+from custody.ops.account import first_fault
 from custody.ops.audit import AuditedRelease, AuditReport
 from custody.ops.exhibits import HeldCertificate, JudgedKey, Register
-from custody.report.timeline import Timeline, draw_timeline, first_fault
+from custody.report.timeline import Timeline, draw_timeline
 from custody.report.tree import TreePicture, draw_trees
 from custody.rules.verdicts import Verdict, passed
 

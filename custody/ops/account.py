@@ -1,0 +1,274 @@
+"""The account of a release: who did what, in which order, and what each knew when he did.
+
+Every entry has a stable id.  Nothing is decided here: what counts is what the verdicts say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, TypeVar
+
+from custody.encoding import Digest, format_time
+from custody.formats.envelope import Predicate, Statement
+from custody.formats.request import Request
+from custody.ops.audit import AuditedRelease
+from custody.ops.exhibits import Exhibits
+from custody.rules.approvals import Tally
+from custody.rules.verdicts import Verdict, passed
+
+Act = Literal[
+    "policy.issued",
+    "host.enrolled",
+    "state.approved",
+    "bundle.sealed",
+    "request.made",
+    "approval.given",
+    "approval.uncounted",
+    "denial.given",
+    "denial.uncounted",
+    "release.logged",
+    "release.failed",
+    "release.opened",
+    "release.retained",
+    "key.burned",
+]
+#: In this order where the times are equal.
+ACTS: tuple[Act, ...] = (
+    *("policy.issued", "host.enrolled", "state.approved", "bundle.sealed", "request.made"),
+    *("approval.given", "approval.uncounted", "denial.given", "denial.uncounted"),
+    *("release.logged", "release.opened", "release.retained", "release.failed", "key.burned"),
+)
+CUSTODIANS, ENROLLERS = "custodians", "enrollers"
+_SHORT = 16
+_ENDS: dict[str, tuple[Act, str]] = {
+    "opened": ("release.opened", "opened it"),
+    "retained": ("release.retained", "opened it and kept the key"),
+    "failed": ("release.failed", "did not open it"),
+}
+
+P = TypeVar("P", bound=Predicate)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One act.  ``at`` is the author's claim; ``there_by`` and ``vouched`` say who bears it out.
+
+    ``knew`` is what the author's own statement names, in words: nobody can be shown to have known
+    more.
+    """
+
+    act: Act
+    at: datetime
+    who: str
+    words: str
+    note: str
+    knew: str
+    statement: Digest
+    there_by: datetime | None = None
+    vouched: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """Something that is not there, by a stable id."""
+
+    missing: str
+    words: str
+
+
+def account_of(release: AuditedRelease) -> tuple[Entry, ...]:
+    """Tell a release in order."""
+    entries = sorted(_entries(release), key=lambda e: (e.at, ACTS.index(e.act), e.who, e.statement))
+    return tuple(_vouched(entry, release) for entry in entries)
+
+
+def gaps_of(release: AuditedRelease) -> tuple[Gap, ...]:
+    """Say what is missing from the story of a release."""
+    return tuple(_gaps(release))
+
+
+def _vouched(entry: Entry, release: AuditedRelease) -> Entry:
+    stamp = release.times.stamps.get(entry.statement)
+    if stamp is None:
+        return entry
+    return Entry(
+        act=entry.act,
+        at=entry.at,
+        who=entry.who,
+        words=entry.words,
+        note=entry.note,
+        knew=entry.knew,
+        statement=entry.statement,
+        there_by=stamp.at,
+        vouched=stamp.by,
+    )
+
+
+def _gaps(release: AuditedRelease) -> Iterator[Gap]:
+    tally = release.tally
+    if release.exhibits.manifest is None:
+        yield Gap(missing="missing.manifest", words="the manifest that the request names")
+    if not release.exhibits.policies:
+        yield Gap(missing="missing.policy", words="a chain of policies from the pin")
+    for gap in tally.missing if tally is not None else ():
+        names = ", ".join(gap.among) or "nobody left"
+        yield Gap(missing="missing.approval", words=f"{gap.needed} more of {names}")
+    if release.receipt is None:
+        yield Gap(missing="missing.receipt", words=f"{release.host}'s word on how it ended")
+    elif release.burn is None and release.outcome != "retained":
+        yield Gap(missing="missing.burn", words="proof that the key opens nothing more")
+    if release.time == "claimed":
+        yield Gap(missing="missing.time", words="anybody who vouches for the time")
+
+
+def _entries(release: AuditedRelease) -> Iterator[Entry]:
+    exhibits = release.exhibits
+    yield from _rules(exhibits)
+    if exhibits.manifest is not None:
+        core = exhibits.manifest.predicate.core
+        yield Entry(
+            act="bundle.sealed",
+            at=core.sealed_at,
+            who=release.publisher or "unknown publisher",
+            words="sealed the bundle",
+            note="",
+            knew=f"for policy version {core.policy_version}, until {format_time(core.not_after)}"
+            + (f", replacing {core.replaces[:_SHORT]}…" if core.replaces else ""),
+            statement=exhibits.manifest.digest,
+        )
+    yield Entry(
+        act="request.made",
+        at=exhibits.request.predicate.requested_at,
+        who=release.host,
+        words="asked for it",
+        note="",
+        knew=_terms(exhibits.request, exhibits),
+        statement=release.request,
+    )
+    if release.tally is not None:
+        yield from _answers(release.tally, _terms(exhibits.request, exhibits))
+    for word in release.logged:
+        first, last = word.said.entries[0].index, word.said.entries[-1].index
+        yield Entry(
+            act="release.logged",
+            at=word.said.logged_at,
+            who=word.log,
+            words="logged and signed it",
+            note=f"entries {first} to {last}",
+            knew=f"the request and {len(word.said.entries) - 1} answers",
+            statement=word.digest,
+        )
+    yield from _endings(release)
+
+
+def _terms(request: Statement[Request], exhibits: Exhibits) -> str:
+    """Say what the terms of a request hold, which whoever answers signs."""
+    terms = request.predicate.terms
+    policy, golden = exhibits.policy, exhibits.golden
+    state = f"{golden.predicate.name}, epoch {golden.predicate.epoch}" if golden else "unknown"
+    return (
+        f"manifest {terms.manifest[:_SHORT]}…, policy version "
+        f"{policy.version if policy else 'unknown'}, {request.predicate.host} in boot state "
+        f"{state}, mode {terms.mode}"
+    )
+
+
+def _rules(exhibits: Exhibits) -> Iterator[Entry]:
+    for policy in exhibits.policies:
+        said = policy.predicate
+        yield Entry(
+            act="policy.issued",
+            at=said.issued_at,
+            who=CUSTODIANS,
+            words=f"issued policy version {said.version}",
+            note=_signed(exhibits, policy.digest),
+            knew=f"{said.environment}, until {format_time(said.expires_at)}",
+            statement=policy.digest,
+        )
+    if exhibits.enrolment is not None:
+        record = exhibits.enrolment.predicate
+        yield Entry(
+            act="host.enrolled",
+            at=record.enrolled_at,
+            who=ENROLLERS,
+            words=f"enrolled {record.host}",
+            note=_signed(exhibits, exhibits.enrolment.digest),
+            knew=f"a {record.trust_class} TPM, its EK {record.ek_spki[:_SHORT]}…",
+            statement=exhibits.enrolment.digest,
+        )
+    if exhibits.golden is not None:
+        golden = exhibits.golden.predicate
+        yield Entry(
+            act="state.approved",
+            at=golden.issued_at,
+            who=ENROLLERS,
+            words=f"approved boot state {golden.name}, epoch {golden.epoch}",
+            note=_signed(exhibits, exhibits.golden.digest),
+            knew=f"{len(golden.pcrs)} registers",
+            statement=exhibits.golden.digest,
+        )
+
+
+def _signed(exhibits: Exhibits, digest: Digest) -> str:
+    found = exhibits.signers(digest)
+    return f"signed by {', '.join(found.signers) or 'nobody known'}" if found else ""
+
+
+def _answers(tally: Tally, knew: str) -> Iterator[Entry]:
+    for approval in (*tally.counted, *tally.passed_over):
+        counts = approval in tally.counted
+        yield Entry(
+            act="approval.given" if counts else "approval.uncounted",
+            at=approval.statement.predicate.approved_at,
+            who=approval.officer or "unknown",
+            words="approved" if counts else "approved, not counted",
+            note=""
+            if counts
+            else first_fault(approval.verdicts, "this officer is counted already"),
+            knew=knew,
+            statement=approval.statement.digest,
+        )
+    for denial in tally.denials:
+        good = passed(denial.verdicts)
+        said = denial.statement.predicate.reason
+        yield Entry(
+            act="denial.given" if good else "denial.uncounted",
+            at=denial.statement.predicate.denied_at,
+            who=denial.officer or "unknown",
+            words="denied" if good else "denied, not counted",
+            note=f"“{said}”" if good else first_fault(denial.verdicts, ""),
+            knew=knew,
+            statement=denial.statement.digest,
+        )
+
+
+def _endings(release: AuditedRelease) -> Iterator[Entry]:
+    for receipt in release.exhibits.receipts:
+        said = receipt.predicate
+        act, words = _ENDS[said.outcome]
+        yield Entry(
+            act=act,
+            at=said.finished_at,
+            who=release.host,
+            words=words,
+            note=said.reason,
+            knew=f"{len(said.approvals)} approvals, {len(said.bad_shares)} bad shares",
+            statement=receipt.digest,
+        )
+    for burn in release.exhibits.burns:
+        yield Entry(
+            act="key.burned",
+            at=burn.predicate.burned_at,
+            who=release.host,
+            words="burned the key",
+            note="",
+            knew=f"the counter that stood at {burn.predicate.counter}",
+            statement=burn.digest,
+        )
+
+
+def first_fault(verdicts: Sequence[Verdict], otherwise: str) -> str:
+    """Say the first thing that failed, or something else where nothing did."""
+    return next((v.reason for v in verdicts if v.outcome == "fail"), otherwise)
