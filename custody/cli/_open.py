@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -36,12 +36,13 @@ from custody.ops.ahead import Ahead
 from custody.ops.bundle import Bundle
 from custody.ops.folders import read_file, read_statement_file
 from custody.ops.home import Home
-from custody.ops.kept import KeptKeys
 from custody.ops.landing import check_new_file, unfinished_output, write_new_file
-from custody.ops.open import Opened, interrupted, judge_answers, open_release
 from custody.ops.outstanding import Ledger
-from custody.ops.receipts import HostPlace, burn
 from custody.rules.situation import Situation
+
+if TYPE_CHECKING:  # who asks opens nothing yet
+    from custody.ops.open import Opened
+    from custody.ops.receipts import HostPlace
 
 ModeOption = Annotated[
     Mode,
@@ -77,11 +78,18 @@ def add_request(app: typer.Typer) -> None:
 
 def place_of(home: Home) -> HostPlace:
     """Return where a host's home keeps requests and receipts."""
+    from custody.ops.kept import KeptKeys
+    from custody.ops.receipts import HostPlace
+
     return HostPlace(
-        ledger=Ledger(home.folder("requests")),
+        ledger=_ledger_of(home),
         receipts=home.folder("receipts"),
         keys=KeptKeys(home.folder("kept")),
     )
+
+
+def _ledger_of(home: Home) -> Ledger:
+    return Ledger(home.folder("requests"))
 
 
 def request(
@@ -106,7 +114,7 @@ def request(
         Bundle.at(bundle).statement,
         situation=standing.situation,
         tpm=open_tpm(tpm),
-        ledger=place_of(standing.home).ledger,
+        ledger=_ledger_of(standing.home),
         event_log=read_event_log(event_log),
         mode=mode,
         further=read_further(further),
@@ -118,6 +126,9 @@ def request(
 
 def open_released(opening: Opening, ahead: Ahead) -> None:
     """Do what ``open`` is asked for; ``ahead`` may have memory for the model."""
+    from custody.ops.open import interrupted, open_release
+    from custody.ops.receipts import burn
+
     screen, out = Screen(as_json=opening.as_json), opening.out
     check_outputs(out, opening.receipt, opening.burn_receipt)
     asked = read_statement_file(Request, opening.request)
@@ -177,6 +188,8 @@ def _answers_shown(
         yield
     except CustodyError as error:
         if isinstance(error, Incomplete) or getattr(error, "check", "") == "quorum.denied":
+            from custody.ops.open import judge_answers
+
             judged = judge_answers(bundle.statement, request, situation)
             _words.show_answers(screen.say, judged.tally, situation.documents.unreadable)
         raise
