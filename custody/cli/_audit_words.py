@@ -83,7 +83,9 @@ class ReleaseView(Record, frozen=True):
     request: str
     manifest: str
     host: str
+    trust_class: str | None
     publisher: str
+    publisher_token: str | None
     policy_version: int
     outcome: str
     sound: bool
@@ -127,7 +129,9 @@ def _release_view(release: AuditedRelease) -> ReleaseView:
         request=release.request,
         manifest=release.manifest,
         host=release.host,
+        trust_class=release.exhibits.trust_class,
         publisher=release.publisher,
+        publisher_token=_publisher_token(release),
         policy_version=release.policy_version,
         outcome=release.outcome,
         sound=release.sound,
@@ -168,6 +172,12 @@ def _entry_view(entry: Entry) -> EntryView:
     )
 
 
+def _publisher_token(release: AuditedRelease) -> str | None:
+    manifest = release.exhibits.manifest
+    key = manifest.predicate.core.publisher if manifest is not None else ""
+    return release.exhibits.token_class(key)
+
+
 def _author(release: AuditedRelease, bad: BadShare) -> str:
     """Name whose share a receipt calls bad: an officer, or a key that no approval here is by."""
     answers = (*release.tally.counted, *release.tally.passed_over) if release.tally else ()
@@ -179,13 +189,14 @@ def show_audit(screen: Screen, report: AuditReport, *, checks: bool) -> None:
     """Say what a case shows, with every check that fails, and with ``checks`` every other."""
     opened = {one.manifest: one.contents for one in report.contents}
     for release in report.releases:
-        screen.show(
-            f"{release.host}: {_OUTCOMES[release.outcome]}{'' if release.sound else ', NOT SOUND'}"
-        )
+        tpm, token = release.exhibits.trust_class, _publisher_token(release)
+        host = f"{release.host} ({tpm} TPM)" if tpm else release.host
+        screen.show(f"{host}: {_OUTCOMES[release.outcome]}{'' if release.sound else ', NOT SOUND'}")
         screen.show(f"manifest   {release.manifest}")
         screen.show(f"request    {release.request}")
         screen.show(
-            f"publisher  {release.publisher or 'unknown'}, policy version {release.policy_version}"
+            f"publisher  {release.publisher or 'unknown'}{f' ({token} token)' if token else ''}, "
+            f"policy version {release.policy_version}"
         )
         vouched = f", {plain(release.time_by)}" if release.time_by else ""
         screen.show(f"judged at  {time(release.at)} (time: {release.time}{vouched})")

@@ -75,6 +75,7 @@ class ReviewView(Record, frozen=True):
 
     manifest: str
     publisher: str
+    publisher_token: str | None
     name: str | None
     version: str | None
     notes: str | None
@@ -156,6 +157,7 @@ def review_view(review: Review) -> ReviewView:
     return ReviewView(
         manifest=review.manifest.digest,
         publisher=review.publisher,
+        publisher_token=review.publisher_token,
         name=contents.name if contents else None,
         version=contents.version if contents else None,
         notes=contents.notes if contents else None,
@@ -179,7 +181,8 @@ def show_review(screen: Screen, review: Review, *, checks: bool, to_stderr: bool
         show_contents(show, review.contents)
     else:
         show("model      (sealed: shown only with an officer's token)")
-    show(f"publisher  {plain(review.publisher)}, sealed {_day(core.sealed_at)}")
+    token = f" ({review.publisher_token} token)" if review.publisher_token else ""
+    show(f"publisher  {plain(review.publisher)}{token}, sealed {_day(core.sealed_at)}")
     show(
         f"bundle     manifest {review.manifest.digest[:_SHORT]}…, may be released until "
         f"{_day(core.not_after)}"

@@ -134,7 +134,8 @@ def admit(
     checked = [people.check(where, path) for path in admissions]
     for admission in checked:
         person = admission.principal
-        screen.say(f"{person.id}, {person.name}: {', '.join(person.roles)}")
+        kind = admission.statement.predicate.token_class
+        screen.say(f"{person.id}, {person.name}: {', '.join(person.roles)}; {kind} token")
         for key in admission.offered:
             screen.say(f"  {key.use:22} {key.key_id}")
         for line in spoken(admission.statement.digest):

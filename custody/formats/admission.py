@@ -17,7 +17,7 @@ from custody.crypto.possession import possession_statement, prove_possession
 from custody.crypto.signature import public_bytes
 from custody.encoding import Blob, Digest, Name, Record, encode, sha256
 from custody.errors import Malformed
-from custody.formats.policy import Role, SuiteName
+from custody.formats.policy import Role, SuiteName, TokenClass
 
 #: What a person is called by people: one printable line.
 Display = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
@@ -111,6 +111,7 @@ class Admission(Record, frozen=True):
     principal: Name
     display: Display
     role: Role
+    token_class: TokenClass
     csr: Blob
     shares: Annotated[tuple[ShareClaim, ...], msgspec.Meta(max_length=15)]
 

@@ -16,6 +16,9 @@ from custody.formats.logpolicy import LogPolicy, canonical_lines, decode_log_pol
 Role = Literal["custodian", "publisher", "officer", "enroller", "host", "log", "auditor"]
 SuiteName = Literal["P256", "P384", "MLKEM1024_P384"]
 TrustClass = Literal["hardware", "firmware", "virtual", "software"]
+#: What is known of where a key lives: a vendor's chain was verified, its holder says so, or in
+#: software.  Nothing here verifies a vendor's chain yet, so no key is listed as vendor-attested.
+TokenClass = Literal["vendor-attested", "self-asserted", "software"]
 Mode = Literal["once", "sealed", "sealed-updatable"]
 PartDigest = Literal["blake3", "sha256"]
 LogDemand = Literal["required", "optional"]
@@ -31,6 +34,7 @@ class SigningKey(Record, frozen=True, tag_field="use", tag="sign"):
     """A key whose signatures count for its principal."""
 
     spki: Blob
+    token_class: TokenClass
 
     @property
     def key_id(self) -> KeyId:
@@ -44,6 +48,7 @@ class ShareKey(Record, frozen=True, tag_field="use", tag="share"):
     spki: Blob
     suite: SuiteName
     mlkem: Annotated[bytes, msgspec.Meta(min_length=1568, max_length=1568)] | None
+    token_class: TokenClass
 
     @property
     def key_id(self) -> KeyId:
@@ -116,6 +121,7 @@ class Policy(Record, frozen=True):
     issued_at: Moment
     expires_at: Moment
     principals: Annotated[tuple[Principal, ...], msgspec.Meta(min_length=1, max_length=256)]
+    token_classes: Annotated[tuple[TokenClass, ...], msgspec.Meta(min_length=1, max_length=3)]
     authorities: Annotated[tuple[Blob, ...], msgspec.Meta(min_length=1, max_length=16)]
     quorum: Quorum
     thresholds: Thresholds

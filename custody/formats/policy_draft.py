@@ -20,6 +20,7 @@ from custody.formats.policy import (
     PartDigest,
     SuiteName,
     Thresholds,
+    TokenClass,
     TrustClass,
 )
 
@@ -68,6 +69,7 @@ class Draft(_Table, frozen=True, kw_only=True):
     environment: Name
     expires: date
     quorum: str
+    token_classes: Annotated[tuple[TokenClass, ...], msgspec.Meta(min_length=1, max_length=3)]
     authorities: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=16)]
     host: HostDraft
     thresholds: Thresholds

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from custody.encoding import KeyId
 from custody.errors import Malformed
+from custody.formats.policy import TokenClass
 from custody.keys.pin import PinReader
 from custody.keys.uri import KeyUri, Pkcs11Uri, TpmUri, parse_key_uri
 
@@ -79,6 +80,8 @@ class TokenInfo:
     firmware: str
     library: str
     profile: str
+    token_class: TokenClass
+    """``software`` where its kind is known to be; else ``self-asserted``, for nothing is proven."""
     pin_count_low: bool = False
     """A wrong PIN was given since the last right one (CKF_USER_PIN_COUNT_LOW)."""
     pin_final_try: bool = False

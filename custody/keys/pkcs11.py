@@ -107,6 +107,7 @@ class Pkcs11Token:
             firmware=f"{major}.{minor}",
             library=self._connection.module.description,
             profile=self._profile.name,
+            token_class=self._profile.token_class,
             pin_count_low=bool(token.flags & TokenFlag.USER_PIN_COUNT_LOW),
             pin_final_try=bool(token.flags & TokenFlag.USER_PIN_FINAL_TRY),
             pin_locked=bool(token.flags & TokenFlag.USER_PIN_LOCKED),

@@ -67,6 +67,8 @@ class Profile(_Table, frozen=True, kw_only=True):
     libraries: Libraries
     mechanisms: tuple[AttributeName, ...]
     """What the device must offer for our roles; more may be there."""
+    token_class: Literal["self-asserted", "software"] = "self-asserted"  # noqa: S105
+    """What a key in it can be called: a device may be what it says, and software is none."""
     ecdh_point: Literal["raw", "der"] = "raw"
     """How C_DeriveKey wants the other's point: bytes, or in a DER OCTET STRING."""
     quirk: tuple[Quirk, ...] = ()

@@ -132,6 +132,8 @@ class TpmToken:
                 firmware=".".join(f"{_property(link, at):08x}" for at in _PT_FIRMWARE),
                 library="tpm2-tss",
                 profile="tpm2",
+                # What libtpms and the reference code call themselves in their vendor string.
+                token_class="software" if "SW" in _words(words).split() else "self-asserted",
                 pin_count_low=counted > 0,
                 pin_final_try=counted == most - 1,
                 pin_locked=bool(_property(link, _PT_PERMANENT) & _IN_LOCKOUT),

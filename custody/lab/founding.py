@@ -24,6 +24,8 @@ environment = "{environment}"
 expires = {expires}
 quorum = "{quorum}"
 authorities = ["out/start/authority.cer"]
+# SoftHSM keeps keys in files; no policy outside a lab accepts that.
+token_classes = ["software"]
 
 [thresholds]
 root = 2

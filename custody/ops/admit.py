@@ -13,7 +13,7 @@ from custody.encoding import KeyId, Record, decode, encode, key_id
 from custody.errors import Malformed, Refused
 from custody.formats.admission import Admission, Invitation, InvitationKeys, claim_share
 from custody.formats.envelope import Statement, decode_statement, encode_statement
-from custody.formats.policy import Principal, Role, ShareKey, SigningKey, SuiteName
+from custody.formats.policy import Principal, Role, ShareKey, SigningKey, SuiteName, TokenClass
 from custody.formats.state import Identity
 from custody.keys.api import KeyRole, Token
 from custody.ops.actor import ShareKeyPair, make_share_key, signer_of
@@ -49,9 +49,16 @@ class CheckedAdmission:
     def principal(self) -> Principal:
         """What a policy says about its sender."""
         admission = self.statement.predicate
-        keys: list[SigningKey | ShareKey] = [SigningKey(spki=read_csr(admission.csr).spki)]
+        keys: list[SigningKey | ShareKey] = [
+            SigningKey(spki=read_csr(admission.csr).spki, token_class=admission.token_class)
+        ]
         keys += [
-            ShareKey(spki=share.spki, suite=share.suite, mlkem=share.mlkem)
+            ShareKey(
+                spki=share.spki,
+                suite=share.suite,
+                mlkem=share.mlkem,
+                token_class=admission.token_class,
+            )
             for share in admission.shares
         ]
         return Principal(
@@ -135,7 +142,9 @@ def enroll(
             home.save_identity(identity)
         # A publisher's share key keeps what he has not finished sealing; nobody else seals to it.
         offered = () if role == "publisher" else pairs
-        return _offer(identity, signer, offered, invitation=invitation)
+        return _offer(
+            identity, signer, offered, invitation=invitation, token_class=token.info.token_class
+        )
 
 
 def _check_same(
@@ -156,6 +165,7 @@ def _offer(
     pairs: Sequence[ShareKeyPair],
     *,
     invitation: Invitation,
+    token_class: TokenClass,
 ) -> bytes:
     csr = make_csr(signer.key, name=identity.principal)
     claims = tuple(
@@ -174,6 +184,7 @@ def _offer(
         principal=identity.principal,
         display=identity.display,
         role=identity.role,
+        token_class=token_class,
         csr=csr,
         shares=claims,
     )

@@ -18,7 +18,7 @@ from custody.formats.approval import Approval, Denial
 from custody.formats.contents import Contents
 from custody.formats.envelope import Statement
 from custody.formats.manifest import KeySlot, Manifest
-from custody.formats.policy import Principal
+from custody.formats.policy import Principal, TokenClass
 from custody.formats.request import Request
 from custody.ops.answers import Answered, keep_answers, own_answers
 from custody.ops.bundle import Bundle
@@ -86,6 +86,7 @@ class Review:
     manifest: Statement[Manifest]
     verdicts: tuple[Verdict, ...]
     publisher: str
+    publisher_token: TokenClass | None
     contents: Contents | None
     changes: Changes | None
     requests: tuple[ReviewedRequest, ...]
@@ -119,6 +120,7 @@ def review_requests(
             *judge_contents(contents, publisher.spki if publisher else None),
         ),
         publisher=holder.id if holder else "nobody the policy knows",
+        publisher_token=publisher.token_class if publisher else None,
         contents=contents,
         changes=changes,
         requests=tuple(_review_one(request, manifest, situation) for request in requests),

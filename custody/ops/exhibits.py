@@ -26,7 +26,7 @@ from custody.formats.eventlog import parse_event_log
 from custody.formats.evidence import Quoted, parse_attest, unpack_quote
 from custody.formats.goldenset import GoldenSet, PcrEvents, PcrValue
 from custody.formats.manifest import Manifest
-from custody.formats.policy import Policy, Role
+from custody.formats.policy import Policy, Role, TokenClass, TrustClass
 from custody.formats.receipt import Receipt
 from custody.formats.request import Request
 from custody.rules.approvals import Tally
@@ -145,6 +145,16 @@ class Exhibits:
     def policy(self) -> Policy | None:
         """Return the policy in force."""
         return self.policies[-1].predicate if self.policies else None
+
+    @property
+    def trust_class(self) -> TrustClass | None:
+        """Return the class of the host's TPM, by its enrolment record."""
+        return self.enrolment.predicate.trust_class if self.enrolment is not None else None
+
+    def token_class(self, key: KeyId) -> TokenClass | None:
+        """Return the class of the token a signing key is in, by the policy in force."""
+        known = self.policy.signing_key(key) if self.policy is not None else None
+        return known.token_class if known is not None else None
 
     @property
     def sealed_for(self) -> Policy | None:

@@ -76,6 +76,7 @@ def build_policy(
             issued_at=now,
             expires_at=datetime.combine(draft.expires, time(), UTC),
             principals=_gather(old.principals if old else (), people, draft),
+            token_classes=draft.token_classes,
             authorities=_certificates(folder, draft.authorities),
             quorum=parse_quorum(draft.quorum),
             thresholds=draft.thresholds,

@@ -41,6 +41,7 @@ def _facts(policy: Policy) -> Iterator[str]:
     yield f"a new policy needs {_count(needs.root, 'custodian')}"
     yield f"a host's record needs {_count(needs.enrolment, 'enroller')}"
     yield f"a golden set needs {_count(needs.golden, 'enroller')}"
+    yield f"people's keys are in {' or '.join(policy.token_classes)} tokens"
     for person in sorted(policy.principals, key=lambda p: (min(map(_ROLES.index, p.roles)), p.id)):
         yield from _person(person)
     yield from _host(policy)
@@ -70,7 +71,7 @@ def _log(policy: Policy) -> Iterator[str]:
 def _person(person: Principal) -> Iterator[str]:
     yield f"{person.id}, {person.name}: {', '.join(person.roles)}"
     for key in person.keys:
-        yield f"  {person.id} {_use(key)} key {key.key_id}"
+        yield f"  {person.id} {_use(key)} key {key.key_id}, {key.token_class} token"
 
 
 def _use(key: SigningKey | ShareKey) -> str:

@@ -47,6 +47,14 @@ def check_admission(
             otherwise="the signing key asks for another name",
         )
         _check_signature(statement, request, ledger)
+    # A claim of the sender's program is worth what the sender is; a vendor's would be a proof, and
+    # nothing here can check one.
+    ledger.add(
+        "admission.token",
+        admission.token_class != "vendor-attested",  # noqa: S105
+        f"keys in a token of class {admission.token_class}, by the sender's word",
+        otherwise="claims a vendor's attestation, which nothing here can verify",
+    )
     _check_keys(admission, request, ledger)
     _check_shares(admission, keys, ledger)
     return ledger.done()

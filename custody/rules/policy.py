@@ -73,6 +73,20 @@ def _check_keys(policy: Policy, ledger: Ledger) -> None:
             for key in person.keys:
                 _check_key(person, key)
         ledger.add("policy.keys-valid", True, "every key is a named curve its use allows")
+    strange = sorted(
+        {
+            f"{person.id}'s {key.token_class} token"
+            for person in policy.principals
+            for key in person.keys
+            if key.token_class not in policy.token_classes
+        }
+    )
+    ledger.add(
+        "policy.token-classes",
+        not strange,
+        f"people's keys are in tokens of the classes it takes: {', '.join(policy.token_classes)}",
+        otherwise=f"it does not take {strange[0] if strange else ''}",
+    )
     with ledger.failing("policy.authorities"):
         for der in policy.authorities:
             read_certificate(der)

@@ -110,7 +110,9 @@ def check_author(
     if key is None or person is None or role not in person.roles:
         ledger.add(f"{check}.author", False, f"signed by a key that is no {role}'s in this policy")
         return signature.keyid, "", ledger.done()
-    ledger.add(f"{check}.author", True, f"{person.id} is a {role}")
+    ledger.add(
+        f"{check}.author", True, f"{person.id} is a {role}, by a key in a {key.token_class} token"
+    )
     with ledger.failing(f"{check}.signature"):
         verify(key.spki, statement.envelope.signed_bytes(), signature.sig)
         ledger.add(f"{check}.signature", True, f"signature of {person.id} is good")

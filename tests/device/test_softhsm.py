@@ -78,6 +78,11 @@ def test_make_find_use(token: Pkcs11Token, role: KeyRole, curve: ec.EllipticCurv
         refused("key.role", found.exchange, ec.ECDH(), key.public_key())
 
 
+def test_it_calls_itself_software(token: Pkcs11Token) -> None:
+    """Nobody takes a key in files for one in a device."""
+    assert "software" == token.info.token_class
+
+
 @pytest.mark.parametrize("algorithm", [hashes.SHA256(), hashes.SHA384(), hashes.SHA512()])
 def test_digest_longer_than_the_order(token: Pkcs11Token, algorithm: hashes.HashAlgorithm) -> None:
     """A digest longer than the curve's order is cut as FIPS 186-5 says; prehashed data too."""

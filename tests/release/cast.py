@@ -94,8 +94,13 @@ class PersonKeys:
         return sign(self.signing[0], message)
 
     def principal(self) -> Principal:
-        keys: list[SigningKey | ShareKey] = [SigningKey(spki=spki(k)) for k in self.signing]
-        keys += [ShareKey(spki=spki(k), suite="P256", mlkem=None) for k in self.sharing]
+        keys: list[SigningKey | ShareKey] = [
+            SigningKey(spki=spki(k), token_class="software") for k in self.signing
+        ]
+        keys += [
+            ShareKey(spki=spki(k), suite="P256", mlkem=None, token_class="software")
+            for k in self.sharing
+        ]
         return Principal(id=self.name, name=self.name, roles=self.roles, keys=tuple(keys))
 
 
@@ -207,6 +212,7 @@ class Cast:
             issued_at=NOW - timedelta(days=1),
             expires_at=NOW + timedelta(days=300),
             principals=tuple(people),
+            token_classes=("software",),
             authorities=(self.authority,),
             quorum=self.tree,
             thresholds=Thresholds(root=2, enrolment=2, golden=2),

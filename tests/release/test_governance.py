@@ -37,6 +37,7 @@ environment = "production"
 expires = {year}-01-01
 quorum = "2 of (sec1, sec2, sec3)"
 authorities = ["start/authority.cer"]
+token_classes = ["software"]
 
 [thresholds]
 root = 2

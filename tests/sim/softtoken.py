@@ -46,6 +46,7 @@ class SoftToken:
             firmware="1",
             library="none",
             profile="none",
+            token_class="software",
         )
 
     @contextmanager

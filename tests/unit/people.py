@@ -64,10 +64,12 @@ def authority() -> bytes:
 
 def principal(name: str, role: Role) -> Principal:
     """Return what a policy says about a person."""
-    keys: list[SigningKey | ShareKey] = [SigningKey(spki=public_bytes(key(name).public_key()))]
+    keys: list[SigningKey | ShareKey] = [
+        SigningKey(spki=public_bytes(key(name).public_key()), token_class="software")
+    ]
     if role == "officer":
         share = public_bytes(key(f"{name} share").public_key())
-        keys.append(ShareKey(spki=share, suite="P256", mlkem=None))
+        keys.append(ShareKey(spki=share, suite="P256", mlkem=None, token_class="software"))
     return Principal(id=name, name=name.title(), roles=(role,), keys=tuple(keys))
 
 
@@ -80,6 +82,7 @@ def policy(**changes: object) -> Policy:
         issued_at=NOW - timedelta(days=1),
         expires_at=NOW + timedelta(days=300),
         principals=tuple(principal(name, PEOPLE[name]) for name in sorted(PEOPLE)),
+        token_classes=("software",),
         authorities=(authority(),),
         quorum=parse_quorum("2 of (sec1, sec2, sec3)"),
         thresholds=Thresholds(root=2, enrolment=2, golden=2),

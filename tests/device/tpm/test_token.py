@@ -51,6 +51,11 @@ def test_it_is_a_token(token: TpmToken) -> None:
     assert not taken.info.pin_locked
 
 
+def test_a_software_tpm_calls_itself_so(token: TpmToken) -> None:
+    """A software TPM's vendor string says that it is one; a chip's keys are self-asserted."""
+    assert "software" == token.info.token_class
+
+
 @pytest.mark.parametrize("role", [KeyRole.SIGN, KeyRole.CA, KeyRole.LOG])
 def test_a_signing_key_signs(token: TpmToken, role: KeyRole) -> None:
     """A signing key signs what verifies, and does not derive."""

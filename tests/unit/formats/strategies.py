@@ -86,8 +86,9 @@ TREES = st.recursive(
     lambda nodes: st.builds(Threshold, k=st.integers(1, 32), of=several(nodes)),
     max_leaves=8,
 )
-KEYS = st.builds(SigningKey, spki=BLOBS) | st.builds(
-    ShareKey, spki=BLOBS, suite=SUITES, mlkem=MLKEM
+TOKENS = st.sampled_from(("vendor-attested", "self-asserted", "software"))
+KEYS = st.builds(SigningKey, spki=BLOBS, token_class=TOKENS) | st.builds(
+    ShareKey, spki=BLOBS, suite=SUITES, mlkem=MLKEM, token_class=TOKENS
 )
 ROLES = st.sampled_from(("custodian", "publisher", "officer", "enroller", "host", "log", "auditor"))
 POLICIES = st.builds(
@@ -100,6 +101,7 @@ POLICIES = st.builds(
     principals=several(
         st.builds(Principal, id=NAMES, name=TEXTS, roles=several(ROLES), keys=several(KEYS, 1, 2)),
     ),
+    token_classes=several(TOKENS, 1, 3),
     authorities=several(BLOBS),
     quorum=TREES,
     thresholds=st.builds(

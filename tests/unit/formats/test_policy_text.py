@@ -103,7 +103,7 @@ def test_a_draft_with_an_unknown_word_is_malformed(line: str, reason: str) -> No
     lines = [kept for kept in good if not kept.startswith(field)] + [line]
     tables = "[thresholds]\nroot = 2\nenrolment = 2\ngolden = 2\n[host]\npcrs = [0]\n"
     tables += 'trust_classes = ["hardware"]\nvendor_roots = ["a.pem"]\n'
-    text = "\n".join([*lines, 'authorities = ["a.cer"]', tables])
+    text = "\n".join([*lines, 'authorities = ["a.cer"]', 'token_classes = ["software"]', tables])
     with pytest.raises(Malformed, match="not a valid draft") as malformed:
         decode_draft(text.encode())
     assert reason in malformed.value.reason

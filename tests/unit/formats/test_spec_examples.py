@@ -209,8 +209,8 @@ def _policy() -> Policy:
 
     def officer(who: str) -> Principal:
         keys = (
-            SigningKey(spki=spki(f"{who} sign")),
-            ShareKey(spki=spki(f"{who} share"), suite="P256", mlkem=None),
+            SigningKey(spki=spki(f"{who} sign"), token_class="software"),
+            ShareKey(spki=spki(f"{who} share"), suite="P256", mlkem=None, token_class="software"),
         )
         return Principal(id=who, name=who, roles=("officer",), keys=keys)
 
@@ -221,6 +221,7 @@ def _policy() -> Policy:
         issued_at=examples.NOW,
         expires_at=examples.NOW,
         principals=(officer("alice"), officer("bob")),
+        token_classes=("software",),
         authorities=(b"-",),
         quorum=examples.TREE,
         thresholds=Thresholds(root=2, enrolment=2, golden=2),

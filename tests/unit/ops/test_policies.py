@@ -34,6 +34,7 @@ DRAFT = Draft(
     expires=date(2027, 10, 1),
     quorum="2 of (sec1, sec2, sec3)",
     authorities=("authority.cer",),
+    token_classes=("software",),
     host=HostDraft(pcrs=(0, 7), trust_classes=("hardware",), vendor_roots=("vendor.pem",)),
     thresholds=Thresholds(root=2, enrolment=2, golden=2),
 )
@@ -215,6 +216,7 @@ CHANGES: dict[str, object] = {
     "issued_at": NOW - timedelta(days=1, seconds=1),
     "expires_at": NOW + timedelta(days=300, seconds=1),
     "principals": (*policy().principals[:-1], principal("sec3", "publisher")),
+    "token_classes": ("software", "self-asserted"),
     "authorities": (authority() + b"x",),
     "quorum": parse_quorum("2 of (sec1, sec3, sec2)"),
     "thresholds": Thresholds(root=2, enrolment=2, golden=3),

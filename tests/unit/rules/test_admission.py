@@ -52,6 +52,7 @@ class Person:
             principal=name or self.name,
             display="Alice",
             role="officer",
+            token_class="software",
             csr=csr or self.csr,
             shares=claims,
         )

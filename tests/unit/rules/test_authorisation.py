@@ -125,16 +125,16 @@ def test_authorisers_are_enrollers_with_keys_that_tpms_know() -> None:
     wide = public_bytes(ec.generate_private_key(ec.SECP384R1()).public_key())
     spare = principal("spare", "enroller").keys
     people = [
-        replace(person, keys=(*person.keys, *spare, SigningKey(spki=wide)))
+        replace(person, keys=(*person.keys, *spare, SigningKey(spki=wide, token_class="software")))
         if person.id == "esme"
-        else replace(person, keys=(SigningKey(spki=wide),))
+        else replace(person, keys=(SigningKey(spki=wide, token_class="software"),))
         if person.id == "ewan"
         else person
         for person in policy().principals
     ]
     found = authorisers(policy(principals=tuple(people)))
     assert ["erik", "esme"] == [each.principal for each in found]
-    ids = [SigningKey(spki=spki).key_id for spki in found[1].keys]
+    ids = [SigningKey(spki=spki, token_class="software").key_id for spki in found[1].keys]
     assert (2, sorted(ids)) == (len(ids), ids)
 
 

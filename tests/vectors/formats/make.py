@@ -111,7 +111,7 @@ def _two_roles(name: str) -> Principal:
         id=name,
         name=name.title(),
         roles=("custodian", "enroller"),
-        keys=(SigningKey(spki=spki),),
+        keys=(SigningKey(spki=spki, token_class="software"),),
     )
 
 
