@@ -1,5 +1,8 @@
 """Seal a model compressed: frames on all cores, one stream of them, and that sealed part by part.
 
+Files go into the stream one after the other, so that a model is compressed no faster than one core
+hashes (SHA-256, in order): about as fast as the links are for which it is worth compressing.
+
 How long the stream becomes is known at its end, so the payload grows part by part and is padded
 then.  An interrupted sealing starts again: to compare with what was there, all of the model would
 have to be read, hashed and compressed anew, and that is nearly all there is to do.

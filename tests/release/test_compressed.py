@@ -62,8 +62,11 @@ def test_a_compressed_model_is_released_and_opened(cast: Cast, tmp_path: Path) -
     assert files == read_model(tmp_path / "opened")
 
 
-def test_a_compressed_model_is_read_in_memory(cast: Cast) -> None:
-    """Files, ranges and tensors are those of the plain files."""
+def test_a_compressed_model_is_read_in_memory(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files, ranges and tensors are those of the plain files; so is what ``host read`` pours."""
+    from custody.cli._read import _pour
+    from tests.release.test_read_from_the_middle import _Pipe as Pipe
+
     files = model_files()
     _, bundle = _seal(cast, write_model(cast.folder / "floats", files), "floats.bundle")
     request, answers = released(cast, bundle)
@@ -74,6 +77,11 @@ def test_a_compressed_model_is_read_in_memory(cast: Cast) -> None:
         entry = reader.tensor_file(WEIGHTS).entry("narrow")
         plain = files[WEIGHTS][entry.offset : entry.offset + entry.size_bytes]
         assert plain == reader.tensor(WEIGHTS, "narrow").tobytes()
+        pipe = Pipe()
+        monkeypatch.setattr(sys, "stdout", pipe)
+        _pour(reader, WEIGHTS, 70_000, 400_000)
+        monkeypatch.undo()
+        assert files[WEIGHTS][70_000:400_000] == pipe.bytes.getvalue()
         reader.full_pass()
 
 
@@ -93,6 +101,16 @@ def test_a_host_without_the_extra_spends_no_approval(
     assert not cast.place.receipt_path(request.digest).exists()
     cast.open(bundle, request, answers, tmp_path / "opened")
     assert files == read_model(tmp_path / "opened")
+
+
+def test_a_publisher_without_the_extra_is_told(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``auto`` where zstandard is not installed is refused before anything is written."""
+    model = write_model(cast.folder / "floats", model_files())
+    monkeypatch.setitem(sys.modules, "custody.ops.frame_plan", None)
+    with pytest.raises(Unavailable, match="compresses") as told:
+        _seal(cast, model, "floats.bundle")
+    assert "pip install 'custody[compress]'" == told.value.hint
+    assert not (cast.folder / "floats.bundle").exists()
 
 
 def test_what_does_not_compress_is_sealed_as_it_is(cast: Cast) -> None:
