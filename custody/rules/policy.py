@@ -13,7 +13,6 @@ from custody.crypto.signature import load_ec_public
 from custody.encoding import key_id
 from custody.errors import Malformed, Refused
 from custody.formats.policy import Policy, Principal, ShareKey, SigningKey
-from custody.rules.authorisers import authorisers_fault
 from custody.rules.quorum import signing_tree
 from custody.rules.verdicts import Ledger, Verdict
 
@@ -203,6 +202,9 @@ def _check_updatable(policy: Policy, ledger: Ledger) -> None:
     if "sealed-updatable" not in policy.modes:
         ledger.skip("policy.updatable", "no key is kept over updates of the boot state")
         return
+    # Imported here because who seals by another policy needs none of what TPMs keep.
+    from custody.rules.authorisers import authorisers_fault  # noqa: PLC0415
+
     fault = authorisers_fault(policy)
     ledger.add(
         "policy.updatable",

@@ -22,7 +22,10 @@ Loaded = Mapping[str, frozenset[str]]
 
 #: Nobody of these commands shows a table, talks to a store, or makes a page.
 _NEVER = ("pydantic", "rich", "jinja2", "obstore", "fsspec", "numpy", "http", "custody.lab")
-_TPM = ("tpm2_pytss", "custody.keys.tpm", "custody.keys.hostapi", "custody.rules.attestation")
+_TPM = (
+    *("tpm2_pytss", "custody.keys.tpm", "custody.keys.hostapi"),
+    *("custody.crypto.tpmpolicy", "custody.formats.evidence", "custody.rules.attestation"),
+)
 _PKCS11 = ("pkcs11", "custody.keys.pkcs11")
 _CERTIFICATES = ("pyhanko_certvalidator", "asn1crypto", "asyncio", "ssl", "cryptography.x509")
 _OTHER_COMMANDS = ("custody.cli._enroll", "custody.cli._trust", "custody.cli._model")
