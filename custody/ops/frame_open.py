@@ -5,23 +5,17 @@ Format: frames.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from hmac import compare_digest
-
-from custody.crypto.parts import open_part
 from custody.crypto.secret import Octets
-from custody.errors import Refused
 from custody.formats.contents import Contents
 from custody.formats.frames import FrameTable
 from custody.formats.manifest import Core
 from custody.ops.frame_cut import FrameCut
 from custody.ops.frame_opener import FrameOpener
-from custody.ops.model_files import Segment, interleave, longest_first, runs_of
+from custody.ops.model_files import interleave, longest_first, runs_of
 from custody.ops.model_sink import PlainSink
 from custody.ops.part_cache import PartCache
-from custody.ops.payload_open import SealedSource, check_part
-from custody.ops.pipeline import FileHashes, Pool, worker_count, zero
+from custody.ops.payload_open import FileChecks, SealedSource, decrypt_part, naming
+from custody.ops.pipeline import Pool, worker_count
 from custody.ops.progress import Progress, silent
 
 #: What the memory of all workers may take together; see `pipeline`.
@@ -69,9 +63,8 @@ class _Opening:
         self._core = core
         self._contents = contents
         self._cek = cek
-        self._payload_id = bytes.fromhex(core.payload_id)
         self._cut = FrameCut(contents.files, table.begins)
-        self._hashes = FileHashes(contents.files, self._cut)
+        self._checks = FileChecks(contents, self._cut)
 
     def run(self, progress: Progress, workers: int | None) -> None:
         """Open every frame."""
@@ -85,7 +78,7 @@ class _Opening:
             self._open,
             interleave(longest_first(runs), count),
             part_size_bytes=table.largest_bytes,
-            stop=self._hashes.stop,
+            stop=self._checks.stop,
         )
 
         def tell(phase: str, done_bytes: int, _: int) -> None:
@@ -94,7 +87,7 @@ class _Opening:
             progress(phase, round(share * table.size_bytes), table.size_bytes)
 
         try:
-            self._check_empty()
+            self._checks.check_empty()
             pool.run("open", len(table), count, tell)
         finally:
             self._opener.close()
@@ -104,54 +97,14 @@ class _Opening:
         segments = self._cut.of_part(index)
         view = buffer[: segments[0].size_bytes]
         if not self._sink.holds(index, segments, view):
-            with self._naming(segments):
+            with naming(self._contents, segments):
                 self._opener.open_into(index, view)
             self._sink.write(segments[0], view)
-        self._check_file(segments[0].file, self._hashes.feed(index, segments[0], view))
+        self._checks.feed(index, segments[0], view)
         self._sink.release(segments)
 
     def _decrypt(self, index: int, buffer: memoryview) -> None:
-        """Read and open a part; a bad one is refused by what is wrong with it."""
-        part, row = buffer[: self._core.part_size_bytes], self._source.row(index)
-        self._source.read(index, part)
-        try:
-            open_part(self._cek, self._payload_id, index, buffer, salt=row.salt, tag=row.tag)
-        except Refused:
-            # Damaged on its way, or sealed so?  As in payload_open.
-            self._source.read(index, part)
-            try:
-                check_part(self._source, self._core, index, part)
-            finally:
-                zero(buffer)
-            raise
-
-    def _check_file(self, index: int, digest: bytes | None) -> None:
-        file = self._contents.files[index]
-        if digest is not None and not compare_digest(digest, bytes.fromhex(file.sha256)):
-            raise Refused(
-                "does not have the digest that its contents and model signature give",
-                check="file.digest",
-                where=file.name,
-            )
-
-    def _check_empty(self) -> None:
-        for index, file in enumerate(self._contents.files):
-            if not file.size_bytes:
-                self._check_file(index, self._hashes.digest(index))
-
-    @contextmanager
-    def _naming(self, segments: Sequence[Segment]) -> Iterator[None]:
-        """Say which file a bad part or frame belongs to."""
-        try:
-            yield
-        except Refused as error:
-            name = self._contents.files[segments[0].file].name
-            raise Refused(
-                f"{error.reason} (in it: {name!r})",
-                check=error.check,
-                where=error.where,
-                hint=error.hint,
-            ) from error
+        decrypt_part(self._source, self._core, self._cek, index, buffer)
 
 
 def _workers(part_size_bytes: int, frame_bytes: int, wanted: int | None) -> int:

@@ -293,6 +293,70 @@ def check_part(source: SealedSource, core: Core, index: int, part: memoryview) -
         raise source.bad(index)
 
 
+def decrypt_part(
+    source: SealedSource, core: Core, cek: Octets, index: int, buffer: memoryview
+) -> None:
+    """Read and open a part (of part size + 16 bytes), or refuse it by what is wrong with it."""
+    part, row = buffer[: core.part_size_bytes], source.row(index)
+    source.read(index, part)
+    try:
+        payload_id = bytes.fromhex(core.payload_id)
+        open_part(cek, payload_id, index, buffer, salt=row.salt, tag=row.tag)
+    except Refused:
+        # Damaged on its way, or sealed so?  The row's digest tells, and is not needed before: the
+        # tag is vouched for by the root just as the digest is.
+        source.read(index, part)
+        try:
+            check_part(source, core, index, part)
+        finally:
+            zero(buffer)
+        raise
+
+
+class FileChecks:
+    """SHA-256 of every file, in order and from several threads, held against the contents."""
+
+    def __init__(self, contents: Contents, cut: Segments) -> None:
+        """Take the files and what they are cut into."""
+        self._files = contents.files
+        self._hashes = FileHashes(contents.files, cut)
+        self.stop = self._hashes.stop
+
+    def feed(self, index: int, segment: Segment, view: memoryview) -> None:
+        """Add what piece ``index`` has of a file; refuse a whole file of another digest."""
+        self._check(segment.file, self._hashes.feed(index, segment, view))
+
+    def check_empty(self) -> None:
+        """Refuse a file without a byte that should have another digest."""
+        for index, file in enumerate(self._files):
+            if not file.size_bytes:
+                self._check(index, self._hashes.digest(index))
+
+    def _check(self, index: int, digest: bytes | None) -> None:
+        file = self._files[index]
+        if digest is not None and not compare_digest(digest, bytes.fromhex(file.sha256)):
+            raise Refused(
+                "does not have the digest that its contents and model signature give",
+                check="file.digest",
+                where=file.name,
+            )
+
+
+@contextmanager
+def naming(contents: Contents, segments: Sequence[Segment]) -> Iterator[None]:
+    """Say which files a bad part or frame belongs to."""
+    try:
+        yield
+    except Refused as error:
+        names = [repr(contents.files[s.file].name) for s in segments[:_NAMES_SHOWN]]
+        if len(segments) > _NAMES_SHOWN:
+            names.append(f"{len(segments) - _NAMES_SHOWN} more")
+        touched = f" (in it: {', '.join(names)})" if names else " (in it: only padding)"
+        raise Refused(
+            error.reason + touched, check=error.check, where=error.where, hint=error.hint
+        ) from error
+
+
 class _Opening:
     """The work on each part of one payload."""
 
@@ -315,9 +379,8 @@ class _Opening:
         self._core = core
         self._contents = contents
         self._cek = cek
-        self._payload_id = bytes.fromhex(core.payload_id)
         self._segments = Segments(contents.files, core.part_size_bytes)
-        self._hashes = FileHashes(contents.files, self._segments)
+        self._checks = FileChecks(contents, self._segments)
 
     def run(self, progress: Progress, workers: int | None) -> None:
         """Open every part."""
@@ -328,9 +391,9 @@ class _Opening:
             self._open,
             interleave(longest_first(runs), count),
             part_size_bytes=core.part_size_bytes,
-            stop=self._hashes.stop,
+            stop=self._checks.stop,
         )
-        self._check_empty()
+        self._checks.check_empty()
         pool.run("open", len(self._map), count, progress)
 
     def _open(self, index: int, buffer: memoryview) -> None:
@@ -341,61 +404,16 @@ class _Opening:
             if place is None and self._base is not None:
                 self._base.read(index, part)
             elif place is not None:
-                with self._naming(segments):
-                    self._decrypt(place, buffer)
+                with naming(self._contents, segments):
+                    decrypt_part(self._source, self._core, self._cek, place, buffer)
             for segment in segments:
                 begin = segment.part_offset
                 self._sink.write(segment, part[begin : begin + segment.size_bytes])
         for segment in in_hash_order(segments):
             begin = segment.part_offset
             view = part[begin : begin + segment.size_bytes]
-            self._check_file(segment.file, self._hashes.feed(index, segment, view))
+            self._checks.feed(index, segment, view)
         self._sink.release(segments)
-
-    def _decrypt(self, index: int, buffer: memoryview) -> None:
-        """Read and open a part; a bad one is refused by what is wrong with it."""
-        part = buffer[: self._core.part_size_bytes]
-        row = self._source.row(index)
-        self._source.read(index, part)
-        try:
-            open_part(self._cek, self._payload_id, index, buffer, salt=row.salt, tag=row.tag)
-        except Refused:
-            # Damaged on its way, or sealed so?  The row's digest tells, and is not needed before:
-            # the tag is vouched for by the root just as the digest is.
-            self._source.read(index, part)
-            try:
-                check_part(self._source, self._core, index, part)
-            finally:
-                zero(buffer)
-            raise
-
-    def _check_file(self, index: int, digest: bytes | None) -> None:
-        file = self._contents.files[index]
-        if digest is not None and not compare_digest(digest, bytes.fromhex(file.sha256)):
-            raise Refused(
-                "does not have the digest that its contents and model signature give",
-                check="file.digest",
-                where=file.name,
-            )
-
-    def _check_empty(self) -> None:
-        for index, file in enumerate(self._contents.files):
-            if not file.size_bytes:
-                self._check_file(index, self._hashes.digest(index))
-
-    @contextmanager
-    def _naming(self, segments: Sequence[Segment]) -> Iterator[None]:
-        """Say which files a bad part belongs to."""
-        try:
-            yield
-        except Refused as error:
-            names = [repr(self._contents.files[s.file].name) for s in segments[:_NAMES_SHOWN]]
-            if len(segments) > _NAMES_SHOWN:
-                names.append(f"{len(segments) - _NAMES_SHOWN} more")
-            touched = f" (in it: {', '.join(names)})" if names else " (in it: only padding)"
-            raise Refused(
-                error.reason + touched, check=error.check, where=error.where, hint=error.hint
-            ) from error
 
 
 def _read_table(path: Path, core: Core) -> PartTable:
