@@ -17,6 +17,8 @@ _AT_FDCWD = -100
 _START_WRITING = 2
 #: The same on every machine Linux runs on since system calls are numbered alike.
 _CACHESTAT = 451
+#: madvise(2), Linux 4.14.  The mmap module has no name for it.
+_MADV_WIPEONFORK = 18
 _STRETCH_BYTES = 64 << 20
 #: Below this a file's pages in the cache are cheaper than its own trips to the disk.
 _DIRECT_BYTES = 16 << 20
@@ -191,6 +193,15 @@ def _reopen_direct(fd: int, flags: int) -> int | None:
         return os.open(f"/proc/self/fd/{fd}", flags | os.O_DIRECT | os.O_CLOEXEC)
     except OSError:
         return None
+
+
+def keep_private(memory: mmap.mmap) -> None:
+    """Keep private anonymous pages out of core dumps and of forked children, who find zeros."""
+    memory.madvise(mmap.MADV_DONTDUMP)
+    # Not DONTFORK: the child would have a hole there, touch it when it closes what it inherited,
+    # or put something else into it and have that unmapped.
+    with suppress(OSError):
+        memory.madvise(_MADV_WIPEONFORK)
 
 
 def read_ahead(fd: int) -> None:

@@ -8,10 +8,8 @@ import os
 from contextlib import suppress
 
 from custody.crypto.secret import wipe
-from custody.ops.linux import libc
+from custody.ops.linux import keep_private, libc
 
-#: madvise(2), Linux 4.14: a forked child finds zeros.  The mmap module has no name for it.
-_MADV_WIPEONFORK = 18
 _WIPED_AT_ONCE_BYTES = 1 << 18
 
 
@@ -28,10 +26,7 @@ class SecretMemory:
             self._map = mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         except OSError as error:
             raise MemoryError(f"no {size_bytes} bytes to be had") from error
-        self._map.madvise(mmap.MADV_DONTDUMP)
-        # Not DONTFORK: a child that closes what it inherited would touch pages it has not got.
-        with suppress(OSError):
-            self._map.madvise(_MADV_WIPEONFORK)
+        keep_private(self._map)
         self.locked = _lock(self._map, size_bytes)
         self.view = memoryview(self._map)[:size_bytes]
 

@@ -35,6 +35,7 @@ from custody.ops.part_map import PartMap
 from custody.ops.pipeline import (
     FileHashes,
     Pool,
+    files_at_once,
     in_hash_order,
     worker_count,
     workers_between,
@@ -389,7 +390,7 @@ class _Opening:
         runs = runs_of(self._contents.files, self._segments, len(self._map))
         pool = Pool(
             self._open,
-            interleave(longest_first(runs), count),
+            interleave(longest_first(runs), files_at_once(count)),
             part_size_bytes=core.part_size_bytes,
             stop=self._checks.stop,
         )

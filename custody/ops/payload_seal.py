@@ -38,6 +38,7 @@ from custody.ops.part_map import PartMap
 from custody.ops.pipeline import (
     FileHashes,
     Pool,
+    files_at_once,
     in_hash_order,
     worker_count,
     workers_between,
@@ -262,7 +263,7 @@ class _Sealing:
         runs = runs_of(layout.files, self._segments, layout.part_count)
         pool = Pool(
             self._seal,
-            interleave(longest_first(runs), count),
+            interleave(longest_first(runs), files_at_once(count)),
             part_size_bytes=layout.part_size_bytes,
             stop=self._hashes.stop,
         )

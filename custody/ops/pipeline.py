@@ -20,12 +20,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from custody.crypto.parts import TAG_BYTES
-from custody.ops.linux import in_memory
+from custody.ops.linux import in_memory, keep_private
 from custody.ops.model_files import Extent, Segment, Segments
 from custody.ops.progress import Progress
 
 #: Buffers of all workers together, in bytes; with the interpreter it stays below 300 MiB.
 _BUFFERS_BYTES = 192 << 20
+_WORKERS_ON_DISK = 3
 _TICK_SECONDS = 0.1
 _ZEROS = memoryview(bytes(1 << 18))
 
@@ -42,13 +43,19 @@ def worker_count(part_size_bytes: int, wanted: int | None = None) -> int:
     return max(1, min(wanted or _cores() + 1, _BUFFERS_BYTES // part_size_bytes))
 
 
-def workers_between(*places: Path) -> int | None:
+def workers_between(*places: Path) -> int:
     """Count the workers wanted where parts come from one place and go to another.
 
-    Where nobody waits for a disk there are no gaps to fill, and a worker more than there are cores
-    only takes them from the one whose turn it is to hash: at the end of a model, 8 % of the time.
+    Three for each core where some of them will wait for a disk.  In memory nobody does, and a
+    worker more than there are cores only delays the one whose turn it is to hash: at the end of a
+    model, by 8 % of the time it took.
     """
-    return _cores() if all(in_memory(place) for place in places) else None
+    return _cores() * (1 if all(in_memory(place) for place in places) else _WORKERS_ON_DISK)
+
+
+def files_at_once(workers: int) -> int:
+    """Count the files to work on side by side: more would only make a disk go to and fro."""
+    return min(workers, _cores() + 1)
 
 
 def _cores() -> int:
@@ -134,9 +141,9 @@ def part_buffer(part_size_bytes: int) -> Iterator[memoryview]:
 
     It is zeroed at the end, and unmapped once no traceback refers to it any more.
     """
-    memory = mmap.mmap(-1, part_size_bytes + TAG_BYTES)
-    for advice in (mmap.MADV_DONTDUMP, mmap.MADV_DONTFORK):
-        memory.madvise(advice)
+    size = part_size_bytes + TAG_BYTES
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    keep_private(memory)
     buffer = memoryview(memory)[: part_size_bytes + TAG_BYTES]
     try:
         yield buffer

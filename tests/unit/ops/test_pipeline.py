@@ -8,6 +8,7 @@ import os
 import random
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -16,8 +17,17 @@ from hypothesis import strategies as st
 from custody.crypto.parts import PART_SIZES
 from custody.errors import Refused
 from custody.formats.contents import File
+from custody.ops import pipeline
 from custody.ops.model_files import Segments, interleave, runs_of
-from custody.ops.pipeline import FileHashes, Pool, part_buffer, worker_count, zero
+from custody.ops.pipeline import (
+    FileHashes,
+    Pool,
+    files_at_once,
+    part_buffer,
+    worker_count,
+    workers_between,
+    zero,
+)
 from custody.ops.progress import silent
 from tests.unit.ops.bundles import PART, noise
 
@@ -109,6 +119,16 @@ def test_buffers_are_bounded(monkeypatch: pytest.MonkeyPatch, cores: int, size: 
     assert min(cores + 1, (192 << 20) // size) == worker_count(size)
 
 
+def test_workers_wait_only_for_disks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In memory a core has one worker, with a disk at either end several."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)))
+    monkeypatch.setattr(pipeline, "in_memory", lambda path: path.name == "memory")
+    memory, disk = tmp_path / "memory", tmp_path / "disk"
+    assert 4 == workers_between(memory, memory)
+    assert 12 == workers_between(memory, disk) == workers_between(disk, memory)
+    assert [1, 4, 5, 5] == [files_at_once(count) for count in (1, 4, 5, 12)]
+
+
 def test_buffer_is_zeroed() -> None:
     """A part's buffer holds nothing when its worker is done with it, errors or not."""
     kept: list[memoryview] = []
@@ -122,6 +142,19 @@ def test_buffer_is_zeroed() -> None:
     with pytest.raises(Refused):
         use()
     assert bytes(PART + 16) == bytes(kept[0])
+
+
+def test_a_forked_child_finds_zeros_in_a_buffer() -> None:
+    """It may read, write and drop a buffer that was in use at the fork, and learns nothing."""
+    with part_buffer(PART) as buffer:
+        buffer[:] = b"\1" * len(buffer)
+        child = os.fork()
+        if not child:
+            clean = not any(buffer)
+            zero(buffer)
+            os._exit(0 if clean else 1)
+        assert 0 == os.waitpid(child, 0)[1]
+        assert bytes(buffer) == b"\1" * len(buffer)
 
 
 @pytest.mark.parametrize("size", [0, 1, (1 << 18) - 1, 1 << 18, (1 << 18) + 1, 3 << 18])
