@@ -101,7 +101,7 @@ def _request(cast: Cast, bundle: Bundle) -> Statement[Request]:
         bundle.statement,
         situation=cast.situation("host", now=utc_now()),
         tpm=cast.tpm,
-        ledger=cast.place.ledger,
+        place=cast.place,
         event_log=cast.event_log,
     ).statement
 

@@ -121,7 +121,7 @@ class Actors:
             bundle.statement,
             situation=self.cast.situation("host", now=now),
             tpm=self.cast.tpm,
-            ledger=self.cast.place.ledger,
+            place=self.cast.place,
             event_log=self.cast.event_log,
         )
         self.request_file.write_bytes(request.data)

@@ -114,7 +114,7 @@ def request(
         Bundle.at(bundle).statement,
         situation=standing.situation,
         tpm=open_tpm(tpm),
-        ledger=_ledger_of(standing.home),
+        place=place_of(standing.home),
         event_log=read_event_log(event_log),
         mode=mode,
         further=read_further(further),

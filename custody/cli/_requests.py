@@ -33,7 +33,7 @@ from custody.keys.hostapi import HostTpm
 from custody.ops.folders import read_file, read_statement_file
 from custody.ops.home import Home
 from custody.ops.outstanding import Death
-from custody.ops.receipts import HostPlace, give_up
+from custody.ops.receipts import HostPlace, end_dead, give_up
 from custody.ops.trust import current
 from custody.ops.unseal import KeptStanding, kept_standing
 from custody.rules.situation import Situation
@@ -58,6 +58,9 @@ class OutstandingView(Record, frozen=True):
     counter: str
     alive: bool
     died_of: Death | None
+    burned: bool
+    """Whether its burn receipt is there: a dead one is ended as soon as it is found."""
+    unburnt: str
     asked_at: datetime
     until: datetime
     """When its key dies of age; dead already where not ``alive``."""
@@ -100,23 +103,30 @@ def status(
 ) -> None:
     """List open requests, and keys kept for restarts, and whether they still live.
 
+    A request whose key has died is ended, with a burn receipt.
     With --env, kept keys are judged as at the next start.
     """
     screen = Screen(as_json=as_json)
     opened, now = open_tpm(tpm), moment(None)
     clock, where = opened.clock(), open_home(home, "host")
     place = place_of(where)
+    with place.ledger.lock():
+        ended = end_dead(opened, place, now=now)
+    dead = {each.entry.request: each for each in ended}
+    living = [entry for entry in place.ledger.all() if entry.request not in dead]
     requests = tuple(
         OutstandingView(
             request=entry.request,
             manifest=entry.manifest,
             counter=f"{entry.counter_index:#010x}",
-            alive=entry.alive(clock),
-            died_of=entry.death(clock),
+            alive=entry.request not in dead,
+            died_of=dead[entry.request].cause if entry.request in dead else None,
+            burned=entry.request in dead and not dead[entry.request].unburnt,
+            unburnt=dead[entry.request].unburnt if entry.request in dead else "",
             asked_at=entry.requested_at,
             until=now + timedelta(seconds=(entry.deadline_ms - clock.clock_ms) // 1000),
         )
-        for entry in place.ledger.all()
+        for entry in (*(each.entry for each in ended), *living)
     )
     kept = _kept(screen, where, place, opened, env)
 
@@ -131,9 +141,10 @@ def status(
 
 def _show_requests(screen: Screen, views: tuple[OutstandingView, ...]) -> None:
     def state(entry: OutstandingView) -> str:
-        return (
-            _DEATHS[entry.died_of] if entry.died_of else f"alive until {_words.time(entry.until)}"
-        )
+        if not entry.died_of:
+            return f"alive until {_words.time(entry.until)}"
+        shown = "its burn receipt is written" if entry.burned else f"not burned: {entry.unburnt}"
+        return f"{_DEATHS[entry.died_of]}; {shown}"
 
     if not views:
         screen.show("no open requests")
@@ -141,7 +152,7 @@ def _show_requests(screen: Screen, views: tuple[OutstandingView, ...]) -> None:
     rows = [(v.request[:16], v.manifest[:16], state(v)) for v in views]
     screen.table(("request", "manifest", "state"), rows)
     if not all(v.alive for v in views):
-        screen.say("a dead request opens nothing; the next one takes its place")
+        screen.say("a dead request opens nothing; custody host receipt copies what shows it")
 
 
 def _kept(

@@ -206,19 +206,3 @@ def _death(of: Outstanding | Terms, clock: Clock) -> Death | None:
 
 def _dead(request: Digest, cause: Death) -> Refused:
     return Refused(DEATHS[cause], check=cause, where=f"request {request[:16]}", hint=_ASK_AGAIN)
-
-
-def prune(ledger: Ledger, clock: Clock) -> tuple[Outstanding, ...]:
-    """Forget the dead requests and return the living ones.
-
-    One whose model appeared is kept, though the host died before the burn: its key is dead, but
-    nobody has been shown so yet.
-    """
-    living = []
-    for entry in ledger.all():
-        cause = entry.death(clock)
-        if cause is None:
-            living.append(entry)
-        elif entry.landing is None or not entry.landing.done():
-            ledger.bury(entry.request, cause)
-    return tuple(living)

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 from custody.crypto.bind import bind
 from custody.encoding import Digest, format_time, key_id
-from custody.errors import Incomplete, Refused
+from custody.errors import CustodyError, Incomplete, Refused
 from custody.formats.burn import Burn
 from custody.formats.envelope import Predicate, Signature, encode_statement, statement_digest
 from custody.formats.evidence import NvCertified, pack_quote, parse_attest, spki
@@ -22,7 +22,7 @@ from custody.keys.hostapi import Attested, HostTpm
 from custody.ops.folders import read_statement_file
 from custody.ops.kept import KeptKeys, forget
 from custody.ops.landing import replace_file
-from custody.ops.outstanding import Ledger, Outstanding
+from custody.ops.outstanding import DEATHS, Death, Ledger, Outstanding
 
 _ENDS = {
     "opened": "was opened",
@@ -105,7 +105,47 @@ def burn(entry: Outstanding, tpm: HostTpm, place: HostPlace, *, now: datetime) -
     return Burnt(value, data)
 
 
-def give_up(entry: Outstanding, tpm: HostTpm, place: HostPlace, *, now: datetime) -> Burnt:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """A request whose key died of itself.  ``unburnt``: why no burn receipt shows so, or nothing."""
+
+    entry: Outstanding
+    cause: Death
+    unburnt: str
+
+
+def end_dead(tpm: HostTpm, place: HostPlace, *, now: datetime) -> tuple[Ended, ...]:
+    """End every request whose key is dead: receipt, burn receipt, and what it died of.
+
+    Nothing can be opened by it any more, but only the counter shows that to others.  A TPM that
+    will not burn, because it was cleared say, does not keep a host from asking again.
+    """
+    clock = tpm.clock()
+    ended = []
+    for entry in place.ledger.all():
+        cause = entry.death(clock)
+        if cause is None:
+            continue
+        opened, unburnt = place.receipt_path(entry.request).exists(), ""
+        try:
+            give_up(entry, tpm, place, now=now, reason=DEATHS[cause])
+        except CustodyError as error:
+            unburnt = error.reason
+        # What was opened did not die unopened, and is tried again until it is burnt.
+        if not opened:
+            place.ledger.bury(entry.request, cause)
+        ended.append(Ended(entry=entry, cause=cause, unburnt=unburnt))
+    return tuple(ended)
+
+
+def give_up(
+    entry: Outstanding,
+    tpm: HostTpm,
+    place: HostPlace,
+    *,
+    now: datetime,
+    reason: str = GIVEN_UP,
+) -> Burnt:
     """Burn a request that is not to be opened, with a receipt that says so.
 
     One that says otherwise already stays: what was opened cannot be taken back.
@@ -118,7 +158,7 @@ def give_up(entry: Outstanding, tpm: HostTpm, place: HostPlace, *, now: datetime
         data = attested_receipt(
             entry,
             outcome="failed",
-            reason=GIVEN_UP,
+            reason=reason,
             approvals=(),
             bad_shares=(),
             tpm=tpm,

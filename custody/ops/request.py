@@ -29,7 +29,8 @@ from custody.formats.manifest import Manifest
 from custody.formats.policy import Mode, Policy, SuiteName
 from custody.formats.request import Creation, Further, Request, Terms
 from custody.keys.hostapi import Counter, HostKey, HostTpm, SealedSeed
-from custody.ops.outstanding import Ledger, Outstanding, prune
+from custody.ops.outstanding import Outstanding
+from custody.ops.receipts import HostPlace, end_dead
 from custody.rules.attestation import conditions_of
 from custody.rules.enrolment import check_in_force
 from custody.rules.manifest import check_manifest
@@ -71,13 +72,14 @@ def request_release(
     *,
     situation: Situation,
     tpm: HostTpm,
-    ledger: Ledger,
+    place: HostPlace,
     event_log: bytes = b"",
     mode: Mode = "once",
     further: Sequence[Further] = (),
 ) -> Requested:
     """Make a request for ``manifest``; the caller writes `Requested.data` as ``request.dsse``.
 
+    Requests of this host whose keys are dead are ended, and their burn receipts written.
     ``mode`` ``sealed`` asks for leave to keep the key over restarts of this boot state.
     ``further`` is evidence of other kinds, in order of type.  The request is judged here exactly as
     officers will judge it.  Raises `Incomplete` when no counter is free (naming the open requests),
@@ -90,8 +92,8 @@ def request_release(
     # would be sent them; he cannot show one with the EK that the enrollers vouch for.
     salted = tpm.salted_to(endorsement_key(host.enrolment.predicate))
     shown = _Shown(event_log=event_log, further=tuple(further))
-    with ledger.lock(), salted.conversation():
-        return _make(manifest, host, salted, situation, ledger, shown, mode)
+    with place.ledger.lock(), salted.conversation():
+        return _make(manifest, host, salted, situation, place, shown, mode)
 
 
 def _make(
@@ -99,13 +101,13 @@ def _make(
     host: _Host,
     tpm: HostTpm,
     situation: Situation,
-    ledger: Ledger,
+    place: HostPlace,
     shown: _Shown,
     mode: Mode,
 ) -> Requested:
     """Take a counter, make H for it, attest both, and remember them."""
     policy = situation.trusted.policy
-    counter = _free_counter(tpm, ledger)
+    counter = _free_counter(tpm, place, situation)
     terms = _terms(manifest, host, counter, tpm, situation, mode)
     tree, officers = signing_tree(policy)
     auth_policy = host_policy(
@@ -131,7 +133,7 @@ def _make(
     data = encode_statement(request, [signature])
     statement = decode_statement(Request, data)
     require(check_request(statement, manifest, situation))
-    ledger.keep(_entry(statement, counter, key, seed, tuple(policy.host.pcrs)))
+    place.ledger.keep(_entry(statement, counter, key, seed, tuple(policy.host.pcrs)))
     return Requested(statement=statement, data=data)
 
 
@@ -199,8 +201,9 @@ def _boot_state(tpm: HostTpm, situation: Situation) -> Statement[GoldenSet]:
     )
 
 
-def _free_counter(tpm: HostTpm, ledger: Ledger) -> Counter:
-    living = prune(ledger, tpm.clock())
+def _free_counter(tpm: HostTpm, place: HostPlace, situation: Situation) -> Counter:
+    end_dead(tpm, place, now=situation.now)
+    living = place.ledger.all()
     try:
         return tpm.allocate_counter({entry.counter_index for entry in living})
     except Incomplete as error:

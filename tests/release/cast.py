@@ -391,7 +391,7 @@ class Cast:
             bundle.statement,
             situation=self.situation("host", now=now),
             tpm=self.tpm,
-            ledger=self.place.ledger,
+            place=self.place,
             event_log=self.event_log,
             mode=mode,
         ).statement

@@ -8,7 +8,7 @@ import pytest
 
 from custody.crypto.bind import bind
 from custody.encoding import key_id
-from custody.errors import Incomplete
+from custody.errors import Incomplete, Refused
 from custody.formats.burn import Burn
 from custody.formats.envelope import (
     Signature,
@@ -18,9 +18,11 @@ from custody.formats.envelope import (
     statement_digest,
 )
 from custody.formats.evidence import pack_quote, spki
+from custody.formats.receipt import Receipt
 from custody.formats.request import Request
 from custody.ops.open import interrupted
-from custody.ops.receipts import attested_receipt, burn, give_up
+from custody.ops.outstanding import DEATHS, Death
+from custody.ops.receipts import attested_receipt, burn, end_dead, give_up
 from custody.rules.burn import check_burn
 from custody.rules.verdicts import passed
 from tests.release.cast import NOW, Cast
@@ -81,7 +83,7 @@ def test_a_request_given_up_was_never_opened(cast: Cast, *, rebooted: bool) -> N
 def test_an_opening_that_a_reboot_interrupted_is_burned_later(
     cast: Cast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Cut off between model and burn, the host burns in a later boot, after new requests too."""
+    """Cut off between model and burn, the host burns in a later boot."""
     bundle = cast.seal()
     request = cast.request(bundle)
     answers = [cast.approve(bundle, request, who) for who in QUORUM]
@@ -91,8 +93,6 @@ def test_an_opening_that_a_reboot_interrupted_is_burned_later(
             cast.open(bundle, request, answers, tmp_path / "out")
     cast.machine.reboot()
     cast.boot()
-    # It looks through what is open, and forgets what is dead.
-    cast.request(bundle)
     cast.machine.power_cut()
     entry = cast.place.ledger.find(request.digest)
     assert interrupted(entry, tmp_path / "out", cast.place)
@@ -102,6 +102,72 @@ def test_an_opening_that_a_reboot_interrupted_is_burned_later(
     report = audit(cast, case_of(cast, bundle, request, answers, None, *ended(cast, request)))
     assert set() == failed(report)
     assert "opened-and-burned" == report.releases[0].outcome
+
+
+def test_the_next_request_burns_what_a_reboot_interrupted(
+    cast: Cast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host that goes on to ask for something else first has not forgotten the burn."""
+    bundle = cast.seal()
+    request = cast.request(bundle)
+    answers = [cast.approve(bundle, request, who) for who in QUORUM]
+    with monkeypatch.context() as patch:
+        patch.setattr("custody.ops.open.burn", _cut)
+        with pytest.raises(KeyboardInterrupt):
+            cast.open(bundle, request, answers, tmp_path / "out")
+    cast.machine.reboot()
+    cast.boot()
+    cast.request(bundle)
+    with pytest.raises(Refused) as refused:
+        cast.place.find(request.digest)
+    assert "host.ended" == refused.value.check
+    report = audit(cast, case_of(cast, bundle, request, answers, None, *ended(cast, request)))
+    assert set() == failed(report)
+    assert "opened-and-burned" == report.releases[0].outcome
+
+
+@pytest.mark.parametrize("cause", DEATHS)
+def test_a_request_that_died_unopened_is_burned_by_the_next(cast: Cast, cause: Death) -> None:
+    """Dead of a reboot or of age, a request leaves the proof that it was never opened."""
+    bundle = cast.seal()
+    request = cast.request(bundle)
+    answers = [cast.approve(bundle, request, who) for who in QUORUM]
+    if cause == "tpm.rebooted":
+        cast.machine.reboot()
+        cast.boot()
+    else:
+        _let_pass(cast, request)
+    again = cast.request(bundle)
+    assert [again.digest] == [entry.request for entry in cast.place.ledger.all()]
+    said = decode_statement(Receipt, cast.place.receipt_path(request.digest).read_bytes())
+    assert ("failed", DEATHS[cause]) == (said.predicate.outcome, said.predicate.reason)
+    report = audit(cast, case_of(cast, bundle, request, answers, None, *ended(cast, request)))
+    assert set() == failed(report)
+    assert "never-opened" == report.releases[0].outcome
+    with pytest.raises(Refused) as refused:
+        cast.place.find(request.digest)
+    assert cause == refused.value.check
+
+
+def _let_pass(cast: Cast, request: Statement[Request]) -> None:
+    from tpm2_pytss.constants import ESYS_TR
+
+    with cast.tpm_link("let a deadline pass") as link:
+        link.esys.clock_set(request.predicate.terms.deadline_ms, ESYS_TR.OWNER)
+
+
+def test_a_burn_that_the_tpm_refuses_is_said_and_stops_nobody(cast: Cast) -> None:
+    """Once TPM2_Clear took the counter, why nothing is burned is told, and the host goes on."""
+    request = cast.request(cast.seal())
+    with cast.tpm_link("clear it") as link:
+        from tpm2_pytss.constants import ESYS_TR
+
+        link.esys.clear(ESYS_TR.LOCKOUT)
+    (said,) = end_dead(cast.tpm, cast.place, now=NOW)
+    assert (request.digest, "tpm.rebooted") == (said.entry.request, said.cause)
+    assert said.unburnt
+    assert () == cast.place.ledger.all()
+    assert not cast.place.burn_path(request.digest).exists()
 
 
 def _cut(*_: object, **__: object) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from custody.cli import main
 from custody.formats.envelope import decode_statement
+from custody.formats.receipt import Receipt
 from custody.formats.request import Request
 from custody.ops.bundle import Bundle
 from tests.release.cast import NOW, Cast
@@ -86,10 +87,10 @@ def test_an_opening_leaves_its_receipt_and_its_burn(cast: Cast, run: Run) -> Non
     said = run("host", "open", bundle.path, request, *words, "--receipt", receipt, "--burn", burnt)
     assert 0 == said.code, said.err
     said = verify(cast, run, bundle, request, receipt, burnt)
-    assert "gpu-1: opened and burned\n" in said.out
+    assert "gpu-1 (software TPM): opened and burned\n" in said.out
     assert (0, "sound") == (said.code, said.out.splitlines()[-1])
     said = verify(cast, run, bundle, request, receipt)
-    assert "gpu-1: opened, not shown to be burned\n" in said.out
+    assert "gpu-1 (software TPM): opened, not shown to be burned\n" in said.out
     assert 0 == said.code
     said = run(
         *("auditor", "verify", cast.folder / "env", bundle.path / "manifest.dsse", request),
@@ -107,7 +108,7 @@ def test_a_cancelled_request_leaves_both_too(cast: Cast, run: Run) -> None:
     receipt, burnt = cast.folder / "receipt.dsse", cast.folder / "burn.dsse"
     assert 0 == run("host", "cancel", request, "--receipt", receipt, "--burn", burnt).code
     said = verify(cast, run, bundle, request, receipt, burnt)
-    assert "gpu-1: never opened, and burned\n" in said.out
+    assert "gpu-1 (software TPM): never opened, and burned\n" in said.out
     assert 0 == said.code
 
 
@@ -123,7 +124,7 @@ def test_a_kept_key_from_asking_to_forgetting(cast: Cast, run: Run) -> None:
     said = run("host", "open", bundle.path, request, *words, "--receipt", receipt, "--burn", burnt)
     assert 0 == said.code, said.err
     said = verify(cast, run, bundle, request, receipt, burnt)
-    assert "gpu-1: opened, and kept sealed for restarts\n" in said.out
+    assert "gpu-1 (software TPM): opened, and kept sealed for restarts\n" in said.out
     assert 0 == said.code
 
     cast.machine.reboot()
@@ -217,12 +218,25 @@ def test_status_says_what_a_request_died_of(cast: Cast, run: Run) -> None:
     request = ask(cast, run, bundle)
     cast.machine.reboot()
     cast.boot()
-    assert "dead: rebooted or suspended since" in run("host", "status").out
     (view,) = json.loads(run("host", "status", "--json").out)["requests"]
-    assert (False, "tpm.rebooted") == (view["alive"], view["diedOf"])
+    assert (False, "tpm.rebooted", True) == (view["alive"], view["diedOf"], view["burned"])
+    assert "no open requests" == run("host", "status").out.strip()
     said = run("host", "open", bundle.path, request, "--out", cast.folder / "out")
     assert (1, True) == (said.code, "reset, restarted or suspended" in said.err)
     assert "custody: hint: its key is dead for good" in said.err
+
+
+def test_status_burns_what_is_dead(cast: Cast, run: Run) -> None:
+    """A dead request leaves receipt and burn receipt, which `receipt` copies for the auditor."""
+    request = ask(cast, run, cast.seal())
+    cast.machine.reboot()
+    cast.boot()
+    said = run("host", "status").out
+    assert "dead: rebooted or suspended since; its burn receipt is written" in said
+    out, burnt = cast.folder / "receipt.dsse", cast.folder / "burn.dsse"
+    assert 0 == run("host", "receipt", request, "--out", out, "--burn", burnt).code
+    assert "failed" == decode_statement(Receipt, out.read_bytes()).predicate.outcome
+    assert burnt.exists()
 
 
 def test_a_failed_opening_tells_who_answered_what(cast: Cast, run: Run) -> None:
