@@ -23,6 +23,7 @@ from custody.formats.envelope import Statement
 from custody.formats.logentry import LogEntry, entry_of
 from custody.formats.logged import Logged, LoggedStatement
 from custody.formats.logpolicy import LogPolicy
+from custody.formats.logstate import MAX_BATCH
 from custody.formats.manifest import Manifest
 from custody.formats.note import MAX_NOTE_BYTES
 from custody.formats.request import Request
@@ -79,8 +80,7 @@ def countersign(
     )
     judgement = judge(manifest, request, answers, situation)
     check_agreed(judgement)
-    statements = list(_statements(judgement))
-    places = _append(statements, situation.documents, writer, store, signer)
+    places = _append(judgement, situation.documents, writer, store, signer)
     # Read again from where it lies: what was returned may be what we hoped to write.
     signed = _published(store, signer)
     tree = Tree(store, size=signed.checkpoint.size, head=signed.checkpoint.root)
@@ -143,7 +143,7 @@ def _statements(
 
 
 def _append(
-    statements: Sequence[Statement[Request] | Statement[Approval] | Statement[Denial]],
+    judgement: Judgement,
     documents: Documents,
     writer: Writer,
     store: Store,
@@ -151,10 +151,10 @@ def _append(
 ) -> dict[int, LogEntry]:
     """Put into the log what is not in it; return every entry by its index."""
     # One copy of each: copies differ in their signatures only, which entries do not hold.
-    entries = list(dict.fromkeys(entry_of(statement.envelope) for statement in statements))
+    entries = list(dict.fromkeys(entry_of(said.envelope) for said in _statements(judgement)))
     published = writer.latest()
     tree = Tree(store, size=published.checkpoint.size, head=published.checkpoint.root)
-    known = _known(documents, tree, signer)
+    known = {**_since(judgement.request, entries, tree), **_known(documents, tree, signer)}
     request, *answers = entries
     first = known.get(request)
     # An answer that is logged before its request, as anybody could have had it, is logged again.
@@ -168,6 +168,23 @@ def _append(
     done = writer.append([entry.encode() for entry in new])
     fresh = dict(enumerate(new, done.start))
     return {**({} if first is None else {first: request}), **later, **fresh}
+
+
+def _since(
+    request: Statement[Request], entries: Sequence[LogEntry], tree: Tree
+) -> dict[LogEntry, int]:
+    """Return which entries came into the log after the request's checkpoint, each at first.
+
+    What is longer ago than a batch is not looked for: logged twice, it does no harm.
+    """
+    start = decode_checkpoint(request.predicate.checkpoint or b"").checkpoint.size
+    wanted = {entry.encode(): entry for entry in entries}
+    found: dict[LogEntry, int] = {}
+    start = min(max(start, tree.size - MAX_BATCH), tree.size)
+    for index, data in tree.entries(start, tree.size):
+        if data in wanted:
+            found.setdefault(wanted[data], index)
+    return found
 
 
 def _known(documents: Documents, tree: Tree, signer: LogSigner) -> dict[LogEntry, int]:

@@ -376,9 +376,20 @@ def test_what_is_logged_already_is_not_logged_again(asked: Asked) -> None:
     assert asked.refusal_of(asked.sec3, word) is None
 
 
+def test_what_was_offered_since_the_request_is_found_without_proofs(asked: Asked) -> None:
+    """A log finds in itself what came to it after the checkpoint that the request names."""
+    log = asked.fresh_log()
+    given = [asked.request.envelope, *map(decode_envelope, asked.answers[:2])]
+    log.writer().append([b"something", *(entry_of(each).encode() for each in given)])
+    word = asked.cast.countersign(asked.bundle, asked.request, *asked.answers, log=log)
+    entries = decode_statement(Logged, word).predicate.entries
+    assert [1, 2, 3, 4] == [entry.index for entry in entries]
+    assert 5 == log.size
+
+
 def test_an_answer_that_was_logged_before_its_request_is_logged_again(asked: Asked) -> None:
     """The order in a log's word is always the request first."""
-    log = asked.log.copy()
+    log = asked.fresh_log()
     early = entry_of(decode_envelope(asked.answers[0]))
     done = log.writer().append([early.encode()])
     tree = Tree(log.store, size=done.signed.checkpoint.size, head=done.signed.checkpoint.root)
@@ -392,7 +403,7 @@ def test_an_answer_that_was_logged_before_its_request_is_logged_again(asked: Ask
     )
     entries = decode_statement(Logged, word).predicate.entries
     assert asked.request.digest == entries[0].statement
-    assert done.start < entries[0].index
+    assert [1, 2, 3, 4] == [entry.index for entry in entries]
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
