@@ -15,7 +15,7 @@ from custody.ops.model_files import interleave, longest_first, runs_of
 from custody.ops.model_sink import PlainSink
 from custody.ops.part_cache import PartCache
 from custody.ops.payload_open import FileChecks, SealedSource, decrypt_part, naming
-from custody.ops.pipeline import Pool, worker_count
+from custody.ops.pipeline import Pool, files_at_once, worker_count
 from custody.ops.progress import Progress, silent
 
 #: What the memory of all workers may take together; see `pipeline`.
@@ -76,7 +76,7 @@ class _Opening:
         self._opener = FrameOpener(table, part_size_bytes=size, part=parts.part)
         pool = Pool(
             self._open,
-            interleave(longest_first(runs), count),
+            interleave(longest_first(runs), files_at_once(count)),
             part_size_bytes=table.largest_bytes,
             stop=self._checks.stop,
         )

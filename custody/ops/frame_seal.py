@@ -37,7 +37,15 @@ from custody.ops.landing import check_space, disk_errors
 from custody.ops.linux import NewFile, is_large
 from custody.ops.model_source import ModelSource, PlainSource
 from custody.ops.payload_seal import PayloadKey, SealedPayload, Sink
-from custody.ops.pipeline import FileHashes, Pool, Stopped, part_buffer, worker_count, zero
+from custody.ops.pipeline import (
+    FileHashes,
+    Pool,
+    Stopped,
+    part_buffer,
+    worker_count,
+    workers_between,
+    zero,
+)
 from custody.ops.progress import Progress, silent
 
 #: What the buffers of all workers may take together; see `pipeline`.
@@ -76,7 +84,7 @@ def seal_frames(
                 payload=payload.file,
                 rows=rows.file,
                 progress=progress,
-                workers=workers,
+                workers=workers or workers_between(model, directory),
             )
             payload.cut(sealed.part_count * size)
             rows.cut(sealed.part_count * ROW_BYTES)
