@@ -15,6 +15,7 @@ import custody
 from benchmarks import (
     attestation,
     compression,
+    disk,
     engine,
     log,
     machine,
@@ -45,6 +46,7 @@ BENCHMARKS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "verify": verify_model.rows,
     "memory": memory.rows,
     "engine": engine.rows,
+    "disk": disk.rows,
     "compression": compression.rows,
     "release": release.rows,
     "attestation": attestation.rows,

@@ -24,6 +24,8 @@ is ours divided by the peer's: below 1 we take less.
   opens the shares in the TPM, verifies and decrypts every part and file, and burns the request.
 - `verify_model_*`: `custody auditor verify-model` and `model_signing verify key` check the same
   signature, by the reference, of the same files; start-up counts.
+- `*_disk_*`: the same, and the engine alone beside `dd`, from a disk to the same disk: what is read
+  is not in memory, and what is written has been synced, by `sync` where a tool does not.
 - `*_bound_fraction`: the bound is what all cores need for the steps that no byte can do without
   (read, SHA-256 for the model signature, BLAKE3 of plaintext and ciphertext, AES-256-GCM, write),
   at rates measured between the turns of the same run, each on all cores at once.

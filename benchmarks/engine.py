@@ -24,7 +24,7 @@ _ID: Final = bytes(range(32, 64))
 
 
 @dataclass(slots=True)
-class _Engine:
+class Engine:
     """Seal into ``bundle`` and open out of it again, with a key of no consequence."""
 
     model: Path
@@ -35,6 +35,7 @@ class _Engine:
 
     def seal(self) -> None:
         """Scan and seal, as `seal_model` does."""
+        self.bundle.mkdir(exist_ok=True)
         found = scan(self.model)
         self.part_size_bytes = default_part_size(found.size_bytes)
         self.sealed[:] = [
@@ -68,12 +69,8 @@ class _Engine:
 def rows(bench: Bench) -> Iterator[Row]:
     """Seal, open and seal on one core in turns, measuring the machine in between."""
     room, size = bench.room, bench.model.size_bytes
-    engine = _Engine(bench.model.path, room.path / "engine", room.path / "engine-opened")
+    engine = Engine(bench.model.path, room.path / "engine", room.path / "engine-opened")
     measured: dict[str, list[Rates]] = {"before": [], "between": [], "after": []}
-
-    def fresh() -> None:
-        room.clear(engine.bundle.name)
-        engine.bundle.mkdir()
 
     def machine(when: str) -> Contestant:
         def run() -> Took:
@@ -86,7 +83,9 @@ def rows(bench: Bench) -> Iterator[Row]:
             return run_here(engine.seal)
 
     def sealing(name: str, run: Callable[[], Took]) -> Contestant:
-        return Contestant(name=name, run=run, prepare=fresh, output_bytes=size)
+        return Contestant(
+            name=name, run=run, prepare=lambda: room.clear(engine.bundle.name), output_bytes=size
+        )
 
     opening = Contestant(
         name="open",
