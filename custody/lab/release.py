@@ -285,15 +285,21 @@ def count_checks(ran: Ran) -> int:
 
 def _give_up_requests(host: Actor) -> None:
     """Give up what earlier runs left open: a TPM has few counters."""
-    found = host.run("host", "status", "--json").read(list[_Open])
-    for entry in found:
+    found = host.run("host", "status", "--json").read(_Status)
+    for entry in found.requests:
         host.run("host", "cancel", entry.request)
 
 
 class _Open(msgspec.Struct):
-    """What is read of ``host status --json``."""
+    """A request that is open, as ``host status --json`` lists it."""
 
     request: Digest
+
+
+class _Status(msgspec.Struct):
+    """What is read of ``host status --json``."""
+
+    requests: list[_Open]
 
 
 def find_model(given: Path | None) -> Model:
