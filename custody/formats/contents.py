@@ -10,7 +10,13 @@ import msgspec
 from custody.crypto.parts import padme
 from custody.encoding import Count, Digest, Record, Text, decode, encode
 from custody.errors import Malformed
-from custody.formats.frames import MAX_FRAMES, ROW_BYTES, FrameTable, check_tiled
+from custody.formats.frames import (
+    MAX_FRAMES,
+    ROW_BYTES,
+    FrameTable,
+    check_tiled,
+    read_frames,
+)
 
 MAX_CONTENTS_BYTES = 1 << 30
 _LEAST_BYTES = 1 << 20
@@ -109,7 +115,7 @@ class Contents(Record, frozen=True):
 
     def frame_table(self) -> FrameTable | None:
         """Read the frames of a compressed model; None where it is not compressed."""
-        return None if self.frames is None else FrameTable(self.frames)
+        return None if self.frames is None else read_frames(self.frames)
 
     def part_digest(self, index: int) -> bytes:
         """Return the plaintext digest of part ``index`` (32 bytes)."""

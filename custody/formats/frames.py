@@ -7,6 +7,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from custody.crypto.secret import Octets
 from custody.errors import Malformed
@@ -143,6 +144,12 @@ def _frame(width: int, planes: int, size_bytes: int, stored_bytes: int, digest: 
         stored_bytes=stored_bytes,
         digest=digest,
     )
+
+
+@lru_cache(maxsize=1)
+def read_frames(rows: bytes) -> FrameTable:
+    """Read rows, as `FrameTable` does: once, however often an opening asks for the same."""
+    return FrameTable(rows)
 
 
 def check_tiled(table: FrameTable, files: list[tuple[int, int]]) -> None:
