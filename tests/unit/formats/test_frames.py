@@ -15,7 +15,13 @@ from hypothesis import strategies as st
 from custody import formats
 from custody.encoding import encode
 from custody.errors import Malformed, Refused
-from custody.formats.contents import Contents, File, decode_padded, encode_padded
+from custody.formats.contents import (
+    MAX_CONTENTS_BYTES,
+    Contents,
+    File,
+    decode_padded,
+    encode_padded,
+)
 from custody.formats.frames import (
     MAX_FRAME_BYTES,
     ROW_BYTES,
@@ -210,6 +216,15 @@ def test_a_size_past_any_memory_is_refused_by_name() -> None:
         decode_padded(len(huge).to_bytes(8, "big") + huge)
     with pytest.raises(ValueError, match="4294967295 bytes"):
         _contents(_row(1, 1, 2**32 - 1, 100), ("a", 0, 2**32 - 1))
+
+
+def test_more_frames_than_there_may_be_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row above the limit is refused before any is read; 10**9 would not fit contents at all."""
+    assert MAX_CONTENTS_BYTES < 10**9 * ROW_BYTES
+    monkeypatch.setattr(formats.frames, "MAX_FRAMES", 3)
+    assert 3 == len(FrameTable(_as_it_is(1, 1, 1)))
+    with pytest.raises(ValueError, match="not 1 to"):
+        FrameTable(bytes(4 * ROW_BYTES))
 
 
 def test_a_delta_has_no_frames() -> None:
