@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -32,7 +33,7 @@ from custody.ops.bundle import Bundle
 from custody.ops.keys import Signer
 from custody.ops.open import judge_answers, open_release
 from custody.rules import release
-from custody.rules.logged import JudgedLogged
+from custody.rules.logged import JudgedLogged, judge_logged
 from custody.rules.quorum import policy_signed_bytes
 from custody.rules.release import Judgement, VerifiedRelease, verified
 from tests.release.cast import NOW
@@ -206,6 +207,19 @@ def test_a_word_that_does_not_hold_is_refused_by_name(asked: Asked, name: str) -
     files = (*asked.answers, lie(asked))
     assert check == asked.refused(*files)
     assert verified(asked.judged(*files, asked.word)).logged is not None
+
+
+def test_a_changed_byte_of_a_word_leaves_none(asked: Asked) -> None:
+    """Wherever one byte of the file is changed, it is unreadable or does not hold."""
+    situation = asked.cast.situation("judge-of-bytes", *asked.answers)
+    assert judge_logged(decode_statement(Logged, asked.word), asked.request, situation).counts
+    drawn = random.Random(7)
+    for at in drawn.sample(range(len(asked.word)), 400):
+        changed = bytearray(asked.word)
+        changed[at] ^= 1 << drawn.randrange(8)
+        heap = sort_documents([("w.dsse", bytes(changed))])
+        for word in heap.logged:
+            assert not judge_logged(word, asked.request, situation).counts, at
 
 
 # ── the TPM ──────────────────────────────────────────────────────────────────────────────────────
