@@ -120,11 +120,12 @@ def audit_view(report: AuditReport) -> AuditView:
         sound=report.sound,
         checks=check_views(report.verdicts),
         unreadable=tuple(f"{u.name}: {u.reason}" for u in report.unreadable),
-        releases=tuple(_release_view(release) for release in report.releases),
+        releases=tuple(release_view(release) for release in report.releases),
     )
 
 
-def _release_view(release: AuditedRelease) -> ReleaseView:
+def release_view(release: AuditedRelease) -> ReleaseView:
+    """Turn one release into what JSON shows."""
     return ReleaseView(
         request=release.request,
         manifest=release.manifest,

@@ -51,6 +51,18 @@ def _timestamp(app: typer.Typer) -> None:
     add_timestamp(app)
 
 
+def _question(name: str) -> Verbs:
+    def add(app: typer.Typer) -> None:
+        from custody.cli import _archive
+
+        getattr(_archive, f"add_{name.replace('-', '_')}")(app)
+
+    return Verbs((name,), add)
+
+
+_QUESTIONS = [
+    _question(name) for name in ("list", "show", "who-approved", "overdue", "since", "export")
+]
 app = role_app(
     "auditor",
     "custody auditor trust 3f9c…e1 --env ./production",
@@ -61,6 +73,7 @@ app = role_app(
         Verbs(("collect",), _collect),
         Verbs(("report",), _report),
         Verbs(("timestamp",), _timestamp),
+        *_QUESTIONS,
     ),
 )
 add_verify_model(app)

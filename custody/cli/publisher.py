@@ -29,6 +29,12 @@ def _seal(app: typer.Typer) -> None:
     add_seal(app)
 
 
+def _retire(app: typer.Typer) -> None:
+    from custody.cli._dispose import add_retire
+
+    add_retire(app)
+
+
 def _sign_model(app: typer.Typer) -> None:
     from custody.cli._model import add_sign_model
 
@@ -44,6 +50,7 @@ app = role_app(
         Verbs(("enroll",), _enroll),
         Verbs(("trust",), _trust),
         Verbs(("seal", "inspect", "check"), _seal),
+        Verbs(("retire",), _retire),
         Verbs(("sign-model",), _sign_model),
     ),
 )

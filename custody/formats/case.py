@@ -19,6 +19,7 @@ from custody.errors import CustodyError, Malformed
 from custody.formats.approval import Approval, Denial
 from custody.formats.authorisation import Authorisation
 from custody.formats.burn import Burn
+from custody.formats.disposal import Disposal
 from custody.formats.enrolment import EnrolmentRecord
 from custody.formats.envelope import (
     Predicate,
@@ -84,6 +85,7 @@ class Documents:
     receipts: tuple[Statement[Receipt], ...] = ()
     burns: tuple[Statement[Burn], ...] = ()
     logged: tuple[Statement[Logged], ...] = ()
+    disposals: tuple[Statement[Disposal], ...] = ()
     proofs: tuple[EntryProof, ...] = ()
     consistencies: tuple[CosignRequest, ...] = ()
     tokens: tuple[Token, ...] = ()
@@ -122,6 +124,7 @@ _KINDS: tuple[type[Predicate], ...] = (
     Denial,
     Receipt,
     Burn,
+    Disposal,
     Logged,
 )
 
@@ -194,6 +197,7 @@ def sort_documents(files: Iterable[tuple[str, bytes]]) -> Documents:
         receipts=_of(Receipt, found),
         burns=_of(Burn, found),
         logged=_of(Logged, found),
+        disposals=_of(Disposal, found),
         proofs=tuple(dict.fromkeys(proofs)),
         consistencies=tuple(dict.fromkeys(consistencies)),
         tokens=tuple(dict.fromkeys(tokens)),

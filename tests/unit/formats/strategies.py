@@ -11,6 +11,7 @@ from custody.crypto.quorum import Person, Threshold
 from custody.formats.approval import Approval, Denial
 from custody.formats.authorisation import Authorisation
 from custody.formats.burn import Burn
+from custody.formats.disposal import Disposal
 from custody.formats.enrolment import EnrolmentRecord
 from custody.formats.envelope import Predicate, Signature
 from custody.formats.goldenset import Component, GoldenSet, PcrEvents, PcrValue
@@ -336,6 +337,15 @@ RECEIPTS = st.builds(
     counter=COUNTS,
     finished_at=MOMENTS,
 )
+DISPOSALS = st.builds(
+    Disposal,
+    environment=DIGESTS,
+    manifest=DIGESTS,
+    replaced_by=st.none() | DIGESTS,
+    destroyed=distinct(st.sampled_from(("bundle", "record", "unfinished")), 1, 3),
+    destroyed_bytes=COUNTS,
+    disposed_at=MOMENTS,
+)
 BURNS = st.builds(Burn, request=DIGESTS, receipt=DIGESTS, counter=COUNTS, burned_at=MOMENTS)
 AUTHORISATIONS = st.builds(
     Authorisation,
@@ -357,6 +367,7 @@ STATEMENTS: dict[type[Predicate], st.SearchStrategy[Any]] = {
     Denial: DENIALS,
     Receipt: RECEIPTS,
     Burn: BURNS,
+    Disposal: DISPOSALS,
     Authorisation: AUTHORISATIONS,
     Logged: LOGGED,
 }

@@ -1,0 +1,182 @@
+"""Many collected files at once: what an auditor keeps, in a folder or an object store.
+
+Every file is judged by itself, as `custody auditor verify` would, and none is believed for the
+sake of another; only questions about the whole (what was replaced, what ends) put them together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from custody.encoding import Digest
+from custody.errors import CustodyError, Incomplete, Malformed
+from custody.formats.case import MAX_FILES, Documents, merge
+from custody.formats.casefile import MAX_BYTES, SUFFIX
+from custody.ops.account import ACTS, Entry, account_of
+from custody.ops.audit import AuditedRelease, AuditReport
+from custody.ops.collect import Case, audit_files, open_case_file, read_case
+from custody.ops.folders import read_file, reading
+from custody.rules.verdicts import passed
+
+
+class Shelf(Protocol):
+    """An object store as an archive is read from it; `transports.api` opens one."""
+
+    def names(self, folder: str) -> Sequence[str]:
+        """Return the paths of the objects in a folder, all of them for "", in order."""
+
+    def read(self, path: str, *, max_bytes: int) -> bytes | None:
+        """Return an object, None if there is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """One case of an archive, and what it shows."""
+
+    name: str
+    case: Case
+    report: AuditReport
+
+    def holds(self, release: AuditedRelease) -> bool:
+        """Tell whether a release of this case is sound, and the file that tells of it is whole."""
+        return release.sound and passed(self.report.verdicts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unopened:
+    """A file of an archive that could not be read, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Archive:
+    """Every case, judged."""
+
+    held: tuple[Held, ...]
+    unopened: tuple[Unopened, ...]
+
+    def releases(self) -> Iterator[tuple[Held, AuditedRelease]]:
+        """Give every release, the oldest request first; one in several files, once for each."""
+        found = [(held, release) for held in self.held for release in held.report.releases]
+        found.sort(
+            key=lambda pair: (
+                pair[1].exhibits.request.predicate.requested_at,
+                pair[1].request,
+                pair[0].name,
+            )
+        )
+        yield from found
+
+    def find(self, beginning: str) -> tuple[Held, AuditedRelease]:
+        """Return the release of a request, by its digest or how it begins; `Incomplete`: none."""
+        found = {
+            release.request: (held, release)
+            for held, release in self.releases()
+            if release.request.startswith(beginning.lower())
+        }
+        if len(beginning) < 8 or len(found) != 1:
+            known = sorted({release.request for _, release in self.releases()})
+            raise Incomplete(
+                "no request here, or several, begin like that", missing=known, where=beginning
+            )
+        return next(iter(found.values()))
+
+    def documents(self) -> Documents:
+        """Return everything, as if it lay in one heap."""
+        return merge(*(held.case.documents for held in self.held))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Act:
+    """One act of one release of an archive."""
+
+    entry: Entry
+    held: str
+    release: AuditedRelease
+
+
+def read_archive(
+    paths: Sequence[Path],
+    *,
+    shelves: Sequence[Shelf],
+    pin: Digest,
+    at: datetime | None = None,
+    tsa_roots: Sequence[bytes] = (),
+) -> Archive:
+    """Read and judge an archive.
+
+    A folder with ``.case`` files in it, or one folder deep, holds as many cases; a folder without
+    is one case, and so is any other file.  Of a store all ``.case`` objects are read.
+    """
+    cases: list[tuple[str, Case]] = []
+    unopened: list[Unopened] = []
+    for name, data in _files(paths, shelves, unopened):
+        try:
+            file = open_case_file(name, data)
+        except CustodyError as error:
+            unopened.append(Unopened(name=name, reason=error.reason))
+            continue
+        cases.append((name, Case(documents=file.documents, files=(file,))))
+    cases += [(path.name, read_case(path)) for path in paths if not any(_case_files(path))]
+    held = tuple(
+        Held(name=name, case=case, report=audit_files(case, pin=pin, at=at, tsa_roots=tsa_roots))
+        for name, case in cases
+    )
+    return Archive(held=held, unopened=tuple(unopened))
+
+
+def acts_of(archive: Archive) -> tuple[Act, ...]:
+    """Give every act of every release in order; what several releases share, a policy say, once."""
+    found: dict[tuple[str, Digest], Act] = {}
+    for held, release in archive.releases():
+        for entry in account_of(release):
+            act = Act(entry=entry, held=held.name, release=release)
+            found.setdefault((entry.act, entry.statement), act)
+    return tuple(
+        sorted(
+            found.values(),
+            key=lambda act: (act.entry.at, ACTS.index(act.entry.act), act.entry.statement),
+        )
+    )
+
+
+def _files(
+    paths: Sequence[Path], shelves: Sequence[Shelf], unopened: list[Unopened]
+) -> Iterator[tuple[str, bytes]]:
+    count = 0
+    for path in paths:
+        for file in sorted(_case_files(path)):
+            count += 1
+            if count > MAX_FILES:
+                raise Malformed(f"more than {MAX_FILES} files", where=str(path))
+            try:
+                with reading(file):
+                    yield _named(file, path), read_file(file, max_bytes=MAX_BYTES)
+            except CustodyError as error:
+                unopened.append(Unopened(name=_named(file, path), reason=error.reason))
+    for shelf in shelves:
+        for name in shelf.names(""):
+            data = shelf.read(name, max_bytes=MAX_BYTES) if name.endswith(SUFFIX) else None
+            if data is not None:
+                yield name, data
+
+
+def _named(file: Path, path: Path) -> str:
+    return str(file.relative_to(path)) if path.is_dir() else file.name
+
+
+def _case_files(folder: Path) -> Iterator[Path]:
+    """Find the collected files of a folder, and of its folders; or the one that is named."""
+    if folder.suffix == SUFFIX:
+        yield folder
+        return
+    for pattern in (f"*{SUFFIX}", f"*/*{SUFFIX}"):
+        for found in folder.glob(pattern):
+            if not found.name.startswith(".") and found.is_file() and not found.is_symlink():
+                yield found

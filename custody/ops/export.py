@@ -1,0 +1,73 @@
+"""An archive for other tools: JSON Lines of what happened, or an in-toto bundle of statements."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+import msgspec
+
+from custody.encoding import Digest, encode
+from custody.ops.archive import Archive, acts_of
+from custody.rules.times import statements_of
+
+
+class ActLine(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """One line: an act, whose, about which release, and where it is shown."""
+
+    act: str
+    at: datetime
+    who: str
+    words: str
+    note: str
+    knew: str
+    statement: Digest
+    there_by: datetime | None
+    vouched: str
+    host: str
+    request: Digest
+    manifest: Digest
+    outcome: str
+    sound: bool
+    file: str
+
+
+def act_lines(archive: Archive) -> Iterator[ActLine]:
+    """Give every act of an archive in order, as a line each."""
+    for act in acts_of(archive):
+        entry, release = act.entry, act.release
+        yield ActLine(
+            act=entry.act,
+            at=entry.at,
+            who=entry.who,
+            words=entry.words,
+            note=entry.note,
+            knew=entry.knew,
+            statement=entry.statement,
+            there_by=entry.there_by,
+            vouched=entry.vouched,
+            host=release.host,
+            request=release.request,
+            manifest=release.manifest,
+            outcome=release.outcome,
+            sound=release.sound,
+            file=act.held,
+        )
+
+
+def json_lines(archive: Archive) -> bytes:
+    """Write what happened as JSON Lines."""
+    return b"".join(msgspec.json.encode(line) + b"\n" for line in act_lines(archive))
+
+
+def intoto_bundle(archive: Archive) -> bytes:
+    """Write every statement as an in-toto attestation bundle: a DSSE envelope a line.
+
+    In-toto attestation framework, spec/v1/bundle.md.  Sorted by kind and digest, each once.
+    """
+    found: dict[tuple[str, Digest, bytes], bytes] = {}
+    for held in archive.held:
+        for statement in statements_of(held.case.documents):
+            data = encode(statement.envelope)
+            found[statement.predicate.PREDICATE_TYPE, statement.digest, data] = data
+    return b"".join(found[key] + b"\n" for key in sorted(found))

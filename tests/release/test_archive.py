@@ -1,0 +1,299 @@
+"""Queries an auditor really has, over a folder of collected files, and exports others can read."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+from custody.encoding import format_time
+from custody.errors import Refused
+from custody.formats.case import merge, sort_documents
+from custody.formats.disposal import Disposal
+from custody.formats.envelope import decode_statement
+from custody.ops.archive import read_archive
+from custody.ops.dispose import check_doomed, dispose
+from custody.ops.overdue import overdue, unshown
+from custody.rules.situation import Situation
+from tests.cli.transcript import run
+from tests.release.archives import DAY, Month, month
+from tests.release.cast import NOW, Cast
+from tests.release.expect import refused
+
+Ask = Callable[..., Any]
+
+
+@pytest.fixture
+def archive(cast: Cast, tmp_path: Path) -> Month:
+    """Give a month of releases."""
+    return month(cast, tmp_path / "archive")
+
+
+@pytest.fixture
+def ask(archive: Month, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Ask:
+    """Ask a question of the archive, as JSON; ``code`` is what is expected."""
+
+    def asked(*words: str, code: int = 0, folder: Path | None = None) -> Any:
+        verb, *rest = words
+        place = str(folder or archive.folder)
+        first = [rest[0], place] if verb == "since" else [place, *rest[:1]]
+        line = ("auditor", verb, *first, *rest[1:], "--policy-pin", archive.pin, "--json")
+        said = run(*line, capsys=capsys, monkeypatch=monkeypatch)
+        assert code == said.code, said.err
+        return json.loads(said.out)
+
+    return asked
+
+
+def test_list_names_every_release_and_its_end(archive: Month, ask: Ask) -> None:
+    """Three requests in order, of which one was burned, one not, and one waits."""
+    rows = ask("list")
+    assert [archive.opened.digest, archive.unburnt.digest, archive.waiting.digest] == [
+        row["request"] for row in rows
+    ]
+    assert ["opened-and-burned", "opened-not-burned", "open"] == [row["outcome"] for row in rows]
+    assert ["1.case", "2.case", "3.case"] == [row["file"] for row in rows]
+    assert all(row["sound"] for row in rows)
+
+
+def test_a_spoilt_file_of_an_archive_is_named_and_hides_no_other(
+    archive: Month, ask: Ask, tmp_path: Path
+) -> None:
+    """One file with a changed byte is unreadable; the others are still judged."""
+    folder = tmp_path / "spoilt"
+    shutil.copytree(archive.folder, folder)
+    data = bytearray((folder / "2.case").read_bytes())
+    data[-1] ^= 1
+    (folder / "2.case").write_bytes(data)
+    assert ["1.case", "3.case"] == [row["file"] for row in ask("list", code=1, folder=folder)]
+    kinds = {row["kind"] for row in ask("overdue", code=4, folder=folder)}
+    assert "overdue.file" in kinds
+
+
+def test_show_tells_one_release_in_order(archive: Month, ask: Ask) -> None:
+    """Who published, asked, approved, opened, burned, each with what he knew; what is missing."""
+    told = ask("show", archive.opened.digest[:8])
+    acts = [entry["act"] for entry in told["account"]]
+    assert ["bundle.sealed", "request.made", *["approval.given"] * 3] == acts[3:8]
+    assert ["release.opened", "key.burned"] == acts[8:]
+    knew = next(e["knew"] for e in told["account"] if e["act"] == "approval.given")
+    for word in (archive.old.statement.digest[:16], "policy version 1", "lab-6.1", "mode once"):
+        assert word in knew
+    assert ["missing.time"] == [gap["missing"] for gap in told["gaps"]]
+    waiting = ask("show", archive.waiting.digest[:8])
+    assert ["missing.approval", "missing.approval", "missing.receipt", "missing.time"] == [
+        gap["missing"] for gap in waiting["gaps"]
+    ]
+
+
+def test_who_approved_is_answered_by_name_host_and_manifest(archive: Month, ask: Ask) -> None:
+    """Every answer in order; narrowed by officer, manifest, host and request."""
+    assert 8 == len(ask("who-approved"))
+    rows = ask("who-approved", "--officer", "sec1")
+    assert ["approval.given"] * 3 == [row["answer"] for row in rows]
+    (denial,) = ask("who-approved", "--officer", "sec2")
+    assert ("denial.given", "“not yet”") == (denial["answer"], denial["note"])
+    assert 3 == len(ask("who-approved", "--manifest", archive.old.statement.digest[:12]))
+    assert 2 == len(ask("who-approved", "--request", archive.waiting.digest))
+    assert [] == ask("who-approved", "--host", "gpu-9")
+
+
+def test_since_tells_what_happened_in_a_while(archive: Month, ask: Ask) -> None:
+    """From a moment on, in order; and until another."""
+    later = format_time(NOW + timedelta(hours=4))
+    acts = [row["act"] for row in ask("since", later)]
+    assert ["request.made", "approval.given", "denial.given"] == acts
+    assert [] == ask("since", format_time(NOW + DAY))
+    hour = [row["act"] for row in ask("since", format_time(NOW), "--until", later)]
+    assert 2 == hour.count("release.opened")
+    assert "denial.given" not in hour
+
+
+def test_overdue_shows_what_lingers(archive: Month, ask: Ask) -> None:
+    """A key not shown to be dead, a request without an end, a superseded bundle, and what ends."""
+    at = format_time(NOW + DAY)
+    rows = ask("overdue", "--at", at, code=4)
+    late = {row["kind"]: row for row in rows if row["due"]}
+    assert {"overdue.burn", "overdue.request", "overdue.disposal"} == set(late)
+    assert archive.unburnt.digest == late["overdue.burn"]["digest"]
+    assert archive.waiting.digest == late["overdue.request"]["digest"]
+    assert archive.old.statement.digest == late["overdue.disposal"]["digest"]
+    assert "pub" == late["overdue.disposal"]["who"]
+    assert {"overdue.crl"} == {row["kind"] for row in rows if not row["due"]}
+    far = ask("overdue", "--at", format_time(NOW + 400 * DAY), code=4)
+    kinds = {row["kind"] for row in far if row["due"]}
+    assert {"overdue.policy", "overdue.certificate", "overdue.crl"} <= kinds
+
+
+def test_json_lines_have_an_act_a_line(archive: Month, tmp_path: Path, ask: Ask) -> None:
+    """Each line is one JSON object, in the order of the acts, with what release it is of."""
+    lines = exported(archive, tmp_path, "json-lines").splitlines()
+    acts = [json.loads(line) for line in lines]
+    assert acts == sorted(acts, key=lambda act: act["at"])
+    assert {"opened-and-burned", "opened-not-burned", "open"} == {act["outcome"] for act in acts}
+    assert 1 == sum(act["act"] == "policy.issued" for act in acts)
+
+
+def exported(archive: Month, tmp_path: Path, form: str) -> bytes:
+    """Export an archive by the program's own function."""
+    from custody.ops.export import intoto_bundle, json_lines
+
+    found = read_archive([archive.folder], shelves=[], pin=archive.pin)
+    return intoto_bundle(found) if form == "in-toto" else json_lines(found)
+
+
+def test_an_in_toto_bundle_is_read_without_us(archive: Month, cast: Cast, tmp_path: Path) -> None:
+    """Every line is a DSSE envelope around an in-toto Statement v1, by the letter of both; people's
+    signatures verify over the PAE with nothing of ours.
+    """
+    keys = {
+        keyid_of(key): key for person in cast.people.values() for key in map(public, person.signing)
+    }
+    kinds, verified = set(), 0
+    for line in exported(archive, tmp_path, "in-toto").splitlines():
+        envelope = json.loads(line)
+        assert {"payload", "payloadType", "signatures"} == envelope.keys()
+        assert "application/vnd.in-toto+json" == envelope["payloadType"]
+        payload = base64.b64decode(envelope["payload"], validate=True)
+        statement = json.loads(payload)
+        assert {"_type", "subject", "predicateType", "predicate"} == statement.keys()
+        assert "https://in-toto.io/Statement/v1" == statement["_type"]
+        assert all(64 == len(s["digest"]["sha256"]) for s in statement["subject"])
+        kinds.add(statement["predicateType"])
+        message = b"DSSEv1 28 application/vnd.in-toto+json %d %s" % (len(payload), payload)
+        for signature in envelope["signatures"]:
+            key = keys.get(signature["keyid"])
+            if key is not None:
+                loaded = load_der_public_key(key)
+                assert isinstance(loaded, ec.EllipticCurvePublicKey)
+                sig = base64.b64decode(signature["sig"], validate=True)
+                loaded.verify(sig, message, ec.ECDSA(hashes.SHA256()))
+                verified += 1
+    assert 9 == len(kinds), kinds
+    assert verified > 15
+
+
+def public(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """Return the public half, DER."""
+    from tests.release.cast import spki
+
+    return spki(key)
+
+
+def keyid_of(spki: bytes) -> str:
+    """Return the key id of an SPKI, as anybody computes it."""
+    import hashlib
+
+    return hashlib.sha256(spki).hexdigest()
+
+
+def standing(cast: Cast, archive: Month) -> Situation:
+    """What the publisher judges by: the environment, and the newer manifest."""
+    newer = sort_documents([("new.dsse", (archive.new.path / "manifest.dsse").read_bytes())])
+    return cast.situation("pub", documents=merge(cast.documents, newer))
+
+
+def test_retire_destroys_a_superseded_bundle_and_says_so(
+    cast: Cast, archive: Month, tmp_path: Path
+) -> None:
+    """The bundle, and what updates were cut by, are gone; the statement ends what was overdue."""
+    records = cast.folder / "sealed"
+    records.mkdir()
+    record = records / f"{archive.old.statement.digest}.json"
+    record.write_bytes(b"{}")
+    situation = standing(cast, archive)
+    doomed = check_doomed(archive.old.path, situation=situation, records=records, keeper=None)
+    assert doomed.size_bytes > 200_000
+    out = tmp_path / "old.disposal.dsse"
+    signer = cast.people["pub"].signer
+    dispose(doomed, out, situation=situation, signer=signer, keeper=None, now=NOW)
+    assert not archive.old.path.exists()
+    assert not record.exists()
+    said = decode_statement(Disposal, out.read_bytes()).predicate
+    assert ("bundle", "record") == said.destroyed
+    assert archive.new.statement.digest == said.replaced_by
+    lone = tmp_path / "disposals"
+    lone.mkdir()
+    shutil.copy(out, lone)
+    found = read_archive([archive.folder, lone], shelves=[], pin=archive.pin)
+    late = overdue(found, pin=archive.pin, now=NOW + DAY)
+    assert "overdue.disposal" not in {each.kind for each in late}
+
+
+def test_a_disposal_by_another_ends_nothing(cast: Cast, archive: Month, tmp_path: Path) -> None:
+    """An officer, or a stranger, cannot say for the publisher that his copy is gone."""
+    lone = tmp_path / "disposals"
+    lone.mkdir()
+    said = Disposal(
+        environment=cast.pin,
+        manifest=archive.old.statement.digest,
+        replaced_by=None,
+        destroyed=("bundle",),
+        destroyed_bytes=1,
+        disposed_at=NOW,
+    )
+    (lone / "x.dsse").write_bytes(cast.people["sec1"].signer.statement(said))
+    found = read_archive([archive.folder, lone], shelves=[], pin=archive.pin)
+    late = overdue(found, pin=archive.pin, now=NOW + DAY)
+    assert "overdue.disposal" in {each.kind for each in late}
+
+
+def test_retire_keeps_what_may_still_be_released(
+    cast: Cast, archive: Month, tmp_path: Path
+) -> None:
+    """Neither a bundle that nothing replaces is destroyed, nor one with something strange in it."""
+    situation = standing(cast, archive)
+    records = cast.folder / "none"
+    with refused(cast, "dispose.superseded"):
+        check_doomed(archive.new.path, situation=situation, records=records, keeper=None)
+    (archive.old.path / "notes.txt").write_text("mine")
+    with refused(cast, "dispose.strange"):
+        check_doomed(archive.old.path, situation=situation, records=records, keeper=None)
+    (archive.old.path / "notes.txt").unlink()
+    doomed = check_doomed(archive.old.path, situation=situation, records=records, keeper=None)
+    with pytest.raises(Refused) as error:
+        dispose(
+            doomed,
+            tmp_path / "x.dsse",
+            situation=situation,
+            signer=cast.people["sec1"].signer,
+            keeper=None,
+            now=NOW,
+        )
+    assert "dispose.publisher" == error.value.check
+    assert (archive.old.path / "payload").exists()
+
+
+def test_a_killed_retire_is_given_again(cast: Cast, archive: Month, tmp_path: Path) -> None:
+    """With only the manifest left of a bundle, the command goes on and says what it destroyed."""
+    situation = standing(cast, archive)
+    for name in ("payload", "parts"):
+        (archive.old.path / name).unlink()
+    records = cast.folder / "none"
+    doomed = check_doomed(archive.old.path, situation=situation, records=records, keeper=None)
+    out = tmp_path / "x.dsse"
+    signer = cast.people["pub"].signer
+    dispose(doomed, out, situation=situation, signer=signer, keeper=None, now=NOW)
+    assert not archive.old.path.exists()
+
+
+def test_what_a_log_has_and_no_file_shows_is_named(archive: Month) -> None:
+    """A denial that was left out of every file is in the log, and asked for by its digest."""
+    from custody.formats.logentry import LogEntry
+
+    found = read_archive([archive.folder], shelves=[], pin=archive.pin)
+    entries = [
+        (0, LogEntry(digest=archive.opened.digest, kind="request")),
+        (1, LogEntry(digest="ab" * 32, kind="denial")),
+    ]
+    (missing,) = unshown(found, entries, now=NOW)
+    assert ("overdue.unshown", "ab" * 32) == (missing.kind, missing.digest)
