@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from functools import cache
 
+import hypothesis.strategies as st
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from hypothesis import given
 
 from custody.crypto.notekeys import KeyKind, NoteKey
 from custody.crypto.quorum import MAX_DEPTH, Person, Threshold, minimal_sets
@@ -24,11 +27,12 @@ from custody.crypto.tpmpolicy import (
     quorum_policy,
     steps,
 )
-from custody.errors import Incomplete, Refused
+from custody.errors import Incomplete, Malformed, Refused
 from custody.formats.policy import Policy
 from custody.formats.policy_text import parse_quorum
 from custody.rules.policy import check_policy
 from custody.rules.quorum import LOG_PATH, signing_path, signing_tree
+from tests.unit.formats.strategies import TEXTS
 from tests.unit.people import policy, signer
 
 ORIGIN = "log.example.com/models"
@@ -107,6 +111,15 @@ def test_what_is_no_log_policy_is_refused_by_name(name: str) -> None:
     fails = failing(logged(*BAD[name]()))
     assert "policy.logged" in fails
     assert fails <= {"policy.logged", "policy.tokens"}
+
+
+@given(lines=st.lists(TEXTS | st.sampled_from(("quorum none", "group g any w1")), min_size=1))
+def test_any_lines_are_a_log_policy_or_none(lines: list[str]) -> None:
+    """Whatever a policy's lines say, judging them ends in a verdict."""
+    made = policy(logged=tuple(lines))
+    with contextlib.suppress(Malformed):
+        assert made.log_policy() is not None
+    assert {v.check for v in check_policy(made)} >= {"policy.logged", "policy.keys-distinct"}
 
 
 def test_the_logs_key_is_nobody_elses() -> None:
