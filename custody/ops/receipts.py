@@ -107,7 +107,7 @@ def burn(entry: Outstanding, tpm: HostTpm, place: HostPlace, *, now: datetime) -
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """A request whose key died of itself.  ``unburnt``: why no burn receipt shows so, or nothing."""
+    """A request whose key died of itself.  ``unburnt``: why no burn receipt shows it; or empty."""
 
     entry: Outstanding
     cause: Death

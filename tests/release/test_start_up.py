@@ -116,7 +116,8 @@ def commands(release: Release) -> Loaded:
     ("command", "needless"),
     {
         "seal": (*_TPM, *_OTHER_COMMANDS, *_OPENING, *_LOG, "custody.ops.delta"),
-        "request": (*_PKCS11, *_OTHER_COMMANDS, *_OPENING, *_SEALING, *_LOG),
+        # It ends requests that died, and what they may have kept.
+        "request": (*_PKCS11, *_OTHER_COMMANDS, *_OPENING[:2], *_SEALING, *_LOG),
         "approve": (*_TPM[:2], *_OTHER_COMMANDS, *_OPENING, *_SEALING, *_LOG),
         "open": (*_PKCS11, *_OTHER_COMMANDS, *_SEALING, *_LOG, "custody.ops.request"),
         "sign-model": (*_TPM, *_CERTIFICATES[:1], *_OPENING, *_SEALING, *_LOG),
