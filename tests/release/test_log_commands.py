@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -11,10 +15,13 @@ import pytest
 from custody.cli import main
 from custody.crypto.notekeys import LogSigner
 from custody.formats.envelope import decode_statement
+from custody.formats.logpolicy import LogPolicy
 from custody.formats.request import Request
 from custody.lab.swtpm import Swtpm
+from custody.log.witness import Answer
 from custody.ops import logs
 from custody.ops.home import Home
+from custody.transports.serve import LogServer
 from custody.transports.store import DirectoryStore
 from tests.cli.transcript import Said
 from tests.release.cast import NOW
@@ -22,6 +29,17 @@ from tests.release.expect import QUORUM
 from tests.release.logged import ORIGIN, Log, LoggedCast
 from tests.release.test_attacks import write_environment
 from tests.sim.softtoken import SoftToken
+
+
+@dataclass
+class Named(Log):
+    """A log of which a policy says more lines."""
+
+    named: tuple[str, ...] = ()
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        return (f"log {self.signer.note_key.vkey}", *self.named)
 
 
 class Typed:
@@ -33,6 +51,7 @@ class Typed:
         machine: Swtpm,
         capsys: pytest.CaptureFixture[str],
         monkeypatch: pytest.MonkeyPatch,
+        witnesses: tuple[str, ...] = ("quorum none",),
     ) -> None:
         self.folder, self.log = folder, folder / "log"
         self._capsys, self._monkeypatch = capsys, monkeypatch
@@ -40,10 +59,11 @@ class Typed:
         home = Home(folder / "homes" / "log", role="log")
         store = DirectoryStore(self.log)
         logs.init_log(home, store, token, uri="pkcs11:", origin=ORIGIN, label="log")
-        log = Log(LogSigner(ORIGIN, token.made[0][2]))
+        log = Named(LogSigner(ORIGIN, token.made[0][2]), named=witnesses)
         self.cast = LoggedCast(folder, machine, log)
         monkeypatch.setattr("custody.cli._countersign.open_token", lambda *_, **__: token)
         monkeypatch.setattr("custody.cli._append.open_token", lambda *_, **__: token)
+        monkeypatch.setattr("custody.cli.log.open_token", lambda *_, **__: token)
         monkeypatch.setattr("custody.cli._home.utc_now", lambda: NOW)
         monkeypatch.setenv("CUSTODY_ENV", str(folder / "env"))
         monkeypatch.setenv("CUSTODY_TPM", f"tpm:?tcti={machine.tcti}")
@@ -178,3 +198,81 @@ def test_any_statement_can_be_offered(typed: Typed) -> None:
     typed.done("host", "cancel", request, "--log", typed.log)
     shown = json.loads(typed.done("log", "append", typed.log, "--offered", "--json").out)
     assert {"receipt", "burn"} == {row["kind"] for row in shown}
+
+
+def test_a_witnessed_release(
+    machine: Swtpm,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Witnesses of the policy are asked before anything is signed, and verdicts show their time."""
+    home = Home(tmp_path / "witness")
+    key = logs.init_witness(home, name="w1.example.com").vkey
+    known: list[LogPolicy] = []
+
+    def answer(body: bytes) -> Answer:
+        return logs.answer_as_witness(home, known[0], body, seconds=int(NOW.timestamp()))
+
+    with served(LogServer(("127.0.0.1", 0), None, answer)) as address:
+        lines = (f"witness w1 {key} {address}", "quorum w1")
+        typed = Typed(tmp_path, machine, capsys, monkeypatch, lines)
+        known.append(typed.cast.log_policy)
+        policy = typed.path("log.policy")
+        policy.write_text("".join(f"{line}\n" for line in typed.cast.log.lines))
+        out = typed.path("request.dsse")
+        said = typed.run("host", "request", typed.bundle.path, "--log", typed.log, "--out", out)
+        assert (4, "custody: missing: w1") == (said.code, said.err.splitlines()[1])
+        typed.done("log", "witness", "ask", typed.log, "--policy", policy)
+        request = typed.ask()
+        word = typed.path("case/request.logged.dsse")
+        words = ("log", "countersign", typed.log, request, typed.path("case"), "--out", word)
+        typed.done(*words)
+    assert 0 == typed.open(request).code
+    said = typed.done("auditor", "verify", typed.path("env"), typed.path("case"), request)
+    assert "log time   2027-01-05 12:00:00 UTC\n" in said.out
+
+
+def test_without_its_witnesses_a_log_signs_nothing(
+    machine: Swtpm,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A witness that is gone is named; nothing is published, nothing signed, nothing lost."""
+    home = Home(tmp_path / "witness")
+    key = logs.init_witness(home, name="w1.example.com").vkey
+    known: list[LogPolicy] = []
+
+    def answer(body: bytes) -> Answer:
+        return logs.answer_as_witness(home, known[0], body, seconds=int(NOW.timestamp()))
+
+    with served(LogServer(("127.0.0.1", 0), None, answer)) as address:
+        lines = (f"witness w1 {key} {address}", "quorum w1")
+        typed = Typed(tmp_path, machine, capsys, monkeypatch, lines)
+        known.append(typed.cast.log_policy)
+        policy = typed.path("log.policy")
+        policy.write_text("".join(f"{line}\n" for line in typed.cast.log.lines))
+        typed.done("log", "witness", "ask", typed.log, "--policy", policy)
+        request = typed.ask()
+    head = typed.path("log/checkpoint").read_bytes()
+    word = typed.path("case/request.logged.dsse")
+    words = ("log", "countersign", typed.log, request, typed.path("case"), "--out", word)
+    said = typed.run(*words)
+    assert 4 == said.code
+    assert "custody: missing: w1: does not answer" in said.err
+    assert head == typed.path("log/checkpoint").read_bytes()
+    assert not word.exists()
+
+
+@contextmanager
+def served(server: LogServer) -> Iterator[str]:
+    """Serve for the block, and give the address."""
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
