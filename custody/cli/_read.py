@@ -19,6 +19,7 @@ from custody.cli._home import (
 )
 from custody.cli._log import LogOption, followed, offer
 from custody.cli._open import place_of
+from custody.cli._opening import BaseOption
 from custody.cli._session import stand
 from custody.cli._ui import Screen
 from custody.cli._wiring import open_tpm
@@ -56,6 +57,7 @@ def read(
         Path | None, typer.Option("--receipt", help="Write the receipt here.", metavar="FILE")
     ] = None,
     answers: AnswersOption = None,
+    base: BaseOption = None,
     env: EnvOption = None,
     log: LogOption = None,
     home: HomeOption = None,
@@ -81,6 +83,7 @@ def read(
         tpm=open_tpm(tpm),
         place=place_of(standing.home),
         files=[file],
+        base=base,
     ) as released:
         if receipt is not None:
             write_new_file(receipt, released.opened.receipt_data)

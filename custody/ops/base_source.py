@@ -62,7 +62,28 @@ class BaseParts:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the directory."""
         os.close(self._root)
+
+    def look(self) -> None:
+        """See that every file is there and has the bytes that are taken of it, reading none.
+
+        Raises as `check` does.
+        """
+        ends, first = [0] * len(self._base.files), [0] * len(self._base.files)
+        for run in reversed(self._base.taken):
+            ends[run.file] = max(ends[run.file], run.file_offset + run.size_bytes)
+            first[run.file] = run.offset // self._size
+        for name, end, index in zip(self._base.files, ends, first, strict=True):
+            fd = self._open(index, name)
+            try:
+                if os.fstat(fd).st_size < end:
+                    raise self._different(index, [], name)
+            finally:
+                os.close(fd)
 
     def check(self, *, progress: Progress = silent, workers: int | None = None) -> None:
         """Read and verify every taken part, before anything is written.

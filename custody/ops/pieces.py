@@ -10,14 +10,16 @@ from hmac import compare_digest
 from typing import Protocol
 
 from custody.crypto.parts import TAG_BYTES, open_part, open_part_into
-from custody.errors import Refused
+from custody.errors import CustodyError, Refused
 from custody.formats.contents import Contents
 from custody.formats.frames import FrameTable
 from custody.formats.manifest import Core
 from custody.formats.parts import plaintext_digest
+from custody.ops.base_source import BaseParts
 from custody.ops.frame_opener import FrameOpener
 from custody.ops.memory import SecretMemory, zero
 from custody.ops.part_cache import PartCache
+from custody.ops.part_map import PartMap
 from custody.ops.part_source import PartSource
 
 #: What parts that frames are cut from may take, unless that were below two.
@@ -57,10 +59,19 @@ class Parts:
     word = "part"
 
     def __init__(
-        self, source: PartSource, contents: Contents, core: Core, key: SecretMemory, *, workers: int
+        self,
+        source: PartSource,
+        contents: Contents,
+        core: Core,
+        key: SecretMemory,
+        *,
+        base: BaseParts | None = None,
+        workers: int,
     ) -> None:
-        """Take the source of parts and the CEK, both of which stay the caller's."""
+        """Take the source of parts, the CEK, and a delta's base; all of them stay the caller's."""
         self._source = source
+        self._base = base
+        self._map = PartMap.of(contents, core)
         self._contents = contents
         self._algorithm = core.part_digest
         self._payload_id = bytes.fromhex(core.payload_id)
@@ -86,24 +97,32 @@ class Parts:
     def open_in_place(self, index: int, buffer: memoryview) -> None:
         """Open a part into memory of part size + 16 bytes."""
         part = buffer[: self.largest_bytes]
-        row = self._source.row(index)
-        self._source.read(index, part)
-        open_part(self._key.view, self._payload_id, index, buffer, salt=row.salt, tag=row.tag)
+        place = self._map.carried(index)
+        if place is None:
+            self._take(index, part)
+            return
+        row = self._source.row(place)
+        self._source.read(place, part)
+        open_part(self._key.view, self._payload_id, place, buffer, salt=row.salt, tag=row.tag)
         self._check(index, part)
 
     def open_apart(self, index: int, target: memoryview) -> None:
         """Open a part into memory that has no room for its tag: read aside, decrypt there."""
+        place = self._map.carried(index)
+        if place is None:
+            self._take(index, target)
+            return
         try:
             sealed = self._aside.pop()
         except IndexError:
             sealed = memoryview(bytearray(self.largest_bytes + TAG_BYTES))
         try:
-            row = self._source.row(index)
-            self._source.read(index, sealed[: self.largest_bytes])
+            row = self._source.row(place)
+            self._source.read(place, sealed[: self.largest_bytes])
             open_part_into(
                 self._key.view,
                 self._payload_id,
-                index,
+                place,
                 sealed,
                 target,
                 salt=row.salt,
@@ -117,6 +136,17 @@ class Parts:
     def close(self) -> None:
         """Let go of the buffers."""
         self._aside.clear()
+
+    def _take(self, index: int, part: memoryview) -> None:
+        """Put a part together from the base, which verifies it."""
+        if self._base is None:
+            raise ValueError("a delta, and no base to take its parts from")
+        try:
+            self._base.read(index, part)
+        except CustodyError:
+            # Whatever lies in that directory, nobody has vouched for it.
+            zero(part)
+            raise
 
     def _check(self, index: int, part: memoryview) -> None:
         digest = plaintext_digest(self._algorithm, part)

@@ -22,6 +22,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hmac import compare_digest
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from custody.crypto.parts import TAG_BYTES, check_cek
@@ -29,11 +30,13 @@ from custody.crypto.secret import Octets
 from custody.errors import Refused, Unavailable
 from custody.formats.contents import Contents, File
 from custody.formats.manifest import Core
+from custody.ops.base_source import BaseParts, missing
 from custody.ops.bundle import Bundle, check_contents
 from custody.ops.crew import Crew
 from custody.ops.file_view import FileView
 from custody.ops.memory import SecretMemory
 from custody.ops.part_cache import PartCache
+from custody.ops.part_map import PartMap
 from custody.ops.part_source import LocalParts, PartSource
 from custody.ops.pieces import Frames, Parts, Pieces
 from custody.ops.progress import Progress, silent
@@ -52,17 +55,24 @@ VouchedBy = Literal["publisher", "full pass"]
 
 
 def open_reader(
-    bundle: Bundle, contents: Contents, cek: Octets, *, workers: int | None = None
+    bundle: Bundle,
+    contents: Contents,
+    cek: Octets,
+    *,
+    base: Path | None = None,
+    workers: int | None = None,
 ) -> Reader:
     """Open the payload of ``bundle`` for reading; the manifest and ``contents`` are verified ones.
 
-    Copies ``cek``.  Raises ``Refused`` (``cek.commitment``, ``contents.parts``, ``payload.size``,
-    ``parts.size``) and `Incomplete` where a file of the bundle is missing.
+    Copies ``cek``; ``base`` is the directory of the model that a delta is to, and must stay there
+    while it is read.  Raises ``Refused`` (``cek.commitment``, ``contents.parts``, ``payload.size``,
+    ``parts.size``, ``base.missing``, ``base.different``) and `Incomplete` where a file of the
+    bundle is missing.
     """
     core = bundle.core
     source = LocalParts(bundle.path, core)
     try:
-        return Reader(source, core=core, contents=contents, cek=cek, workers=workers)
+        return Reader(source, core=core, contents=contents, cek=cek, base=base, workers=workers)
     except BaseException:
         source.close()
         raise
@@ -100,6 +110,7 @@ class Reader:
         core: Core,
         contents: Contents,
         cek: Octets,
+        base: Path | None = None,
         workers: int | None = None,
     ) -> None:
         """Take over ``source``; raises as `open_reader` does.
@@ -108,13 +119,7 @@ class Reader:
         """
         check_cek(cek, bytes.fromhex(core.payload_id), bytes.fromhex(core.cek_commitment))
         check_contents(contents, core)
-        if contents.base is not None:
-            raise Refused(
-                "only what differs from another model is in this bundle, so that it cannot be read "
-                "from the middle",
-                check="base.reader",
-                hint="custody host open --base DIR puts all of it together on disk",
-            )
+        self._base = _open_base(base, contents, core)
         self.contents = contents
         self._part_size_bytes = core.part_size_bytes
         self._files = {file.name: file for file in contents.files}
@@ -126,6 +131,7 @@ class Reader:
             self._pieces = self._cut(core)
         except BaseException:
             self._key.close()
+            self._close_base()
             raise
         self._cache = PartCache(self._pieces.largest_bytes, self._pieces.open_in_place)
         self._tensor_files: dict[str, TensorFile] = {}
@@ -154,6 +160,7 @@ class Reader:
         self._cache.close()
         self._pieces.close()
         self._key.close()
+        self._close_base()
         self._source.close()
 
     @property
@@ -303,9 +310,15 @@ class Reader:
 
     def _cut(self, core: Core) -> Pieces:
         workers = self._crew.workers
-        parts = Parts(self._source, self.contents, core, self._key, workers=workers)
+        parts = Parts(
+            self._source, self.contents, core, self._key, base=self._base, workers=workers
+        )
         table = self.contents.frame_table()
         return parts if table is None else Frames(table, parts, core, workers=workers)
+
+    def _close_base(self) -> None:
+        if self._base is not None:
+            self._base.close()
 
     def _plan(self, ranges: Iterable[tuple[str, int, memoryview]]) -> list[_Job]:
         wanted: dict[int, list[_Wanted]] = {}
@@ -342,7 +355,7 @@ class Reader:
                 f"{error.reason} ({self._pieces.word} {index}, read for {names}{more})",
                 check=error.check,
                 where=error.where or self._source.where,
-                hint="fetch it again: any copy that matches will do",
+                hint=error.hint or "fetch it again: any copy that matches will do",
             ) from error
 
     @contextmanager
@@ -365,6 +378,21 @@ class Reader:
             with self._turn:
                 self._reading -= 1
                 self._turn.notify_all()
+
+
+def _open_base(directory: Path | None, contents: Contents, core: Core) -> BaseParts | None:
+    """Open what a delta is to, and see that all of it is there; reading verifies it."""
+    if contents.base is None:
+        return None
+    if directory is None:
+        raise missing(contents.base.manifest)
+    base = BaseParts(directory, contents, core, PartMap.of(contents, core)).__enter__()
+    try:
+        base.look()
+    except BaseException:
+        base.close()
+        raise
+    return base
 
 
 class _Tally:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from custody.formats.envelope import Statement
 from custody.formats.request import Request
@@ -42,18 +43,20 @@ def unlock_release(
     tpm: HostTpm,
     place: HostPlace,
     files: Sequence[str] = (),
+    base: Path | None = None,
     workers: int | None = None,
 ) -> Iterator[InMemory]:
     """Give a reader of ``bundle`` for the block; its key is wiped when the block ends.
 
     The approvals are spent when the block begins: a process that ends must ask again.  ``files``
     are names that must be in the bundle, ``Refused("file.name")`` otherwise, which like every
-    other refusal spends nothing.  Parts are verified when they are read; a bad one is refused
-    then, and may be replaced by a good copy while the block lasts.  Raises as `open_release` does.
+    other refusal spends nothing; ``base`` is the directory of the model that a delta is to.  Parts
+    are verified when they are read; a bad one is refused then, and may be replaced by a good copy
+    while the block lasts.  Raises as `open_release` does.
     """
     entry = place.find(request.digest)
     with unlocked(bundle, request, entry, situation=situation, tpm=tpm) as key:
-        reader = open_reader(bundle, key.contents, key.cek, workers=workers)
+        reader = open_reader(bundle, key.contents, key.cek, base=base, workers=workers)
     with reader:
         for name in files:
             reader.file(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -22,7 +23,7 @@ from custody.ops.check import check_bundle
 from custody.ops.delta import known_base
 from custody.ops.open import Opened, open_release
 from custody.ops.seal import Sealed, SealOrder, seal_model
-from custody.ops.unlock import unlock_release
+from custody.ops.unlock import InMemory, unlock_release
 from custody.rules.verdicts import passed
 from tests.release.cast import NOW, Cast
 from tests.release.test_release import same_tree
@@ -169,25 +170,29 @@ def test_a_wrong_base_spends_no_approval(cast: Cast, tmp_path: Path) -> None:
     assert same_tree(update.model, tmp_path / "opened")
 
 
-def test_an_update_is_not_read_in_memory(cast: Cast, tmp_path: Path) -> None:
-    """Reading from the middle is refused before anything is spent."""
+def test_an_update_is_read_in_memory_through_its_base(cast: Cast, tmp_path: Path) -> None:
+    """Without the base it is refused before anything is spent; with it every file is there."""
     update = Update(cast, tmp_path)
     bundle = update.bundle()
     request = cast.request(bundle)
     answers = [cast.approve(bundle, request, who) for who in OFFICERS]
-    with (
-        pytest.raises(Refused) as refused,
-        unlock_release(
+
+    def unlocked(base: Path | None) -> AbstractContextManager[InMemory]:
+        return unlock_release(
             bundle,
             request,
             situation=cast.situation("host", *answers),
             tpm=cast.tpm,
             place=cast.place,
-        ),
-    ):
+            base=base,
+        )
+
+    with pytest.raises(Refused) as refused, unlocked(None):
         pass
-    assert "base.reader" == refused.value.check
-    update.open(bundle, tmp_path / "opened", base=update.base, request=request)
+    assert "base.missing" == refused.value.check
+    with unlocked(update.base) as model:
+        for file in model.reader.files():
+            assert (update.model / file.name).read_bytes() == model.reader.read(file.name)
 
 
 def test_an_update_shows_storage_no_more_than_a_model(cast: Cast, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from custody.ops.bundle import check_contents
 from custody.ops.delta import Known, KnownFiles, KnownParts, plan_delta
 from custody.ops.model_files import Layout, scan
 from custody.ops.part_map import PartMap
+from custody.ops.part_source import LocalParts
 from custody.ops.payload_open import check_payload
 from custody.ops.reader import Reader
 from custody.ops.sealed_model import SealedModel
@@ -307,13 +308,71 @@ def test_a_delta_has_nothing_of_its_base_in_it(room: Room) -> None:
     assert PART == (sealed.bundle / PAYLOAD).stat().st_size
 
 
-def test_a_delta_is_not_read_from_the_middle(room: Room) -> None:
-    """A reader refuses a delta by name, and says what to do."""
+def reader_of(sealed: Sealed, base: Path | None) -> Reader:
+    """Open a reader of a delta."""
+    source = LocalParts(sealed.bundle, sealed.core)
+    try:
+        return Reader(
+            source, core=sealed.core, contents=sealed.contents, cek=sealed.cek, base=base, workers=2
+        )
+    except Refused:
+        source.close()
+        raise
+
+
+def test_a_delta_is_read_through_its_base(room: Room) -> None:
+    """Every range is that of the new model, whether it is carried, taken, or across both."""
     sealed = room.seal()
-    with pytest.raises(Refused) as refused:
-        Reader(None, core=sealed.core, contents=sealed.contents, cek=sealed.cek)  # type: ignore[arg-type]
-    assert "base.reader" == refused.value.check
-    assert "--base" in (refused.value.hint or "")
+    model = read_model(room.model)
+    with reader_of(sealed, room.base) as reader:
+        for name, data in model.items():
+            assert data == reader.read(name)
+            for at in range(0, len(data), PART // 2 + 1):
+                assert data[at : at + PART] == reader.read(name, at, PART)
+        reader.full_pass()
+        assert "full pass" == reader.vouched_by
+
+
+def test_a_delta_is_not_read_without_its_base(room: Room) -> None:
+    """Without a base, or with one of which a file is missing or too short, nothing is read."""
+    sealed = room.seal()
+
+    def check(base: Path | None) -> str:
+        with pytest.raises(Refused) as refused:
+            reader_of(sealed, base)
+        assert "--base" in (refused.value.hint or "")
+        return refused.value.check
+
+    assert "base.missing" == check(None)
+    assert "base.missing" == check(room.path / "nowhere")
+    file = room.base / sealed.contents.base.files[0]  # type: ignore[union-attr]
+    data = file.read_bytes()
+    file.write_bytes(data[: len(data) // 2])
+    assert "base.different" == check(room.base)
+    file.unlink()
+    assert "base.missing" == check(room.base)
+
+
+def test_a_base_that_changed_is_found_by_the_range_that_takes_of_it(room: Room) -> None:
+    """A part taken from other bytes is refused by the name of file and base, and leaves zeros."""
+    sealed = room.seal()
+    base = sealed.contents.base
+    assert base is not None
+    run = base.taken[0]
+    path = room.base / base.files[run.file]
+    data = bytearray(path.read_bytes())
+    data[run.file_offset] ^= 1
+    path.write_bytes(data)
+    name = next(
+        f.name for f in sealed.contents.files if f.offset <= run.offset < f.offset + f.size_bytes
+    )
+    buffer = bytearray(b"x" * PART)
+    with reader_of(sealed, room.base) as reader, pytest.raises(Refused) as refused:
+        reader.read_into(name, 0, buffer)
+    assert "base.different" == refused.value.check
+    assert name in refused.value.reason
+    assert str(path) == refused.value.where
+    assert set(buffer) <= {0, ord("x")}
 
 
 def test_another_base_directory_is_refused_when_sealing(room: Room) -> None:
