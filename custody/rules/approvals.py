@@ -102,7 +102,7 @@ def judge_denial(
     )
     if logged:
         # It need not be: a log may sign before an officer has said no.
-        place = place_of(statement.digest, logged)
+        place = place_of(statement.envelope, logged)
         words = f"entry {place.index} of {place.log}" if place else "not in the log's word"
         ledger.skip("denial.logged", words)
     return JudgedDenial(statement=statement, officer=officer, verdicts=ledger.done())

@@ -18,7 +18,7 @@ from custody.errors import Incomplete, Malformed, Refused
 from custody.formats.approval import Approval
 from custody.formats.checkpoint import SignedCheckpoint, decode_checkpoint
 from custody.formats.envelope import Envelope, Statement
-from custody.formats.logentry import entry_of
+from custody.formats.logentry import LogEntry, entry_of
 from custody.formats.logged import Logged, LoggedStatement
 from custody.formats.logpolicy import LogPolicy, Vouched
 from custody.formats.request import Request
@@ -60,17 +60,19 @@ class JudgedLogged:
         """Whether every check held."""
         return passed(self.verdicts)
 
-    def place(self, statement: Digest) -> Place | None:
-        """Return where a statement is in the log."""
-        for entry in self.said.entries:
-            if entry.statement == statement:
-                return Place(index=entry.index, log=self.log, after=self.after, by=self.by)
+    def place(self, entry: LogEntry) -> Place | None:
+        """Return where an entry is in the log."""
+        for found in self.said.entries:
+            if (found.statement, found.kind) == (entry.digest, entry.kind):
+                return Place(index=found.index, log=self.log, after=self.after, by=self.by)
         return None
 
 
-def place_of(statement: Digest, logged: Sequence[JudgedLogged]) -> Place | None:
+def place_of(envelope: Envelope, logged: Sequence[JudgedLogged]) -> Place | None:
     """Return where a statement is in the log first, by any of its words on a request."""
-    places = [place for word in logged if (place := word.place(statement)) is not None]
+    # By its whole entry: a log that has the digest under another kind has something else.
+    entry = entry_of(envelope)
+    places = [place for word in logged if (place := word.place(entry)) is not None]
     return min(places, key=lambda place: place.index, default=None)
 
 
@@ -202,7 +204,7 @@ def check_place(
     ledger: Ledger, approval: Statement[Approval], logged: Sequence[JudgedLogged]
 ) -> None:
     """Judge whether an approval is logged, and whether it is from when it says that it is."""
-    place = place_of(approval.digest, logged)
+    place = place_of(approval.envelope, logged)
     said_at, expires_at = approval.predicate.approved_at, approval.predicate.expires_at
     if place is None:
         ledger.add("approval.logged", False, "is good, but not logged, which the policy demands")

@@ -21,7 +21,7 @@ from custody.formats.case import Documents, EntryProof, merge, sort_documents
 from custody.formats.checkpoint import Checkpoint, decode_checkpoint, sign_checkpoint
 from custody.formats.envelope import Statement, decode_envelope, decode_statement
 from custody.formats.logentry import LogEntry, entry_of
-from custody.formats.logged import Logged
+from custody.formats.logged import Logged, LoggedStatement
 from custody.formats.logproof import LogProof
 from custody.formats.request import Request
 from custody.formats.tiles import CHECKPOINT_PATH
@@ -133,6 +133,31 @@ def test_an_approval_that_is_not_logged_does_not_count(asked: Asked) -> None:
     with pytest.raises(Incomplete) as error:
         verified(judged)
     assert "sec3" in error.value.missing
+
+
+def test_an_approval_logged_as_something_else_does_not_count(asked: Asked) -> None:
+    """Its digest under another kind is another entry, whatever the log signs."""
+    log = asked.fresh_log()
+    kinds = {
+        e.statement: "denial" if n == 1 else e.kind for n, e in enumerate(asked.said().entries)
+    }
+    entries = [LogEntry(digest=digest, kind=kind) for digest, kind in kinds.items()]
+    done = log.writer().append([entry.encode() for entry in entries])
+    tree = Tree(log.store, size=done.signed.checkpoint.size, head=done.signed.checkpoint.root)
+    lie = asked.saying(
+        entries=tuple(
+            LoggedStatement(
+                statement=entry.digest, kind=entry.kind, index=n, proof=tree.inclusion(n)
+            )
+            for n, entry in enumerate(entries)
+        ),
+        checkpoint=done.signed.encode(),
+        consistency=(),
+    )
+    judged = asked.judged(*asked.answers, lie)
+    assert not judged.unlogged
+    (over,) = judged.tally.passed_over
+    assert ["approval.logged"] == [v.check for v in over.verdicts if v.outcome == "fail"]
 
 
 LIES: dict[str, tuple[Callable[[Asked], bytes], str]] = {
