@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -14,8 +15,10 @@ from custody.cli._case import (
     PolicyPinOption,
     TsaRootOption,
     audit,
+    pinned,
+    tsa_roots,
 )
-from custody.cli._home import HomeOption, PinFdOption, example
+from custody.cli._home import HomeOption, PinFdOption, example, moment
 from custody.cli._ui import EXIT_REFUSED, Screen
 
 
@@ -23,7 +26,11 @@ def add_report(app: typer.Typer) -> None:
     """Add ``report`` to the auditor's commands."""
     app.command(
         name="report",
-        epilog=example("custody auditor report ./case --policy-pin 3f9c…e1 --out report.html"),
+        epilog=example(
+            "custody auditor report gpu-7.case --policy-pin 3f9c…e1 --out report.html",
+            "custody auditor report ./archive --since 2027-01-01T00:00:00Z \\",
+            "    --until 2027-02-01T00:00:00Z --out january.html",
+        ),
     )(report)
 
 
@@ -36,10 +43,20 @@ def report(
     at: AtOption = None,
     contents: ContentsOption = None,
     tsa_root: TsaRootOption = None,
+    since: Annotated[
+        str | None,
+        typer.Option("--since", help="Of all collected files, from this time on.", metavar="TIME"),
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option("--until", help="And before this one  [default: now]", metavar="TIME"),
+    ] = None,
     home: HomeOption = None,
     pin_fd: PinFdOption = None,
 ) -> None:
     """Judge a case as ``verify`` does, and write what was found as one HTML page.
+
+    With --since the page is about a period: all releases of folders of collected files.
 
     The page needs no other file, no network and no script. It is written whatever the verdict;
     the exit code is 0 only if every check of every release holds.
@@ -49,6 +66,11 @@ def report(
 
     screen = Screen()
     check_absent(out)
+    if since is not None or until is not None:
+        if since is None or at is not None or contents:
+            raise typer.BadParameter("a period has --since and --until alone", param_hint="--since")
+        _period(screen, case, out, since, until, policy_pin, home, tsa_root)
+        return
     found = audit(
         screen,
         case,
@@ -64,3 +86,33 @@ def report(
     screen.say("sound" if found.sound else "NOT SOUND")
     if not found.sound:
         raise typer.Exit(EXIT_REFUSED)
+
+
+def _period(
+    screen: Screen,
+    case: Sequence[Path],
+    out: Path,
+    since: str,
+    until: str | None,
+    policy_pin: str | None,
+    home: Path | None,
+    tsa_root: Sequence[Path] | None,
+) -> None:
+    """Write the page of a period."""
+    from custody.ops.archive import read_archive
+    from custody.ops.landing import write_new_file
+    from custody.ops.overdue import overdue
+    from custody.report.html import render_period
+
+    begin, end = moment(since, option="--since"), moment(until, option="--until")
+    if end <= begin:
+        raise typer.BadParameter("ends before it begins", param_hint="--until")
+    pin = pinned(screen, policy_pin, home)
+    found = read_archive(case, shelves=[], pin=pin, tsa_roots=tsa_roots(tsa_root))
+    lingering = overdue(found, pin=pin, now=end)
+    write_new_file(out, render_period(found, lingering, pin=pin, since=begin, until=end))
+    screen.made(out)
+    if found.unopened or not all(held.holds(release) for held, release in found.releases()):
+        screen.say("NOT SOUND")
+        raise typer.Exit(EXIT_REFUSED)
+    screen.say("sound")

@@ -97,9 +97,13 @@ def _release(release: AuditedRelease, now: datetime) -> Iterator[Overdue]:
                 digest=release.request,
             )
     elif release.outcome in {"opened-not-burned", "failed"} and release.receipt is not None:
+        finished = release.receipt.predicate.finished_at
+        # Whoever asks about a day in the past is not told what came later.
+        if finished > now:
+            return
         yield Overdue(
             kind="overdue.burn",
-            since=release.receipt.predicate.finished_at,
+            since=finished,
             who=release.host,
             what=f"nothing shows that the key of request {short}… is dead",
             do=f"custody host cancel {short} --burn",
@@ -133,7 +137,7 @@ def _manifests(documents: Documents, policy: Policy, now: datetime) -> Iterator[
     gone = {digest for digest, m in every.items() if _is_disposed(m, documents, policy)}
     for manifest in every.values():
         found = superseded(manifest, every.values(), policy, now=now)
-        if found is None:
+        if found is None or found.since > now:
             continue
         holder = policy.holder(manifest.predicate.core.publisher)
         if manifest.digest not in gone:
