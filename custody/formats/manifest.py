@@ -36,7 +36,7 @@ class Core(Record, frozen=True):
     contents: Digest
     contents_size_bytes: Count
     site: None
-    recovery: None
+    recovery: KeyId | None
     sealed_at: Moment
     not_after: Moment
     replaces: Digest | None
@@ -56,7 +56,7 @@ class Core(Record, frozen=True):
 class KeySlot(Record, frozen=True):
     """One secret sealed to one recipient.  ``leaf`` is empty unless the purpose is ``share``."""
 
-    purpose: Literal["share", "contents"]
+    purpose: Literal["share", "contents", "recovery"]
     leaf: LeafPath
     recipient: KeyId
     suite: SuiteName
@@ -109,6 +109,12 @@ class Manifest(Record, frozen=True):
 
     core: Core
     envelope: SecretEnvelope
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        recovery = [slot.recipient for slot in self.envelope.slots if slot.purpose == "recovery"]
+        if recovery != ([] if self.core.recovery is None else [self.core.recovery]):
+            raise ValueError("slots: not one for the recovery key of the core, and none without")
 
     def subject(self) -> tuple[str, Digest]:
         """Name the sealed contents."""

@@ -9,6 +9,7 @@ import msgspec
 from custody.crypto.keyslots import recipient_id
 from custody.crypto.notekeys import KeyKind, NoteKey
 from custody.crypto.quorum import Person, Threshold, tree_digest
+from custody.crypto.recoverykey import MAX_SET_ID
 from custody.encoding import Blob, Digest, KeyId, Moment, Name, Record, Text, key_id
 from custody.errors import Malformed
 from custody.formats.logpolicy import LogPolicy, canonical_lines, decode_log_policy
@@ -105,11 +106,33 @@ class Limits(Record, frozen=True):
     crl_max_age_seconds: Annotated[int, msgspec.Meta(ge=3600, le=400 * 86400)]
 
 
+class RecoveryKey(Record, frozen=True):
+    """The key that content keys are sealed to besides, and who together can rebuild it.
+
+    ``among`` is who holds its shares; ``record`` the statement that says what each must be
+    (recovery.md).
+    """
+
+    epoch: Annotated[int, msgspec.Meta(ge=1, le=2**31)]
+    suite: SuiteName
+    spki: Blob
+    mlkem: Annotated[bytes, msgspec.Meta(min_length=1568, max_length=1568)] | None
+    set_id: Annotated[int, msgspec.Meta(ge=0, le=MAX_SET_ID)]
+    among: Quorum
+    record: Digest
+
+    @property
+    def key_id(self) -> KeyId:
+        """The recipient id that key slots name."""
+        return recipient_id(self.spki, self.mlkem)
+
+
 class Policy(Record, frozen=True):
     """Who may do what in one environment.  Its signatures are not checked yet.
 
     ``logged``: the lines of a C2SP tlog-policy with the one log whose signature a release needs,
-    and the witnesses that count; None where releases need no log.
+    and the witnesses that count; None where releases need no log.  ``recovery``: the key that every
+    bundle is sealed to besides, or None.
     """
 
     PREDICATE_TYPE: ClassVar[str] = "urn:custody:policy:v1"
@@ -133,6 +156,7 @@ class Policy(Record, frozen=True):
     self_approval: bool
     withdrawn: Annotated[tuple[Digest, ...], msgspec.Meta(max_length=65536)]
     logged: Annotated[tuple[Text, ...], msgspec.Meta(min_length=1, max_length=256)] | None
+    recovery: RecoveryKey | None
 
     def subject(self) -> tuple[str, Digest]:
         """Name the environment, version and quorum tree."""

@@ -63,7 +63,7 @@ class LeavingDraft(_Table, frozen=True, kw_only=True):
 class Draft(_Table, frozen=True, kw_only=True):
     """A whole draft.  What is not written takes the default shown here; nothing else is known.
 
-    ``logged`` is a tlog-policy file beside the draft.
+    ``logged`` is a tlog-policy file, ``recovery`` a recovery record, beside the draft.
     """
 
     environment: Name
@@ -81,6 +81,7 @@ class Draft(_Table, frozen=True, kw_only=True):
     self_approval: bool = False
     withdrawn: tuple[Digest, ...] = ()
     logged: str | None = None
+    recovery: str | None = None
 
 
 def decode_draft(data: bytes) -> Draft:

@@ -12,10 +12,11 @@ from custody.encoding import Digest, KeyId, key_id
 from custody.errors import Refused
 from custody.formats.envelope import Signature, Statement, encode_statement, statement_digest
 from custody.formats.logpolicy import MAX_POLICY_BYTES, canonical_lines, decode_log_policy
-from custody.formats.policy import HostRequirements, Limits, Policy, Principal
+from custody.formats.policy import HostRequirements, Limits, Policy, Principal, RecoveryKey
 from custody.formats.policy_draft import MAX_DRAFT_BYTES, Draft, decode_draft
 from custody.formats.policy_text import parse_quorum
-from custody.ops.folders import read_file, reading
+from custody.formats.recovery import RecoveryRecord
+from custody.ops.folders import read_file, read_statement_file, reading
 from custody.ops.keys import Signer
 from custody.ops.pem import read_certificate_file
 from custody.ops.policy_words import describe, describe_changes
@@ -100,6 +101,7 @@ def build_policy(
             self_approval=draft.self_approval,
             withdrawn=tuple(sorted(set(draft.withdrawn))),
             logged=None if draft.logged is None else _log_lines(folder / draft.logged),
+            recovery=None if draft.recovery is None else _recovery(folder / draft.recovery),
         )
     )
     require(check_policy(policy))
@@ -152,6 +154,12 @@ def _log_lines(path: Path) -> tuple[str, ...]:
         data = read_file(path, max_bytes=MAX_POLICY_BYTES)
         decode_log_policy(data)
         return canonical_lines(data)
+
+
+def _recovery(path: Path) -> RecoveryKey:
+    # Who signs the policy signs for this key; what the record is for is checking shares by it.
+    statement = read_statement_file(RecoveryRecord, path)
+    return statement.predicate.in_policy(statement.digest)
 
 
 def propose(policy: Policy, *, signer: Signer, previous: Statement[Policy] | None) -> bytes:

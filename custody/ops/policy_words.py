@@ -57,6 +57,7 @@ def _facts(policy: Policy) -> Iterator[str]:
     yield f"share keys are {policy.weakest_suite} or stronger"
     yield f"a publisher {'may' if policy.self_approval else 'may not'} approve his own models"
     yield from _log(policy)
+    yield from _recovery(policy)
     yield from (f"withdrawn: manifest {digest}" for digest in policy.withdrawn)
 
 
@@ -66,6 +67,16 @@ def _log(policy: Policy) -> Iterator[str]:
         return
     yield "a release needs the signature of a log, and these count:"
     yield from (f"  {line}" for line in policy.logged)
+
+
+def _recovery(policy: Policy) -> Iterator[str]:
+    found = policy.recovery
+    if found is None:
+        yield "no recovery key: what its officers lose is lost"
+        return
+    yield f"recovery key {found.key_id}, {found.suite}, opens every bundle; epoch {found.epoch}"
+    yield f"  it takes the shares of {format_quorum(found.among)}, set {found.set_id}"
+    yield f"  as recorded in statement {found.record}"
 
 
 def _person(person: Principal) -> Iterator[str]:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from custody.crypto.contentbox import seal_contents
-from custody.crypto.keyslots import commitment, seal, slot_info, wrap
 from custody.crypto.parts import cek_commitment
-from custody.crypto.quorum import LeafShare, check_shares, leaves, split, tree_digest
-from custody.crypto.secret import wipe
+from custody.crypto.quorum import tree_digest
 from custody.encoding import Digest, check_text, format_time, sha256
 from custody.errors import Malformed, Refused, Unavailable
 from custody.formats.contents import (
@@ -25,17 +21,11 @@ from custody.formats.contents import (
     padded_size,
 )
 from custody.formats.envelope import Statement, decode_statement
-from custody.formats.manifest import (
-    Core,
-    KeySlot,
-    LeafCommitment,
-    Manifest,
-    SecretEnvelope,
-    Wrap,
-)
-from custody.formats.policy import PartDigest, Policy, Principal, ShareKey
+from custody.formats.manifest import Core, Manifest
+from custody.formats.policy import PartDigest, Policy
 from custody.ops.ahead import Ahead
 from custody.ops.bundle import CONTENTS, MANIFEST
+from custody.ops.envelope_seal import seal_envelope
 from custody.ops.folders import reading
 from custody.ops.keys import Signer, TokenRandom
 from custody.ops.landing import check_absent
@@ -43,7 +33,7 @@ from custody.ops.model_files import Layout, Scan, default_part_size, plan_layout
 from custody.ops.model_signature import resources_of, sign_model, verify_model
 from custody.ops.payload_seal import PayloadKey, SealedPayload, seal_payload
 from custody.ops.progress import Progress, silent
-from custody.ops.resume import SealJob, SealKeeper, SealSecrets, SealStage, seal_stage
+from custody.ops.resume import SealJob, SealKeeper, SealStage, seal_stage
 from custody.ops.sealed_model import SealedModel
 from custody.rules.manifest import check_manifest
 from custody.rules.people import check_key
@@ -144,7 +134,7 @@ def seal_model(
         (staging / CONTENTS).write_bytes(box)
         size = layout.part_size_bytes
         core = _core(order, sealed, box, signer, situation, stage.payload_id, secrets.cek, size)
-        manifest = Manifest(core=core, envelope=_envelope(core, secrets, situation))
+        manifest = Manifest(core=core, envelope=seal_envelope(core, secrets, situation))
         data = signer.statement(manifest)
         statement = decode_statement(Manifest, data)
         # What everybody else will refuse is refused here, before it travels.
@@ -300,7 +290,7 @@ def _core(
         contents=sha256(box).hex(),
         contents_size_bytes=len(box),
         site=None,
-        recovery=None,
+        recovery=None if policy.recovery is None else policy.recovery.key_id,
         sealed_at=situation.now,
         not_after=order.not_after,
         replaces=order.replaces,
@@ -335,105 +325,3 @@ def _padded(contents: Contents) -> bytes:
     # Sealed contents that their readers refuse would be found out by officers, in a meeting.
     decode_padded(padded)
     return padded
-
-
-def _envelope(core: Core, secrets: SealSecrets, situation: Situation) -> SecretEnvelope:
-    """Share R down the tree and seal every secret, each bound to the core."""
-    policy = situation.trusted.policy
-    binding = core.binding()
-    shares = split(policy.quorum, secrets.release)
-    try:
-        check_shares(policy.quorum, shares, secrets.release)
-        slots, commitments = _share_slots(binding, shares, situation)
-    finally:
-        wipe(*(share.value for share in shares))
-    slots += _contents_slots(binding, secrets.contents, situation)
-    cek = wrap(secrets.release, secrets.cek, C=binding, purpose="cek")
-    contents = wrap(secrets.cek, secrets.contents, C=binding, purpose="contents")
-    return SecretEnvelope(
-        slots=tuple(sorted(slots, key=lambda s: (s.purpose, s.leaf, s.recipient))),
-        commitments=tuple(sorted(commitments, key=lambda c: c.leaf)),
-        wraps=(
-            Wrap(purpose="cek", salt=cek[0], sealed=cek[1]),
-            Wrap(purpose="contents", salt=contents[0], sealed=contents[1]),
-        ),
-    )
-
-
-def _share_slots(
-    binding: bytes, shares: Sequence[LeafShare], situation: Situation
-) -> tuple[list[KeySlot], list[LeafCommitment]]:
-    policy = situation.trusted.policy
-    holders = {leaf.path: leaf.principal for leaf in leaves(policy.quorum)}
-    slots: list[KeySlot] = []
-    commitments: list[LeafCommitment] = []
-    for share in shares:
-        salt = os.urandom(32)
-        secret = share.value + salt
-        commitments.append(
-            LeafCommitment(
-                leaf=share.path,
-                commitment=commitment(binding, share.path, share.x, share.value, salt).hex(),
-            )
-        )
-        usable = _usable_keys(policy, holders[share.path], situation)
-        if not usable:
-            raise Refused(
-                f"officer {holders[share.path]} has no share key with a certificate in force",
-                check="seal.officer",
-                hint="renew his certificate, or revocation list, before sealing",
-            )
-        for key in usable:
-            info = slot_info(binding, "share", share.path, key.key_id)
-            slots.append(
-                KeySlot(
-                    purpose="share",
-                    leaf=share.path,
-                    recipient=key.key_id,
-                    suite=key.suite,
-                    sealed=seal(key.suite, key.spki, key.mlkem, secret, info=info),
-                )
-            )
-        wipe(secret)
-    return slots, commitments
-
-
-def _usable_keys(policy: Policy, name: str, situation: Situation) -> list[ShareKey]:
-    """Return the share keys of a person whose certificates hold now."""
-    person = policy.principal(name)
-    return [key for key in _share_keys(person) if _holds(person, key, situation)]
-
-
-def _share_keys(person: Principal | None) -> list[ShareKey]:
-    return [key for key in person.keys if isinstance(key, ShareKey)] if person else []
-
-
-def _holds(person: Principal | None, key: ShareKey, situation: Situation) -> bool:
-    if person is None:
-        return False
-    try:
-        require(check_key(person, key, situation))
-    except Refused:
-        return False
-    return True
-
-
-def _contents_slots(binding: bytes, contents_key: bytearray, situation: Situation) -> list[KeySlot]:
-    """Seal the contents key to every officer, and to every auditor who holds a key."""
-    policy = situation.trusted.policy
-    slots = []
-    for person in policy.principals:
-        if not {"officer", "auditor"} & set(person.roles):
-            continue
-        for key in _usable_keys(policy, person.id, situation):
-            info = slot_info(binding, "contents", "", key.key_id)
-            slots.append(
-                KeySlot(
-                    purpose="contents",
-                    leaf="",
-                    recipient=key.key_id,
-                    suite=key.suite,
-                    sealed=seal(key.suite, key.spki, key.mlkem, contents_key, info=info),
-                )
-            )
-    return slots

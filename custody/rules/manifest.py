@@ -79,6 +79,13 @@ def _check_sealing(ledger: Ledger, manifest: Manifest, situation: Situation) -> 
         f"parts are digested with {core.part_digest}",
         otherwise=f"parts are digested with {core.part_digest}, not {sealed_for.part_digest}",
     )
+    recovery = None if sealed_for.recovery is None else sealed_for.recovery.key_id
+    ledger.add(
+        "manifest.recovery",
+        core.recovery == recovery,
+        "sealed to the recovery key" if recovery else "there is no recovery key",
+        otherwise="not sealed to the recovery key of the policy, or to one that is not there",
+    )
     fault = _slot_fault(manifest, sealed_for, situation.trusted.policy)
     ledger.add(
         "manifest.slots", not fault, "every leaf has its slots and commitment", otherwise=fault
@@ -97,6 +104,10 @@ def _slot_fault(manifest: Manifest, sealed_for: Policy, in_force: Policy) -> str
     filled, readers = set(), set()
     weakest = STRENGTH.index(in_force.weakest_suite)
     for slot in manifest.envelope.slots:
+        if slot.purpose == "recovery":
+            if sealed_for.recovery is not None and slot.suite != sealed_for.recovery.suite:
+                return "the slot of the recovery key has another suite than the key"
+            continue
         holder = sealed_for.holder(slot.recipient)
         if holder is None:
             return f"a slot is sealed to key {slot.recipient[:16]}, which the policy does not list"

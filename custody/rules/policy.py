@@ -14,6 +14,7 @@ from custody.encoding import key_id
 from custody.errors import Malformed, Refused
 from custody.formats.policy import Policy, Principal, ShareKey, SigningKey
 from custody.rules.quorum import signing_tree
+from custody.rules.recovery import check_recovery
 from custody.rules.verdicts import Ledger, Verdict
 
 #: Thirteen months: a year and time to renew it.
@@ -34,6 +35,7 @@ def check_policy(policy: Policy) -> tuple[Verdict, ...]:
     _check_logged(policy, ledger)
     _check_thresholds(policy, ledger)
     _check_updatable(policy, ledger)
+    check_recovery(policy, ledger)
     _check_host(policy, ledger)
     return ledger.done()
 

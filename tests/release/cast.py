@@ -236,6 +236,7 @@ class Cast:
             self_approval=False,
             withdrawn=(),
             logged=None,
+            recovery=None,
         )
         return msgspec.structs.replace(policy, **changes)
 

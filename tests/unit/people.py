@@ -106,6 +106,7 @@ def policy(**changes: object) -> Policy:
         self_approval=False,
         withdrawn=(),
         logged=None,
+        recovery=None,
     )
     return replace(made, **changes)
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import hypothesis.strategies as st
+import msgspec
 
 from custody.crypto.quorum import Person, Threshold
 from custody.formats.approval import Approval, Denial
@@ -29,6 +30,7 @@ from custody.formats.policy import (
     Limits,
     Policy,
     Principal,
+    RecoveryKey,
     ShareKey,
     SigningKey,
     SuiteName,
@@ -133,6 +135,17 @@ POLICIES = st.builds(
     self_approval=st.booleans(),
     withdrawn=several(DIGESTS, 0),
     logged=st.none() | several(TEXTS),
+    recovery=st.none()
+    | st.builds(
+        RecoveryKey,
+        epoch=st.integers(1, 2**31),
+        suite=SUITES,
+        spki=BLOBS,
+        mlkem=MLKEM,
+        set_id=st.integers(0, 2**15 - 1),
+        among=TREES,
+        record=DIGESTS,
+    ),
 )
 ENROLMENTS = st.builds(
     EnrolmentRecord,
@@ -230,7 +243,27 @@ def envelopes(draw: st.DrawFn) -> SecretEnvelope:
     return SecretEnvelope(slots=slots, commitments=commitments, wraps=wraps)
 
 
-MANIFESTS = st.builds(Manifest, core=CORES, envelope=envelopes())
+@st.composite
+def manifests(draw: st.DrawFn) -> Manifest:
+    """A core and an envelope, with a recovery key in both or in neither."""
+    core, envelope = draw(CORES), draw(envelopes())
+    if not draw(st.booleans()):
+        return Manifest(core=core, envelope=envelope)
+    slot = KeySlot(
+        purpose="recovery",
+        leaf="",
+        recipient=draw(DIGESTS),
+        suite=draw(SUITES),
+        sealed=draw(SEALED),
+    )
+    slots = sorted((*envelope.slots, slot), key=lambda s: (s.purpose, s.leaf, s.recipient))
+    return Manifest(
+        core=msgspec.structs.replace(core, recovery=slot.recipient),
+        envelope=msgspec.structs.replace(envelope, slots=tuple(slots)),
+    )
+
+
+MANIFESTS = manifests()
 U32 = st.integers(0, 2**32 - 1)
 TERMS = st.builds(
     Terms,

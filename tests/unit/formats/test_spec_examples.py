@@ -243,6 +243,7 @@ def _policy() -> Policy:
         self_approval=False,
         withdrawn=(),
         logged=None,
+        recovery=None,
     )
 
 

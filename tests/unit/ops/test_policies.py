@@ -3,15 +3,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from msgspec.structs import replace
 
+from custody.crypto.signature import public_bytes
 from custody.errors import Malformed, Refused
 from custody.formats.envelope import Statement, decode_statement
-from custody.formats.policy import HostRequirements, Limits, Policy, Principal, Thresholds
+from custody.formats.policy import (
+    HostRequirements,
+    Limits,
+    Policy,
+    Principal,
+    RecoveryKey,
+    Thresholds,
+)
 from custody.formats.policy_draft import Draft, HostDraft, LeavingDraft
 from custody.formats.policy_text import parse_quorum
 from custody.ops import policies as ops
@@ -21,6 +30,7 @@ from tests.unit.people import (
     PEOPLE,
     authority,
     following,
+    key,
     policy,
     principal,
     signed_policy,
@@ -240,6 +250,15 @@ CHANGES: dict[str, object] = {
     "self_approval": True,
     "withdrawn": ("ab" * 32,),
     "logged": ("log log.example.com+00000000+AA==", "quorum none"),
+    "recovery": RecoveryKey(
+        epoch=1,
+        suite="P256",
+        spki=public_bytes(key("recovery").public_key()),
+        mlkem=None,
+        set_id=4711,
+        among=parse_quorum("2 of (cas, ida, jon)"),
+        record="cd" * 32,
+    ),
 }
 
 
@@ -249,6 +268,26 @@ def test_nothing_changes_unseen(field: str) -> None:
     changed = replace(policy(), **{field: CHANGES[field]})
     assert describe(policy()) != describe(changed)
     assert describe_changes(policy(), changed)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epoch": 2},
+        {"suite": "P384"},
+        {"spki": public_bytes(key("another").public_key())},
+        {"mlkem": bytes(1568)},
+        {"set_id": 4712},
+        {"among": parse_quorum("2 of (cas, jon, ida)")},
+        {"record": "ce" * 32},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_nothing_of_a_recovery_key_changes_unseen(change: dict[str, Any]) -> None:
+    """Another recovery key, set, holder or record is read by whoever signs the policy."""
+    before = replace(policy(), recovery=CHANGES["recovery"])
+    after = replace(policy(), recovery=replace(CHANGES["recovery"], **change))
+    assert describe_changes(before, after)
 
 
 def test_second_tokens_do_not_make_a_tree_unusable(folder: Path) -> None:

@@ -1,0 +1,141 @@
+"""The envelope of a manifest: every secret of a bundle, sealed.  Protocol section 3.7."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from custody.crypto.keyslots import commitment, seal, slot_info, wrap
+from custody.crypto.quorum import LeafShare, check_shares, leaves, split
+from custody.crypto.secret import wipe
+from custody.errors import Refused
+from custody.formats.manifest import Core, KeySlot, LeafCommitment, SecretEnvelope, Wrap
+from custody.formats.policy import Policy, Principal, ShareKey
+from custody.ops.resume import SealSecrets
+from custody.rules.people import check_key
+from custody.rules.situation import Situation
+from custody.rules.verdicts import require
+
+
+def seal_envelope(core: Core, secrets: SealSecrets, situation: Situation) -> SecretEnvelope:
+    """Share R down the tree in force and seal every secret, each bound to the core.
+
+    The core must be of the policy in force.  An officer without a key whose certificate holds is
+    `Refused` (``seal.officer``).
+    """
+    policy = situation.trusted.policy
+    binding = core.binding()
+    shares = split(policy.quorum, secrets.release)
+    try:
+        check_shares(policy.quorum, shares, secrets.release)
+        slots, commitments = _share_slots(binding, shares, situation)
+    finally:
+        wipe(*(share.value for share in shares))
+    slots += _contents_slots(binding, secrets.contents, situation)
+    slots += _recovery_slot(binding, secrets.cek, policy)
+    cek = wrap(secrets.release, secrets.cek, C=binding, purpose="cek")
+    contents = wrap(secrets.cek, secrets.contents, C=binding, purpose="contents")
+    return SecretEnvelope(
+        slots=tuple(sorted(slots, key=lambda s: (s.purpose, s.leaf, s.recipient))),
+        commitments=tuple(sorted(commitments, key=lambda c: c.leaf)),
+        wraps=(
+            Wrap(purpose="cek", salt=cek[0], sealed=cek[1]),
+            Wrap(purpose="contents", salt=contents[0], sealed=contents[1]),
+        ),
+    )
+
+
+def _share_slots(
+    binding: bytes, shares: Sequence[LeafShare], situation: Situation
+) -> tuple[list[KeySlot], list[LeafCommitment]]:
+    policy = situation.trusted.policy
+    holders = {leaf.path: leaf.principal for leaf in leaves(policy.quorum)}
+    slots: list[KeySlot] = []
+    commitments: list[LeafCommitment] = []
+    for share in shares:
+        salt = os.urandom(32)
+        secret = share.value + salt
+        commitments.append(
+            LeafCommitment(
+                leaf=share.path,
+                commitment=commitment(binding, share.path, share.x, share.value, salt).hex(),
+            )
+        )
+        usable = _usable_keys(policy, holders[share.path], situation)
+        if not usable:
+            raise Refused(
+                f"officer {holders[share.path]} has no share key with a certificate in force",
+                check="seal.officer",
+                hint="renew his certificate, or revocation list, before sealing",
+            )
+        for key in usable:
+            info = slot_info(binding, "share", share.path, key.key_id)
+            slots.append(
+                KeySlot(
+                    purpose="share",
+                    leaf=share.path,
+                    recipient=key.key_id,
+                    suite=key.suite,
+                    sealed=seal(key.suite, key.spki, key.mlkem, secret, info=info),
+                )
+            )
+        wipe(secret)
+    return slots, commitments
+
+
+def _usable_keys(policy: Policy, name: str, situation: Situation) -> list[ShareKey]:
+    """Return the share keys of a person whose certificates hold now."""
+    person = policy.principal(name)
+    return [key for key in _share_keys(person) if _holds(person, key, situation)]
+
+
+def _share_keys(person: Principal | None) -> list[ShareKey]:
+    return [key for key in person.keys if isinstance(key, ShareKey)] if person else []
+
+
+def _holds(person: Principal | None, key: ShareKey, situation: Situation) -> bool:
+    if person is None:
+        return False
+    try:
+        require(check_key(person, key, situation))
+    except Refused:
+        return False
+    return True
+
+
+def _contents_slots(binding: bytes, contents_key: bytearray, situation: Situation) -> list[KeySlot]:
+    """Seal the contents key to every officer, and to every auditor who holds a key."""
+    policy = situation.trusted.policy
+    slots = []
+    for person in policy.principals:
+        if not {"officer", "auditor"} & set(person.roles):
+            continue
+        for key in _usable_keys(policy, person.id, situation):
+            info = slot_info(binding, "contents", "", key.key_id)
+            slots.append(
+                KeySlot(
+                    purpose="contents",
+                    leaf="",
+                    recipient=key.key_id,
+                    suite=key.suite,
+                    sealed=seal(key.suite, key.spki, key.mlkem, contents_key, info=info),
+                )
+            )
+    return slots
+
+
+def _recovery_slot(binding: bytes, cek: bytearray, policy: Policy) -> list[KeySlot]:
+    """Seal CEK to the recovery key, where there is one."""
+    key = policy.recovery
+    if key is None:
+        return []
+    info = slot_info(binding, "recovery", "", key.key_id)
+    return [
+        KeySlot(
+            purpose="recovery",
+            leaf="",
+            recipient=key.key_id,
+            suite=key.suite,
+            sealed=seal(key.suite, key.spki, key.mlkem, cek, info=info),
+        )
+    ]
