@@ -6,20 +6,28 @@ test that has it is named in docs/attestation.md.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 from msgspec.structs import replace as change
 
 from custody.crypto.bind import bind
 from custody.encoding import MAX_STATEMENT_BYTES, decode, encode
-from custody.errors import Malformed, Refused
-from custody.formats.enrolment import EnrolmentRecord
+from custody.errors import CustodyError, Malformed, Refused
+from custody.formats.enrolment import Answer, EnrolmentRecord
 from custody.formats.envelope import decode_envelope
+from custody.formats.eventlog import MAX_EVENT_BYTES, parse_event_log
 from custody.formats.evidence import MAGIC, parse_attest, unpack_quote
 from custody.formats.policy import HostRequirements
 from custody.formats.request import Request
 from custody.formats.tpmwire import MAX_STRUCTURE_BYTES
+from custody.lab import bootlog
 from custody.rules.attestation import check_evidence
 from custody.rules.verdicts import Ledger, require
+from tests.unit.ops.test_desk import Served
+from tests.unit.ops.test_enroll import REQUEST, Enroller
 from tests.unit.rules.attestation_vectors import KEPT
 from tests.unit.rules.attesting import Case, evidence, key_of, on, policy, record, signature, to
 
@@ -101,7 +109,7 @@ def test_cve_2023_38201_the_right_answer_is_not_told() -> None:
         assert case.statement.predicate.terms.digest().hex() not in verdict.reason
 
 
-def test_cve_2023_1017_1018_cve_2025_2884_cve_2026_21444_firmware_of_a_tpm() -> None:
+def test_cve_2023_1017_1018_cve_2025_2884_49133_cve_2026_21444_firmware_of_a_tpm() -> None:
     """Flaws in a TPM's firmware end with an update, and an update, or its undoing, is seen."""
     assert {"attestation.V27"} == KEPT.expected("firmware-changed")
 
@@ -135,6 +143,31 @@ def test_cve_2025_13609_another_tpm_under_a_known_name() -> None:
     assert {"attestation.V14"} == fails(evidence(enrolment=to(again)))
 
 
+def test_cve_2026_1709_a_route_without_its_guard(tmp_path: Path) -> None:
+    """A route lost its check of who calls: whoever reaches an enroller's desk gets nothing by it.
+
+    Each of its four routes is asked, without a challenge, for a host that is not on the inventory.
+    """
+    served = Served(Enroller("esme", tmp_path), inventory={}, unattended=True)
+    digest = REQUEST.digest()
+    forged = Answer(
+        kind="custody/enrolment-answer/v1",
+        request=digest,
+        enroller=served.who.signer.key_id,
+        proof="00" * 32,
+    )
+    routes: tuple[Callable[[], object], ...] = (
+        lambda: served.desk.receive(encode(REQUEST)),
+        lambda: served.desk.attach(digest, b"{}"),
+        lambda: served.desk.answer(digest, encode(forged)),
+        lambda: served.desk.fetch(digest),
+    )
+    for route in routes:
+        with pytest.raises(CustodyError):
+            route()
+    assert [] == list(served.who.home.folder("records").iterdir())
+
+
 def test_cve_2026_6420_a_constant_nonce() -> None:
     """A nonce was constant: here there is none, and no two bindings are the same."""
     for name in ("quote-constant", "creation-constant"):
@@ -150,6 +183,18 @@ def test_ghsa_gwfg_w3jr_xh66_an_nv_index_for_a_quote() -> None:
     """The type was not looked at: an NV index that its owner wrote is no quote."""
     for name in ("nv-as-quote", "certify-as-quote", "creation-as-quote", "quote-as-creation"):
         assert {"attestation.V22"} == KEPT.expected(name)
+
+
+def test_ghsa_hcm6_rjfh_f25p_a_log_in_a_log() -> None:
+    """A parser went into itself without an end: events' data are not parsed, however deep."""
+    assert {"attestation.V53", "attestation.V54"} == KEPT.expected("log-recursive")
+    whole = parse_event_log(bootlog.record(bootlog.BootState()))
+    first, data = whole.events[0], b""
+    while len(data) < MAX_EVENT_BYTES - 400:
+        inner = data
+        data = replace(whole, events=(first._replace(data=inner), first)).pack()
+        (outer, _) = parse_event_log(data).events
+        assert inner == outer.data
 
 
 def test_every_identifier_has_a_test() -> None:

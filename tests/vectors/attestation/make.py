@@ -18,6 +18,7 @@ from tpm2_pytss.constants import ESYS_TR
 from custody.crypto.quorum import Person
 from custody.crypto.tpmpolicy import EMPTY, host_policy, officer_key_name, policy_pcr, quorum_policy
 from custody.encoding import key_id
+from custody.formats.eventlog import Event, EventLog, EventType, parse_event_log
 from custody.formats.evidence import (
     AK_TEMPLATE,
     HOST_PARENT_TEMPLATE,
@@ -95,6 +96,7 @@ def _vectors(maker: Maker, other: Swtpm) -> Iterator[Made]:
     yield from _host_keys(maker)
     yield from _counters(maker)
     yield from _replays(maker)
+    yield from _logs(maker)
     yield from _strangers(maker, other)
     # These change the TPM: a boot, a clear and a clock that was set cannot be taken back.
     yield from _boots(maker)
@@ -408,6 +410,84 @@ def _counters(maker: Maker) -> Iterator[Made]:
         V + "40",
         data=maker.ask(body={"nv_public": maker.host.allocate_counter((0x01800C00,)).public}),
     )
+
+
+# ── the event log ────────────────────────────────────────────────────────────────────────────────
+
+
+def _logs(maker: Maker) -> Iterator[Made]:
+    whole = parse_event_log(maker.log)
+    crtm, firmware_blob, *_ = whole.events
+    separator = next(e for e in whole.events if (e.pcr, e.kind) == (0, EventType.SEPARATOR))
+    variable = next(e for e in whole.events if e.pcr == 7)
+    inside = crtm._replace(data=maker.log)
+    changed: dict[str, tuple[str, bytes, tuple[str, ...]]] = {
+        "retyped": (
+            "the firmware's event has a type that nobody knows; its digest is right",
+            _with(whole, firmware_blob, firmware_blob._replace(kind=0x80000099)),
+            ("54",),
+        ),
+        "retyped-separator": (
+            "register 0's separator is called an action, which hides where the firmware ended",
+            _with(whole, separator, separator._replace(kind=EventType.ACTION)),
+            ("54",),
+        ),
+        "retyped-no-action": (
+            "the firmware's event is called one that extends nothing",
+            _with(whole, firmware_blob, firmware_blob._replace(kind=EventType.NO_ACTION)),
+            ("53",),
+        ),
+        "data-exchanged": (
+            "a Secure Boot variable's data were exchanged, and its digest was kept",
+            _with(whole, variable, variable._replace(data=variable.data[:-1] + b"\0")),
+            ("54",),
+        ),
+        "reordered": (
+            "the first two events of register 0 are in the other order",
+            replace(whole, events=(firmware_blob, crtm, *whole.events[2:])).pack(),
+            ("53",),
+        ),
+        "left-out": (
+            "the firmware's event was left out",
+            replace(whole, events=tuple(e for e in whole.events if e != firmware_blob)).pack(),
+            ("53",),
+        ),
+        "truncated": (
+            "the log ends in the middle of an event",
+            maker.log[:-7],
+            ("54", "53"),
+        ),
+        "recursive": (
+            "an event's data are a whole log of their own",
+            replace(whole, events=(inside, *whole.events)).pack(),
+            ("54", "53"),
+        ),
+        "oversize": (
+            "the last event says that it has four gigabytes of data",
+            _oversize(maker.log, whole.events[-1].data),
+            ("54", "53"),
+        ),
+    }
+    for label, (words, log, fails) in changed.items():
+        yield maker.made(
+            f"log-{label}",
+            words,
+            *(V + check for check in fails),
+            cve="GHSA-hcm6-rjfh-f25p" if label == "recursive" else "",
+            data=maker.ask(body={"event_log": log}),
+        )
+
+
+def _with(log: EventLog, old: Event, new: Event) -> bytes:
+    """Write a log with the first ``old`` exchanged."""
+    at = log.events.index(old)
+    return replace(log, events=(*log.events[:at], new, *log.events[at + 1 :])).pack()
+
+
+def _oversize(log: bytes, last: bytes) -> bytes:
+    """Let the size before the last event's data be as large as it can."""
+    at = len(log) - len(last) - 4
+    return log[:at] + b"\xff\xff\xff\xff" + log[at + 4 :]
 
 
 # ── the same evidence for something else ─────────────────────────────────────────────────────────
