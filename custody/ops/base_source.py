@@ -160,6 +160,21 @@ class BaseParts:
         )
 
 
+def open_base(directory: Path | None, contents: Contents, core: Core) -> BaseParts | None:
+    """Open what a delta is to, and see that all of it is there; reading verifies it."""
+    if contents.base is None:
+        return None
+    if directory is None:
+        raise missing(contents.base.manifest)
+    base = BaseParts(directory, contents, core, PartMap.of(contents, core)).__enter__()
+    try:
+        base.look()
+    except BaseException:
+        base.close()
+        raise
+    return base
+
+
 def missing(manifest: Digest) -> Refused:
     """Say that a delta cannot be opened without its base."""
     return Refused(

@@ -14,7 +14,8 @@ from custody.ops.frame_opener import FrameOpener
 from custody.ops.model_files import interleave, longest_first, runs_of
 from custody.ops.model_sink import PlainSink
 from custody.ops.part_cache import PartCache
-from custody.ops.payload_open import FileChecks, SealedSource, decrypt_part, naming
+from custody.ops.payload_open import FileChecks, naming
+from custody.ops.payload_source import SealedSource, decrypt_part
 from custody.ops.pipeline import Pool, files_at_once, worker_count
 from custody.ops.progress import Progress, silent
 

@@ -52,9 +52,9 @@ class LocalParts:
         self._parts_path = bundle / PARTS
         self._counting = threading.Lock()
         self.bytes_read = 0
-        self._payload, payload_bytes = _open_regular(self._payload_path)
+        self._payload, payload_bytes = open_regular(self._payload_path)
         try:
-            self._parts, parts_bytes = _open_regular(self._parts_path)
+            self._parts, parts_bytes = open_regular(self._parts_path)
         except BaseException:
             os.close(self._payload)
             raise
@@ -114,8 +114,8 @@ class LocalParts:
             )
 
 
-def _open_regular(path: Path) -> tuple[int, int]:
-    """Open a file for reading; return its descriptor and size."""
+def open_regular(path: Path) -> tuple[int, int]:
+    """Open a file of a bundle for reading; return its descriptor and size."""
     with disk_errors(path):
         try:
             # A FIFO put in its place must not make us wait for ever.

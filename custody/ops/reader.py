@@ -30,13 +30,12 @@ from custody.crypto.secret import Octets
 from custody.errors import Refused, Unavailable
 from custody.formats.contents import Contents, File
 from custody.formats.manifest import Core
-from custody.ops.base_source import BaseParts, missing
+from custody.ops.base_source import open_base
 from custody.ops.bundle import Bundle, check_contents
 from custody.ops.crew import Crew
 from custody.ops.file_view import FileView
 from custody.ops.memory import SecretMemory
 from custody.ops.part_cache import PartCache
-from custody.ops.part_map import PartMap
 from custody.ops.part_source import LocalParts, PartSource
 from custody.ops.pieces import Frames, Parts, Pieces
 from custody.ops.progress import Progress, silent
@@ -119,7 +118,7 @@ class Reader:
         """
         check_cek(cek, bytes.fromhex(core.payload_id), bytes.fromhex(core.cek_commitment))
         check_contents(contents, core)
-        self._base = _open_base(base, contents, core)
+        self._base = open_base(base, contents, core)
         self.contents = contents
         self._part_size_bytes = core.part_size_bytes
         self._files = {file.name: file for file in contents.files}
@@ -378,21 +377,6 @@ class Reader:
             with self._turn:
                 self._reading -= 1
                 self._turn.notify_all()
-
-
-def _open_base(directory: Path | None, contents: Contents, core: Core) -> BaseParts | None:
-    """Open what a delta is to, and see that all of it is there; reading verifies it."""
-    if contents.base is None:
-        return None
-    if directory is None:
-        raise missing(contents.base.manifest)
-    base = BaseParts(directory, contents, core, PartMap.of(contents, core)).__enter__()
-    try:
-        base.look()
-    except BaseException:
-        base.close()
-        raise
-    return base
 
 
 class _Tally:

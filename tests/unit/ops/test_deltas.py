@@ -23,6 +23,7 @@ from custody.ops.model_files import Layout, scan
 from custody.ops.part_map import PartMap
 from custody.ops.part_source import LocalParts
 from custody.ops.payload_open import check_payload
+from custody.ops.payload_source import PayloadSource
 from custody.ops.reader import Reader
 from custody.ops.sealed_model import SealedModel
 from tests.unit.ops.bundles import (
@@ -245,13 +246,13 @@ def test_an_interrupted_opening_goes_on(room: Room, monkeypatch: pytest.MonkeyPa
     left = room.path / "left"
     write_model(left, {"shard-2.bin": FILES["shard-2.bin"], "shard-1.bin": noise(PART, 5)})
     carried_parts: list[int] = []
-    read = payload_open.PayloadSource.read
+    read = PayloadSource.read
 
-    def counted(self: payload_open.PayloadSource, index: int, part: memoryview) -> None:
+    def counted(self: PayloadSource, index: int, part: memoryview) -> None:
         carried_parts.append(index)
         read(self, index, part)
 
-    monkeypatch.setattr(payload_open.PayloadSource, "read", counted)
+    monkeypatch.setattr(PayloadSource, "read", counted)
     payload_open.open_into(
         sealed.bundle,
         left,

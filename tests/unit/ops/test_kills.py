@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from custody.ops import landing, payload_open
+from custody.ops import landing, payload_source
 from custody.ops.landing import resumable_directory, unfinished_output
 from custody.ops.model_files import Segment, Segments
 from custody.ops.payload_open import open_into
@@ -225,7 +225,7 @@ class Resuming:
         if not self.target.exists():
             there = self._parts_there()
             with pytest.MonkeyPatch.context() as patch:
-                calls = counting(patch, payload_open, "open_part")
+                calls = counting(patch, payload_source, "open_part")
                 self.open()
             padding = self.bundle.core.part_count - len(self._parts())
             assert len(self._parts()) - there + padding == len(calls)

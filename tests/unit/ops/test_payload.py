@@ -21,7 +21,7 @@ from custody.crypto.parts import ROW_BYTES, open_part, row_digest, seal_part
 from custody.errors import Incomplete, Refused, Unavailable
 from custody.formats.contents import Contents, File, check_names
 from custody.formats.parts import PARTS, PAYLOAD, PartTable
-from custody.ops import payload_open, payload_seal
+from custody.ops import payload_open, payload_seal, payload_source
 from custody.ops.landing import new_directory
 from custody.ops.model_files import plan_layout, scan
 from custody.ops.payload_open import check_payload, open_payload
@@ -470,7 +470,7 @@ def test_small_disk_is_seen_before_decrypting(
     real = os.statvfs(tmp_path)
     free = os.statvfs_result(tuple(7 if i == 4 else v for i, v in enumerate(real)))
     monkeypatch.setattr(os, "statvfs", lambda _: free)
-    monkeypatch.setattr(payload_open, "open_part", lambda *_, **__: pytest.fail("decrypted"))
+    monkeypatch.setattr(payload_source, "open_part", lambda *_, **__: pytest.fail("decrypted"))
     with pytest.raises(Unavailable, match=rf"needed, {7 * real.f_frsize} free"):
         sealed.open(tmp_path / "opened")
     assert {"bundle", "model"} == names(tmp_path)

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from custody.crypto.parts import ROW_BYTES, open_part, row_digest, seal_part
 from custody.errors import Refused, Unavailable
 from custody.formats.parts import PARTS, PAYLOAD
-from custody.ops import payload_open, payload_seal
+from custody.ops import payload_seal, payload_source
 from custody.ops.keys import ShareOpener
 from custody.ops.landing import (
     new_directory,
@@ -271,7 +271,7 @@ def _open(sealed: Sealed, target: Path, *, workers: int = 2) -> None:
 
 def _interrupt(sealed: Sealed, target: Path, monkeypatch: pytest.MonkeyPatch, parts: int) -> Path:
     with monkeypatch.context() as patch:
-        patch.setattr(payload_open, "open_part", stopping_after(parts, open_part))
+        patch.setattr(payload_source, "open_part", stopping_after(parts, open_part))
         with pytest.raises(KeyboardInterrupt):
             _open(sealed, target, workers=1)
     output = unfinished_output(target, KEY)
@@ -284,7 +284,7 @@ def _interrupt(sealed: Sealed, target: Path, monkeypatch: pytest.MonkeyPatch, pa
 def test_open_goes_on(sealed: Sealed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An interrupted opening opens only what it had not, and leaves nothing beside the model."""
     _interrupt(sealed, tmp_path / "opened", monkeypatch, 6)
-    calls = counting(monkeypatch, payload_open, "open_part")
+    calls = counting(monkeypatch, payload_source, "open_part")
     _open(sealed, tmp_path / "opened")
     assert sealed.core.part_count - 6 == len(calls)
     assert FILES == read_model(tmp_path / "opened")
@@ -299,7 +299,7 @@ def test_changed_plaintext_is_opened_again(
     data = bytearray((left / "a").read_bytes())
     data[PART + 1] ^= 1
     (left / "a").write_bytes(data)
-    calls = counting(monkeypatch, payload_open, "open_part")
+    calls = counting(monkeypatch, payload_source, "open_part")
     _open(sealed, tmp_path / "opened")
     assert sealed.core.part_count - 5 == len(calls)
     assert FILES == read_model(tmp_path / "opened")
@@ -346,7 +346,7 @@ def test_full_disk_can_be_mended(
         patch.setattr(os, "pwrite", until_full)
         with pytest.raises(Unavailable, match="disk full"):
             _open(sealed, tmp_path / "opened", workers=1)
-    calls = counting(monkeypatch, payload_open, "open_part")
+    calls = counting(monkeypatch, payload_source, "open_part")
     _open(sealed, tmp_path / "opened")
     assert sealed.core.part_count > len(calls) > 0
     assert FILES == read_model(tmp_path / "opened")
@@ -415,7 +415,7 @@ def _check(sealed: Sealed, folder: Path) -> int:
 def _interrupt_check(sealed: Sealed, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder.mkdir()
     with monkeypatch.context() as patch:
-        patch.setattr(payload_open, "row_digest", stopping_after(4, row_digest))
+        patch.setattr(payload_source, "row_digest", stopping_after(4, row_digest))
         with pytest.raises(KeyboardInterrupt):
             _check(sealed, folder)
 
@@ -423,7 +423,7 @@ def _interrupt_check(sealed: Sealed, folder: Path, monkeypatch: pytest.MonkeyPat
 def test_check_goes_on(sealed: Sealed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An interrupted check reads only what it had not, and afterwards remembers nothing."""
     _interrupt_check(sealed, tmp_path / "home", monkeypatch)
-    calls = counting(monkeypatch, payload_open, "row_digest")
+    calls = counting(monkeypatch, payload_source, "row_digest")
     assert 4 == _check(sealed, tmp_path / "home")
     assert sealed.core.part_count - 4 == len(calls)
     assert set() == names(tmp_path / "home")

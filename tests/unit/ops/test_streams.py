@@ -25,8 +25,9 @@ from custody.formats.manifest import Core
 from custody.formats.parts import PARTS, PAYLOAD
 from custody.ops import linux
 from custody.ops.model_files import Identity, Layout, Segment, Segments, SourceFile, plan_layout
-from custody.ops.payload_open import PayloadSource, check_payload, open_parts
+from custody.ops.payload_open import check_payload, open_parts
 from custody.ops.payload_seal import PayloadKey, seal_parts
+from custody.ops.payload_source import PayloadSource
 from tests.unit.ops.bundles import (
     PART,
     Sealed,
