@@ -7,6 +7,9 @@ from typing import Any
 
 #: A client that sends nothing for so long is let go.
 PATIENCE_SECONDS = 30
+#: A length of more digits is too large for anybody, or written so as to be read in two ways.
+_LENGTH_DIGITS = 12
+_BODY_HEADERS = {"content-length", "transfer-encoding"}
 
 _TEXT = "text/plain; charset=utf-8"
 
@@ -16,6 +19,15 @@ class StrictHandler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     timeout = PATIENCE_SECONDS
+
+    def parse_request(self) -> bool:
+        """Read the line and headers; see http.server."""
+        parsed = super().parse_request()
+        # A body that nobody reads would be taken for the next request, and its answer by a proxy
+        # for that to somebody else's.
+        if parsed and self.command in ("GET", "HEAD"):
+            self.close_connection |= bool(_BODY_HEADERS & {name.lower() for name in self.headers})
+        return parsed
 
     def read_body(self, *, max_bytes: int) -> bytes | None:
         """Return the body, or refuse before a byte of it is read and return None."""
@@ -28,7 +40,7 @@ class StrictHandler(BaseHTTPRequestHandler):
         if not (length.isascii() and length.isdigit()):
             self.refuse(411, "length", "how long is it?")
             return None
-        if int(length[:12]) > max_bytes:
+        if len(length) > _LENGTH_DIGITS or int(length) > max_bytes:
             self.refuse(413, "size", "too large")
             return None
         body = self.rfile.read(int(length))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import http.client
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -98,10 +99,25 @@ def test_nothing_is_written_over_http() -> None:
     assert before == store.objects
 
 
+@pytest.mark.parametrize("header", ["Content-Length: 33", "Transfer-Encoding: chunked"])
+def test_what_follows_a_get_is_no_second_request(header: str) -> None:
+    """A proxy that passes a body on would give the answer to it to whoever asks next."""
+    smuggled = b"GET /tile/0/000.p/3 HTTP/1.1\r\n\r\n\r\n"
+    store, _ = grown(3)
+    with serving(store) as address:
+        _, _, port = address.rpartition(":")
+        with socket.create_connection(("127.0.0.1", int(port)), timeout=10) as client:
+            client.sendall(f"GET /checkpoint HTTP/1.1\r\n{header}\r\n\r\n".encode() + smuggled)
+            answered = b"".join(iter(lambda: client.recv(65536), b""))
+    assert 1 == answered.count(b"HTTP/1.1 ")
+    assert answered.startswith(b"HTTP/1.1 200")
+
+
 def test_oversize_requests_are_not_read() -> None:
     """A body without a length, or of more than a request, is turned away."""
     with serving(None, lambda _: pytest.fail("asked")) as address:
-        for length, status in (("99999999999999", 413), ("x", 411), ("-1", 411), ("", 411)):
+        lengths = (("99999999999999", 413), ("0" * 12 + "99999999999", 413))
+        for length, status in (*lengths, ("x", 411), ("-1", 411), ("", 411)):
             connection = http.client.HTTPConnection(address.removeprefix("http://"))
             connection.putrequest("POST", "/add-checkpoint")
             connection.putheader("Content-Length", length)

@@ -231,13 +231,23 @@ def test_a_fault_of_ours_ends_one_connection() -> None:
     [
         ({"Content-Length": str(MAX_BODY_BYTES + 1)}, 413, "size"),
         ({"Content-Length": "9" * 40}, 413, "size"),
+        ({"Content-Length": "0" * 12 + str(8 << 30)}, 413, "size"),
         ({"Content-Length": "-1"}, 411, "length"),
         ({"Content-Length": "\u0661"}, 411, "length"),
         ({}, 411, "length"),
         ({"Transfer-Encoding": "chunked"}, 411, "length"),
         ({"Transfer-Encoding": "chunked", "Content-Length": "2"}, 411, "length"),
     ],
-    ids=["too large", "absurd", "negative", "no digit", "none", "chunks", "chunks and a length"],
+    ids=[
+        "too large",
+        "absurd",
+        "behind zeros",
+        "negative",
+        "no digit",
+        "none",
+        "chunks",
+        "chunks and a length",
+    ],
 )
 def test_a_body_is_bounded_before_it_is_read(
     headers: dict[str, str], status: int, check: str
