@@ -279,9 +279,6 @@ def _unseal(
 def _parent(link: Connection) -> Handle:
     """Make the owner's storage key; its authorisation is shown by HMAC, not in the clear."""
     session = link.salted_session()
-    template = unmarshal(TPM2B_PUBLIC, sized(STORAGE_TEMPLATE.pack()))
-    made = link.esys.create_primary(
-        TPM2B_SENSITIVE_CREATE(), template, ESYS_TR.OWNER, session1=session
-    )[0]
+    made = link.create_primary(ESYS_TR.OWNER, STORAGE_TEMPLATE.pack(), session=session)
     link.drop(session)
     return link.keep(made)

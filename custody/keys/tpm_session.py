@@ -287,10 +287,18 @@ class Connection:
             return template.creation
         return template.creation_with(self.nv_read(template.nonce))
 
-    def create_primary(self, hierarchy: Handle, template: bytes) -> Handle:
-        """Make a primary key from a TPMT_PUBLIC; the caller keeps or flushes it."""
+    def create_primary(
+        self, hierarchy: Handle, template: bytes, *, session: Handle = ESYS_TR.PASSWORD
+    ) -> Handle:
+        """Make a primary key from a TPMT_PUBLIC; the caller keeps or flushes it.
+
+        ``session`` shows the hierarchy's authorisation, which without one crosses the bus.
+        """
         return self.esys.create_primary(
-            TPM2B_SENSITIVE_CREATE(), unmarshal(TPM2B_PUBLIC, sized(template)), hierarchy
+            TPM2B_SENSITIVE_CREATE(),
+            unmarshal(TPM2B_PUBLIC, sized(template)),
+            hierarchy,
+            session1=session,
         )[0]
 
     def _holds(self, handle: Handle, public: bytes) -> bool:

@@ -70,15 +70,18 @@ def find(link: Connection) -> Handle:
 
 
 def _make(link: Connection) -> Handle:
-    parent = link.keep(link.create_primary(ESYS_TR.OWNER, STORAGE_TEMPLATE.pack()))
+    # All in a session: the owner's authorisation value would cross the bus in the clear.
+    session = link.salted_session()
+    parent = link.keep(link.create_primary(ESYS_TR.OWNER, STORAGE_TEMPLATE.pack(), session=session))
     private, public, *_ = link.esys.create(
         parent,
         TPM2B_SENSITIVE_CREATE(),
         unmarshal(TPM2B_PUBLIC, sized(TLS_KEY_TEMPLATE.pack())),
-        session1=link.salted_session(),
+        session1=session,
     )
     made = link.keep(link.esys.load(parent, private, public))
     link.drop(parent)
-    handle = link.esys.evict_control(ESYS_TR.OWNER, made, TLS_HANDLE)
+    handle = link.esys.evict_control(ESYS_TR.OWNER, made, TLS_HANDLE, session1=session)
+    link.drop(session)
     link.drop(made)
     return handle

@@ -7,13 +7,15 @@ import os
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from custody.encoding import sha256
 from custody.errors import Refused
 from custody.formats import evidence
 from custody.keys.api import KeyRole
+from custody.keys.hostapi import RETAINED_INDEXES
 from custody.keys.tpm import open_token
 from custody.keys.tpm_credential import make_credential
 from custody.keys.tpm_host import TpmHost
-from custody.keys.tpm_session import certificate_spki
+from custody.keys.tpm_session import Tpm, certificate_spki
 from custody.keys.uri import TpmUri
 from custody.lab.swtpm import Swtpm
 from tests.device.tpm.asking import ALL, ask
@@ -75,6 +77,26 @@ def test_a_pin_does_not_cross_the_bus(machine: Swtpm) -> None:
         assert shared == ours.exchange(ec.ECDH(), key.public_key())
         assert pin not in relay.traffic
         assert shared not in relay.traffic
+
+
+def test_the_owners_authorisation_does_not_cross_the_bus(machine: Swtpm) -> None:
+    """Whatever a host does as the owner: make AK, TLS key and counters, keep a key, forget it."""
+    from tpm2_pytss.constants import ESYS_TR
+
+    owner = b"an owner's word"
+    with Tpm(machine.tcti).connect("set the owner's authorisation") as link:
+        link.esys.hierarchy_change_auth(ESYS_TR.OWNER, owner)
+    with bus(machine) as relay:
+        host = TpmHost(relay.tcti, owner_auth=owner)
+        host.ak_public()
+        host.certify_tls_key(bytes(32))
+        host.allocate_counter(())
+        pcr_digest = sha256(*host.pcr_values((0,)))
+        kept = host.retain(b"x", pcrs=(0,), pcr_digest=pcr_digest, index=RETAINED_INDEXES[0])
+        assert b"x" == host.unseal_retained(kept)
+        host.forget_retained(kept)
+        assert host.ak_public() in relay.traffic
+        assert owner not in relay.traffic
 
 
 def test_a_key_slipped_in_for_the_ek_is_refused(machine: Swtpm) -> None:
