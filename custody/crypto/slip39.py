@@ -43,6 +43,8 @@ _GENERATOR = (
     0x03F3F120,
 )
 _CUSTOMIZATION = {False: b"shamir", True: b"shamir_extendable"}
+#: Where the bit of an extendable set is: the word, from 0, and the bit in it.
+_EXTENDABLE = (1, 4)
 _INDEX = {word: number for number, word in enumerate(WORDLIST)}
 
 
@@ -248,20 +250,19 @@ def _wrong_word(numbers: Sequence[int]) -> int:
     The checksum is linear over GF(2): a change of a word adds to the remainder what the changed
     bits alone would.  With distance 4, two wrong words look like one at no position.
     """
+    syndrome = _remainder(numbers) ^ 1
     for position in range(len(numbers)):
-        if position in (0, 1):
-            # The first two words hold the bit that says by which name the checksum is begun.
-            for bits in range(1, 1 << _RADIX_BITS):
-                tried = list(numbers)
-                tried[position] ^= bits
-                if _remainder(tried) == 1:
-                    return position + 1
-            continue
-        syndrome = _remainder(numbers) ^ 1
-        basis = [_response(len(numbers) - position - 1, bit) for bit in range(_RADIX_BITS)]
+        bits = [bit for bit in range(_RADIX_BITS) if (position, bit) != _EXTENDABLE]
+        basis = [_response(len(numbers) - position - 1, bit) for bit in bits]
         if _in_span(syndrome, basis):
             return position + 1
-    return 0
+    # One bit says by which name the checksum is begun, and so changes more than itself.
+    word, bit = _EXTENDABLE
+    turned = [number ^ (at == word) << bit for at, number in enumerate(numbers)]
+    rest = [
+        _response(len(numbers) - word - 1, other) for other in range(_RADIX_BITS) if other != bit
+    ]
+    return word + 1 if _in_span(_remainder(turned) ^ 1, rest) else 0
 
 
 def _swapped_words(numbers: Sequence[int]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from custody.crypto.keyslots import STRENGTH, curve_of
-from custody.crypto.quorum import leaves, lint, minimal_sets, satisfied
+from custody.crypto.quorum import Node, leaves, lint, minimal_sets, satisfied
 from custody.crypto.signature import load_ec_public
 from custody.errors import Malformed, Refused
 from custody.formats.policy import Policy, RecoveryKey
@@ -23,7 +23,7 @@ def check_recovery(policy: Policy, ledger: Ledger) -> None:
         ledger.add(
             "policy.recovery-key", True, f"the recovery key is {recovery.suite}, and of nobody"
         )
-    fault = _shares_fault(recovery)
+    fault = shares_fault(recovery.among)
     ledger.add(
         "policy.recovery-shares",
         not fault,
@@ -61,14 +61,15 @@ def _check_key(policy: Policy, recovery: RecoveryKey) -> None:
         raise Malformed("the recovery key is a key of somebody")
 
 
-def _shares_fault(recovery: RecoveryKey) -> str:
+def shares_fault(among: Node) -> str:
+    """Say why a tree of people is no set of shares, or nothing."""
     try:
-        share_set(recovery.among)
+        share_set(among)
     except Malformed as error:
         return error.reason
     # `lint` speaks of officers, because that is whom other trees are made of.
-    faults = [fault for fault in lint(recovery.among) if "single officer" not in fault]
-    if len(faults) < len(lint(recovery.among)):
+    faults = [fault for fault in lint(among) if "single officer" not in fault]
+    if len(faults) < len(lint(among)):
         return "one person alone could rebuild the key"
     return faults[0] if faults else ""
 

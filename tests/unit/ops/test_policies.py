@@ -285,8 +285,10 @@ def test_nothing_changes_unseen(field: str) -> None:
 )
 def test_nothing_of_a_recovery_key_changes_unseen(change: dict[str, Any]) -> None:
     """Another recovery key, set, holder or record is read by whoever signs the policy."""
-    before = replace(policy(), recovery=CHANGES["recovery"])
-    after = replace(policy(), recovery=replace(CHANGES["recovery"], **change))
+    key_before = CHANGES["recovery"]
+    assert isinstance(key_before, RecoveryKey)
+    before = replace(policy(), recovery=key_before)
+    after = replace(policy(), recovery=replace(key_before, **change))
     assert describe_changes(before, after)
 
 
