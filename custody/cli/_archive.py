@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from custody.formats.logentry import LogEntry
     from custody.ops.archive import Archive
 
-_SHORT = 16
+#: As much of a digest as commands take.
+_SHORT = 8
 _BUCKETS = ("s3://", "gs://", "az://")
 
 ArchiveArgument = Annotated[
@@ -149,16 +150,14 @@ def list_releases(
         (
             row.request[:_SHORT],
             row.host,
-            row.publisher or "unknown",
-            row.outcome,
-            "sound" if row.sound else "NOT SOUND",
+            row.outcome if row.sound else f"{row.outcome}, NOT SOUND",
             format_time(row.at),
             row.time,
             row.file,
         )
         for row in rows
     ]
-    heads = ("request", "host", "publisher", "outcome", "verdict", "judged at", "time", "file")
+    heads = ("request", "host", "outcome", "judged at", "time", "file")
     screen.result(rows, lambda: _table(screen, heads, cells))
     if found.unopened or not all(row.sound for row in rows):
         raise typer.Exit(EXIT_REFUSED)
@@ -265,6 +264,7 @@ def overdue(
 
     Exit code 4 if anything is late already.
     """
+    from custody.cli._words import plain
     from custody.ops.overdue import overdue as find_overdue
     from custody.ops.overdue import unshown
 
@@ -286,12 +286,15 @@ def overdue(
         )
         for each in late
     ]
-    cells = [
-        (format_time(row.since), "late" if row.due else "soon", row.kind, row.who, row.what, row.do)
-        for row in rows
-    ]
-    heads = ("since", "", "kind", "who", "what", "do")
-    screen.result(rows, lambda: _table(screen, heads, cells))
+
+    def words() -> None:
+        for row in rows:
+            state = "late" if row.due else "soon"
+            screen.show(f"{state}  {format_time(row.since)}  {row.kind}  {plain(row.who)}")
+            screen.show(f"    {plain(row.what)}")
+            screen.show(f"    {plain(row.do)}")
+
+    screen.result(rows, words)
     if any(row.due for row in rows):
         raise typer.Exit(4)
 

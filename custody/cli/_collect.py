@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -10,11 +12,12 @@ import typer
 from custody.cli._case import CaseArgument, PolicyPinOption, TsaRootOption, pinned, tsa_roots
 from custody.cli._home import HomeOption, JsonOption, example
 from custody.cli._ui import Screen
+from custody.cli._words import count, plain
 from custody.encoding import Digest, Record
 from custody.errors import Incomplete
 
 _SHORTEST = 8
-_SHOWN = 20
+_MEMBER = re.compile(r"([a-z-]+)-[0-9a-f]{64}\.[a-z-]+")
 
 
 class CollectedView(Record, frozen=True):
@@ -62,7 +65,6 @@ def collect(
     What is not about the release, or vouched for by nobody whom the policy knows, is left out and
     named; so is what is missing.  Exit code 4 if something is missing: the file is written.
     """
-    from custody.cli._words import plain
     from custody.formats.casefile import SUFFIX
     from custody.ops import collect as collecting
     from custody.ops.landing import check_absent, write_new_file
@@ -91,14 +93,20 @@ def collect(
         screen.show(f"digest     {view.digest}")
         for name in view.missing:
             screen.show(f"missing    {name}")
-        for name in view.left_out[:_SHOWN]:
-            screen.say(f"left out   {plain(name)}")
-        if len(view.left_out) > _SHOWN:
-            screen.say(f"left out   {len(view.left_out) - _SHOWN} more")
+        for words in _summed(view.left_out):
+            screen.say(f"left out   {plain(words)}")
 
     screen.result(view, words)
     if missing:
         raise Incomplete("the file is written, and is not whole", missing=missing, where=str(out))
+
+
+def _summed(names: tuple[str, ...]) -> list[str]:
+    """Say how many files of each kind were left out; --json names them."""
+    found = [(_MEMBER.fullmatch(name), name) for name in names]
+    kinds = Counter(match[1] for match, _ in found if match)
+    others = [name for match, name in found if not match]
+    return [*others, *(count(number, kind) for kind, number in sorted(kinds.items()))]
 
 
 def _named(beginning: str, known: list[Digest]) -> Digest:
