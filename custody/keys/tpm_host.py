@@ -202,7 +202,7 @@ class TpmHost:
 
     def increment(self, index: int) -> None:
         with self._tpm.connect("increment a counter") as link:
-            link.esys.nv_increment(self._handle(link, index))
+            self._increment(link, self._handle(link, index))
 
     def certify_counter(self, index: int, qualifying: bytes) -> Attested:
         with self._tpm.connect("certify a counter") as link:
@@ -310,8 +310,7 @@ class TpmHost:
                 raise Refused("there is no kept key to raise the epoch of", check="tpm.retained")
             wanted = min(oldest, key.updates.epoch + EPOCHS)
             handle = link.esys.tr_from_tpmpublic(key.updates.epoch_index)
-            for _ in range(standing.oldest, wanted):
-                link.esys.nv_increment(handle)
+            self._increment(link, handle, times=max(0, wanted - standing.oldest))
             return max(standing.oldest, wanted)
 
     def retained_standing(self, key: RetainedKey) -> RetainedStanding:
@@ -345,8 +344,15 @@ class TpmHost:
         """Make a counter or increment it: whatever was bound to its value before is dead now."""
         if index not in link.handles(index, 1):
             self._define(link, index)
-        link.esys.nv_increment(link.esys.tr_from_tpmpublic(index))
+        self._increment(link, link.esys.tr_from_tpmpublic(index))
         return self._counter(link, index)
+
+    def _increment(self, link: Connection, counter: Handle, *, times: int = 1) -> None:
+        # In a session: on somebody else's word that it was done, what should be dead would live.
+        session = link.salted_session()
+        for _ in range(times):
+            link.esys.nv_increment(counter, session1=session)
+        link.drop(session)
 
     def _ak(self, link: Connection) -> Handle:
         return link.shared(AK_HANDLE, lambda: self._find_ak(link))

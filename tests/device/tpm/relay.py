@@ -13,16 +13,27 @@ from typing import Self
 from custody.lab.swtpm import Swtpm
 
 Alter = Callable[[bytes, bytes], bytes]
+Instead = Callable[[bytes], bytes | None]
 
 
 class Relay:
-    """Passes commands to the TPM at ``target`` and answers back, through ``alter``."""
+    """Passes commands to the TPM at ``target`` and answers back, through ``alter``.
 
-    def __init__(self, target: Path, at: Path, alter: Alter | None = None) -> None:
+    What ``instead`` has an answer to never reaches the TPM.
+    """
+
+    def __init__(
+        self,
+        target: Path,
+        at: Path,
+        alter: Alter | None = None,
+        instead: Instead | None = None,
+    ) -> None:
         self.tcti = f"swtpm:path={at}"
         self.traffic = bytearray()
         self._target = str(target)
         self._alter = alter or (lambda _command, answer: answer)
+        self._instead = instead or (lambda _command: None)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(str(at))
         self._listener.listen()
@@ -51,8 +62,10 @@ class Relay:
             with client, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as tpm:
                 tpm.connect(self._target)
                 while command := _message(client):
-                    tpm.sendall(command)
-                    answer = self._alter(command, _message(tpm))
+                    answer = self._instead(command)
+                    if answer is None:
+                        tpm.sendall(command)
+                        answer = self._alter(command, _message(tpm))
                     self.traffic += command + answer
                     client.sendall(answer)
 
@@ -68,10 +81,12 @@ def _message(channel: socket.socket) -> bytes:
 
 
 @contextmanager
-def bus(machine: Swtpm, alter: Alter | None = None) -> Iterator[Relay]:
+def bus(
+    machine: Swtpm, alter: Alter | None = None, *, instead: Instead | None = None
+) -> Iterator[Relay]:
     """Put a relay before the machine's TPM."""
     at = machine.directory / "bus.sock"
     # tss2 also opens the control channel of a software TPM, which carries no commands.
     (machine.directory / "bus.sock.ctrl").symlink_to(f"{machine.socket_path}.ctrl")
-    with Relay(machine.socket_path, at, alter) as relay:
+    with Relay(machine.socket_path, at, alter, instead) as relay:
         yield relay

@@ -75,6 +75,7 @@ STATES = {
     "evil": bootlog.BootState(loader="evil loader"),
 }
 NEEDED = 2
+_CC_NV_INCREMENT = bytes.fromhex("00000134")
 _SHOWN = re.compile(
     r"(?P<share>\S+) by (?P<key>\S+), signed (?P<state>\S+) (?P<epoch>\d+) (?P<name>\S+) "
     r"(?P<environment>\S+), shown (?P<shown>\S+) (?P<shown_epoch>\d+)"
@@ -304,6 +305,31 @@ def test_no_share_crosses_the_bus(machine: Swtpm) -> None:
             assert bytes(hidden[:16]) not in relay.traffic
         assert states[0].pcr_digest in relay.traffic
     assert () == loaded(machine.tcti)
+
+
+def test_a_counter_that_somebody_else_says_was_moved_is_not_believed(kept: Kept) -> None:
+    """Whoever keeps increments from the TPM, and answers for it, ends no epoch and no key."""
+    done = bytes.fromhex("8002 00000013 00000000 00000000 0000 01 0000")
+    kept_away = []
+
+    def instead(command: bytes) -> bytes | None:
+        if command[6:10] != _CC_NV_INCREMENT:
+            return None
+        kept_away.append(command)
+        return done
+
+    with bus(kept.machine, instead=instead) as relay:
+        host = TpmHost(relay.tcti)
+        for move in (
+            lambda: host.raise_epoch(kept.key, 2),
+            lambda: host.forget_retained(kept.key),
+            lambda: host.increment(kept.key.counter_index),
+        ):
+            with pytest.raises(Refused) as refused:
+                move()
+            assert "tpm.session" == refused.value.check
+    assert 3 == len(kept_away)
+    assert kept.secret == kept.host.unseal_retained(kept.key)
 
 
 # ── the calculator against a TPM ─────────────────────────────────────────────────────────────────
