@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TypeVar
 
 import msgspec
@@ -25,6 +25,7 @@ from custody.formats.envelope import Predicate, Statement
 from custody.formats.evidence import parse_attest, unpack_quote, verify_attest
 from custody.formats.logged import Logged
 from custody.formats.logpolicy import LogPolicy
+from custody.formats.note import Note
 from custody.formats.policy import Policy, SigningKey
 from custody.formats.request import Request
 from custody.formats.timestamp import Token
@@ -284,12 +285,15 @@ class _Gathering:
                 self.keep(word)
                 heads.append(decode_checkpoint(word.predicate.checkpoint))
         for given in self._documents.proofs:
-            if given.entry.digest in self.statements and _is_proven(given, logs):
-                self._others.append((".tlog-proof", given.proof.encode()))
-                heads.append(given.proof.signed)
+            signed = _known_lines(given.proof.signed, logs)
+            if signed is not None and given.entry.digest in self.statements and _is_proven(given):
+                proof = replace(given.proof, signed=signed)
+                self._others.append((".tlog-proof", proof.encode()))
+                heads.append(signed)
         for link in self._documents.consistencies:
-            if _is_of_log(link.signed, logs):
-                self._others.append((".tlog-consistency", link.encode()))
+            signed = _known_lines(link.signed, logs)
+            if signed is not None:
+                self._others.append((".tlog-consistency", replace(link, signed=signed).encode()))
         about = self.statements | {imprint_of(head) for head in heads}
         for token in self._documents.tokens:
             if token.imprint in about and (not tsa_roots or _is_stamped(token, tsa_roots)):
@@ -345,22 +349,32 @@ def _is_signed(word: Statement[Logged], logs: Sequence[LogPolicy]) -> bool:
     return False
 
 
-def _is_of_log(signed: SignedCheckpoint, logs: Sequence[LogPolicy]) -> bool:
+def _known_lines(signed: SignedCheckpoint, logs: Sequence[LogPolicy]) -> SignedCheckpoint | None:
+    """Return a checkpoint with only the signatures of a log of the policies and its witnesses.
+
+    None: no such log signed it, or something wrong bears the name of one that is known.
+    """
     for policy in logs:
+        keys = [known.key for known in (*policy.logs, *policy.witnesses.values())]
         try:
             policy.log_of(signed)
+            lines = tuple(
+                line
+                for line in signed.note.signatures
+                if any(Note(signed.note.text, (line,)).by(key) for key in keys)
+            )
         except Refused:
             continue
-        return True
-    return False
+        return SignedCheckpoint(signed.checkpoint, Note(signed.note.text, lines))
+    return None
 
 
-def _is_proven(given: EntryProof, logs: Sequence[LogPolicy]) -> bool:
+def _is_proven(given: EntryProof) -> bool:
     try:
         given.proof.check_entry(given.entry.encode())
     except CustodyError:
         return False
-    return not logs or _is_of_log(given.proof.signed, logs)
+    return True
 
 
 def _is_stamped(token: Token, tsa_roots: Sequence[bytes]) -> bool:

@@ -26,6 +26,7 @@ from tests.release.collected import (
     faults,
     files_of,
     judged,
+    logged_release,
     reason_of,
     release,
     without,
@@ -33,6 +34,7 @@ from tests.release.collected import (
 )
 from tests.release.conftest import ready, running
 from tests.release.expect import spoil
+from tests.release.logged import Log, LoggedCast, witness
 
 #: Changes tried in `make test`; `make soak` tries every byte.
 SAMPLES = 2000
@@ -45,6 +47,16 @@ def whole(
     """Collect one release, once for all that only change the file."""
     with running(manufactured) as machine:
         yield collected(ready(tmp_path_factory.mktemp("collected"), machine))
+
+
+@pytest.fixture(scope="module")
+def logged(
+    manufactured: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Collection]:
+    """Collect one release that a log, a witness and a time-stamping authority speak of."""
+    with running(manufactured) as machine:
+        log = Log(witnesses=[witness()])
+        yield logged_release(LoggedCast(tmp_path_factory.mktemp("logged"), machine, log))
 
 
 def test_a_release_is_judged_from_one_file(whole: Collection) -> None:
@@ -203,7 +215,8 @@ def check_undetected(whole: Collection, position: int, flip: int) -> None:
     what = f"byte {position}, xor {flip:#x}"
     at = len(MAGIC) + 8 + size
     if position < at:
-        assert faults(bytes(changed) + sha256(changed), whole.pin), what
+        data = bytes(changed) + sha256(changed)
+        assert faults(data, whole.pin, tsa_roots=whole.tsa_roots), what
         return
     files = []
     for name, data in whole.members.items():
@@ -213,25 +226,35 @@ def check_undetected(whole: Collection, position: int, flip: int) -> None:
         data = written(*files)
     except CustodyError:
         # Nobody can name what does not parse; under its old name it is refused all the same.
-        assert faults(bytes(changed) + sha256(changed), whole.pin), what
+        data = bytes(changed) + sha256(changed)
+        assert faults(data, whole.pin, tsa_roots=whole.tsa_roots), what
         return
-    assert not judged(data, whole.pin).sound, what
+    assert not judged(data, whole.pin, tsa_roots=whole.tsa_roots).sound, what
 
 
-def test_a_changed_byte_is_found(whole: Collection) -> None:
+def test_a_logged_release_is_judged_from_one_file(logged: Collection) -> None:
+    """Log's word, proof, checkpoints and timestamps are in it, and tell the time."""
+    report = judged(logged.data, logged.pin, tsa_roots=logged.tsa_roots)
+    assert set() == faults(logged.data, logged.pin, tsa_roots=logged.tsa_roots)
+    (found,) = report.releases
+    assert "vouched" == found.time
+    assert (1, 1, 2) == tuple(len(logged.named(k)) for k in ("logged", "proof", "timestamp"))
+
+
+def test_a_changed_byte_is_found(logged: Collection) -> None:
     """A byte changed anywhere, with every digest made right after it, gives no sound verdict."""
     choice = random.Random(5)
     for _ in range(SAMPLES):
-        check_undetected(whole, choice.randrange(len(whole.data) - 32), choice.randrange(1, 256))
+        check_undetected(logged, choice.randrange(len(logged.data) - 32), choice.randrange(1, 256))
 
 
 @pytest.mark.soak
-def test_every_changed_byte_is_found(whole: Collection) -> None:
+def test_every_changed_byte_is_found(logged: Collection) -> None:
     """The same for every byte of the file: each bit somewhere, and case swapped."""
     flips = itertools.cycle((0x01, 0x02, 0x04, 0x08, 0x10, 0x20, 0x40, 0x80))
-    for position in range(len(whole.data) - 32):
-        check_undetected(whole, position, next(flips))
-        check_undetected(whole, position, 0x20)
+    for position in range(len(logged.data) - 32):
+        check_undetected(logged, position, next(flips))
+        check_undetected(logged, position, 0x20)
 
 
 def test_collecting_needs_a_pin_and_a_request(cast: Cast) -> None:
