@@ -131,7 +131,8 @@ class WitnessSigner:
 def parse_vkey(text: str) -> NoteKey:
     """Read a verifier key; one that would not be written the same way is `Malformed`."""
     match = _VKEY.fullmatch(text)
-    if match is None:
+    # What came as bytes that are no UTF-8 has no bytes of its own to be hashed with.
+    if match is None or any("\ud800" <= char <= "\udfff" for char in text):
         raise Malformed("not a verifier key: NAME+ID+KEY")
     material = from_base64(match[3])
     if not material or material[0] not in set(KeyKind):

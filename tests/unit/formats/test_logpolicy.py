@@ -120,3 +120,12 @@ def test_junk_is_malformed(lines: list[str]) -> None:
     with suppress(Malformed):
         policy = decode_log_policy("".join(f"{line}\n" for line in lines).encode())
         assert f"quorum {policy.quorum}" in lines
+
+
+@pytest.mark.parametrize(
+    "line", [b"log \xff+904f52e4+BNew\n", b"witness w \xed\xb2\x80+904f52e4+BNew\n"]
+)
+def test_a_key_whose_name_is_no_text_is_malformed(line: bytes) -> None:
+    """Bytes that are no UTF-8 make no key name: they have no bytes to be hashed with."""
+    with pytest.raises(Malformed):
+        decode_log_policy(line)
