@@ -22,6 +22,8 @@ if TYPE_CHECKING:  # all that officers review by, for commands that show one lin
 
 _FILES_SHOWN = 20
 _SHORT = 16
+#: What is said of evidence of other kinds than a TPM's, judged or not.
+_FURTHER = ("further.evidence", "further.verifier")
 _MODES: dict[Mode, str] = {
     "once": "opens once, dies with this boot",
     "sealed": "KEEPS THE KEY: opens again after every restart into this state",
@@ -205,6 +207,9 @@ def show_review(screen: Screen, review: Review, *, checks: bool, to_stderr: bool
         show(f"asked      {time(request.statement.predicate.requested_at)} by the host's clock")
         failed = [v for v in request.verdicts if v.outcome == "fail"]
         made = sum(v.outcome == "pass" for v in request.verdicts)
+        for verdict in request.verdicts:
+            if verdict.check in _FURTHER:
+                show(f"further    {plain(verdict.reason)}")
         show(f"checks     {made} passed, {len(failed)} failed")
         for verdict in failed:
             show(f"  NO {verdict.check}: {plain(verdict.reason)}")
