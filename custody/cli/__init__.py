@@ -25,6 +25,7 @@ ROLES = {
     "host": "Enrol a machine, ask for models, open them.",
     "auditor": "Verify what happened, with no hardware.",
     "log": "Keep a public log of statements, follow one, witness one.",
+    "token": "See what a token is, what it can do and what it holds.",
     "lab": "Run the whole cast on one machine.",
     "demo": "Watch one whole release.",
 }

@@ -15,7 +15,10 @@ from custody.keys.api import PinReader, Pkcs11Uri, Token, TpmUri, parse_key_uri
 from custody.keys.pin import read_pin_source
 
 if TYPE_CHECKING:  # what a host needs is a fifth of the start-up of whoever is no host
+    from custody.keys.api import SeenToken
+    from custody.keys.audit import AuditReport
     from custody.keys.hostapi import HostTpm
+    from custody.keys.probe import ProbeReport
     from custody.ops.challenges import CredentialMaker
 
 
@@ -34,6 +37,34 @@ def open_token(uri: str, *, pin_fd: int | None = None) -> Token:
     else:
         opened = _adapter("tpm", "open_token", library="tpm2-pytss")
     return cast("Token", opened(parsed, pin=pin_reader(pin_fd)))
+
+
+def list_tokens(uri: str | None) -> tuple[tuple[SeenToken, ...], tuple[str, ...]]:
+    """List the tokens that can be seen, and the libraries that did not answer."""
+    listed = _adapter("pkcs11_audit", "list_tokens", library="python-pkcs11", extra="pkcs11")
+    return cast(
+        "tuple[tuple[SeenToken, ...], tuple[str, ...]]",
+        listed(None if uri is None else _pkcs11(uri)),
+    )
+
+
+def probe_token(uri: str, *, pin_fd: int | None) -> ProbeReport:
+    """Measure the token a URI names."""
+    measured = _adapter("pkcs11_probe", "probe", library="python-pkcs11", extra="pkcs11")
+    return cast("ProbeReport", measured(_pkcs11(uri), pin=pin_reader(pin_fd)))
+
+
+def audit_token(uri: str, *, pin_fd: int | None) -> AuditReport:
+    """Read what the token a URI names holds, and judge it."""
+    read = _adapter("pkcs11_audit", "audit_token", library="python-pkcs11", extra="pkcs11")
+    return cast("AuditReport", read(_pkcs11(uri), pin=pin_reader(pin_fd)))
+
+
+def _pkcs11(uri: str) -> Pkcs11Uri:
+    parsed = parse_key_uri(uri)
+    if not isinstance(parsed, Pkcs11Uri):
+        raise Unavailable("only a PKCS#11 token is looked into: a URI that begins with pkcs11:")
+    return parsed
 
 
 def open_tpm(uri: str) -> HostTpm:

@@ -10,11 +10,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import Enum
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Literal, Protocol, Self
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from custody.encoding import KeyId
+from custody.encoding import KeyId, Record
 from custody.errors import Malformed
 from custody.formats.policy import TokenClass
 from custody.keys.pin import PinReader
@@ -25,7 +25,9 @@ __all__ = [
     "KeyRole",
     "KeyUri",
     "PinReader",
+    "PinState",
     "Pkcs11Uri",
+    "SeenToken",
     "Token",
     "TokenInfo",
     "TpmUri",
@@ -87,6 +89,26 @@ class TokenInfo:
     pin_final_try: bool = False
     """One more wrong PIN locks the token (CKF_USER_PIN_FINAL_TRY)."""
     pin_locked: bool = False
+
+
+PinState = Literal["unset", "right", "low", "final-try", "locked"]
+
+
+class SeenToken(Record, frozen=True):
+    """A token as it shows itself to everybody, before any PIN."""
+
+    uri: str
+    """Names this token and no other."""
+    label: str
+    manufacturer: str
+    model: str
+    serial: str
+    profile: str
+    token_class: TokenClass
+    pinpad: bool
+    """The PIN is typed at the token (CKF_PROTECTED_AUTHENTICATION_PATH)."""
+    pin: PinState
+    """What it says of its PIN: wrong ones given since the last right one, or none set yet."""
 
 
 class Token(Protocol):

@@ -151,7 +151,7 @@ class Pkcs11Token:
         with self._connection.login() as session:
             given = {name: value for name, value in wanted.items() if value is not None}
             found = self._one(_search(session, given), label=label, key_id=key_id)
-            made_for = _role_in(found.id)
+            made_for = role_in(found.id)
             if made_for not in (None, role):
                 raise Refused(
                     f"the key {found.label!r} was made for another role",
@@ -217,7 +217,7 @@ class Pkcs11Token:
         )
 
     def _describe(self, found: _Found) -> KeyInfo:
-        role = _role_in(found.id)
+        role = role_in(found.id)
         if role is None:
             return self._info_of(found, None, ())
         try:
@@ -304,6 +304,7 @@ def _digest(public: ec.EllipticCurvePublicKey) -> KeyId:
     return digest_of(public_bytes(public))
 
 
-def _role_in(id_: bytes) -> KeyRole | None:
+def role_in(id_: bytes) -> KeyRole | None:
+    """Return the role that a key's id says it was made for here, if any."""
     prefix = id_.partition(b"-")[0]
     return next((role for role in KeyRole if role.value.encode() == prefix), None)

@@ -19,6 +19,7 @@ import pkcs11
 from pkcs11 import TokenFlag
 
 from custody.errors import CustodyError, Refused, Unavailable
+from custody.keys.api import PinState
 from custody.keys.profiles import library_paths, profile_named
 from custody.keys.uri import Pkcs11Uri
 
@@ -108,6 +109,19 @@ def serial_of(token: pkcs11.Token) -> str:
     return token.serial.decode("utf-8", "replace")
 
 
+def pin_state(token: pkcs11.Token) -> PinState:
+    """Return what the token says of its user PIN, the worst first."""
+    flags: tuple[tuple[TokenFlag, PinState], ...] = (
+        (TokenFlag.USER_PIN_LOCKED, "locked"),
+        (TokenFlag.USER_PIN_FINAL_TRY, "final-try"),
+        (TokenFlag.USER_PIN_COUNT_LOW, "low"),
+    )
+    for flag, state in flags:
+        if token.flags & flag:
+            return state
+    return "right" if token.flags & TokenFlag.USER_PIN_INITIALIZED else "unset"
+
+
 _loaded: dict[Path, Module] = {}
 
 
@@ -140,7 +154,9 @@ def _module_path(uri: Pkcs11Uri) -> Path:
     raise Unavailable(
         "the token library is not installed",
         where=uri.module_path or uri.module_name,
-        hint="looked for " + ", ".join(str(path) for path in candidates),
+        hint="looked for " + ", ".join(str(path) for path in candidates)
+        if candidates
+        else "its profile knows no place for it; add ?module-path=/path/to/library.so",
     )
 
 

@@ -8,6 +8,7 @@ stored is compared with what we asked.  PKCS#11 3.1 sections 4.8, 4.9 and 6.3.
 
 from __future__ import annotations
 
+import ctypes
 import struct
 from collections.abc import Mapping
 from typing import Any
@@ -34,14 +35,50 @@ PARAMETERS: Mapping[str, bytes] = {curve.name: params for params, curve in CURVE
 _MECHANISM_WORD = struct.Struct("L")
 
 
+class _Attribute(ctypes.Structure):
+    """CK_ATTRIBUTE (PKCS#11 3.1 section 3.4)."""
+
+    _fields_ = (
+        ("type", ctypes.c_ulong),
+        ("value", ctypes.c_void_p),
+        ("length", ctypes.c_ulong),
+    )
+
+
 def mapper() -> AttributeMapper:
-    """Return an attribute mapper that also knows CKA_ALLOWED_MECHANISMS (an array of CK_ULONG)."""
+    """Return an attribute mapper that knows what python-pkcs11 leaves out.
+
+    CKA_ALLOWED_MECHANISMS is an array of CK_ULONG, CKA_UNWRAP_TEMPLATE one of CK_ATTRIBUTE, to be
+    written only.  A label that is not UTF-8, which a token may hold, reads with replacements.
+    """
     known = AttributeMapper()
     known.register_handler(
         Attribute.ALLOWED_MECHANISMS,
         lambda values: b"".join(_MECHANISM_WORD.pack(value) for value in values),
         lambda raw: tuple(word for (word,) in _MECHANISM_WORD.iter_unpack(raw)),
     )
+    known.register_handler(
+        Attribute.LABEL,
+        lambda text: text.encode("utf-8"),
+        lambda raw: raw.decode("utf-8", "replace"),
+    )
+    # The library follows the pointers after this returns, so the mapper holds what they point to.
+    held: list[Any] = []
+
+    def nest(template: Template) -> bytes:
+        rows = (_Attribute * len(template))()
+        for row, (name, value) in zip(rows, template.items(), strict=True):
+            packed = known.pack_attribute(name, value)
+            buffer = ctypes.create_string_buffer(packed, len(packed))
+            held.append(buffer)
+            row.type, row.length = name, len(packed)
+            row.value = ctypes.addressof(buffer)
+        return bytes(rows)
+
+    def unnest(_raw: bytes) -> Template:
+        raise pkcs11.FunctionFailed
+
+    known.register_handler(Attribute.UNWRAP_TEMPLATE, nest, unnest)
     return known
 
 
@@ -67,6 +104,32 @@ def public_template(role: KeyRole, *, label: str, id: bytes, curve: ec.EllipticC
         Attribute.ID: id,
         Attribute.EC_PARAMS: PARAMETERS[curve.name],
         **_public_flags(role),
+        Attribute.MODIFIABLE: False,
+    }
+
+
+def kek_template(*, label: str, id: bytes, mechanism: Mechanism) -> Template:
+    """Every attribute of an AES key that wraps keys by ``mechanism``, and does nothing else."""
+    return {
+        Attribute.CLASS: ObjectClass.SECRET_KEY,
+        Attribute.KEY_TYPE: KeyType.AES,
+        Attribute.LABEL: label,
+        Attribute.ID: id,
+        Attribute.TOKEN: True,
+        Attribute.PRIVATE: True,
+        Attribute.SENSITIVE: True,
+        Attribute.EXTRACTABLE: False,
+        Attribute.WRAP_WITH_TRUSTED: False,
+        Attribute.WRAP: True,
+        Attribute.UNWRAP: True,
+        Attribute.ENCRYPT: False,
+        Attribute.DECRYPT: False,
+        Attribute.SIGN: False,
+        Attribute.VERIFY: False,
+        Attribute.DERIVE: False,
+        Attribute.ALLOWED_MECHANISMS: (mechanism,),
+        Attribute.COPYABLE: False,
+        Attribute.DESTROYABLE: False,
         Attribute.MODIFIABLE: False,
     }
 

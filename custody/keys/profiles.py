@@ -18,18 +18,25 @@ from custody.errors import Malformed, Unavailable
 
 AttributeName = Annotated[str, msgspec.Meta(pattern=r"\A[A-Z][A-Z0-9_]{1,40}\Z")]
 Words = Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
+#: Where a claim is from: measured here, read in a named document, or from hearsay.
+Source = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"\A(probed on [^\n]{3,200}|from the (manual|source): [^\n]{3,300}|unverified)\Z"
+    ),
+]
 
 
 class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A TOML table of which every key is known."""
 
 
-class Libraries(_Table, frozen=True, kw_only=True):
-    """Where the PKCS#11 library lies, tried in order."""
+class Library(_Table, frozen=True, kw_only=True):
+    """One place where the PKCS#11 library may lie; a profile's are tried in order."""
 
-    linux: tuple[str, ...] = ()
-    darwin: tuple[str, ...] = ()
-    win32: tuple[str, ...] = ()
+    system: Literal["linux", "darwin", "win32"]
+    path: Words
+    source: Source
 
 
 class Match(_Table, frozen=True, kw_only=True):
@@ -37,6 +44,7 @@ class Match(_Table, frozen=True, kw_only=True):
 
     manufacturer: Words
     model: Words
+    source: Source
 
 
 class Quirk(_Table, frozen=True, kw_only=True):
@@ -47,7 +55,7 @@ class Quirk(_Table, frozen=True, kw_only=True):
     attribute: AttributeName
     reads: bool | Literal["missing", "empty"]
     why: Words
-    source: Words
+    source: Source
 
 
 class Fact(_Table, frozen=True, kw_only=True):
@@ -55,7 +63,15 @@ class Fact(_Table, frozen=True, kw_only=True):
 
     id: Annotated[str, msgspec.Meta(pattern=r"\A[a-z0-9-]{3,60}\Z")]
     says: Words
-    source: Words
+    source: Source
+
+
+class Behaviour(_Table, frozen=True, kw_only=True):
+    """What one measure of `custody token probe` answers on this kind of token."""
+
+    id: Annotated[str, msgspec.Meta(pattern=r"\A[a-z0-9.-]{2,60}\Z")]
+    answer: Literal["yes", "no"]
+    source: Source
 
 
 class Profile(_Table, frozen=True, kw_only=True):
@@ -63,25 +79,27 @@ class Profile(_Table, frozen=True, kw_only=True):
 
     name: Annotated[str, msgspec.Meta(pattern=r"\A[a-z0-9][a-z0-9-]{0,30}\Z")]
     title: Words
-    match: tuple[Match, ...]
-    libraries: Libraries
+    match: tuple[Match, ...] = ()
+    """Empty where nobody has seen one: its quirks then excuse nothing."""
+    library: tuple[Library, ...] = ()
     mechanisms: tuple[AttributeName, ...]
     """What the device must offer for our roles; more may be there."""
+    mechanisms_source: Source
     token_class: Literal["self-asserted", "software"] = "self-asserted"  # noqa: S105
     """What a key in it can be called: a device may be what it says, and software is none."""
     ecdh_point: Literal["raw", "der"] = "raw"
     """How C_DeriveKey wants the other's point: bytes, or in a DER OCTET STRING."""
     quirk: tuple[Quirk, ...] = ()
     fact: tuple[Fact, ...] = ()
+    behaviour: tuple[Behaviour, ...] = ()
 
 
 #: A token that no profile describes: every difference is refused.
 UNKNOWN = Profile(
     name="unknown",
     title="a token without a profile",
-    match=(),
-    libraries=Libraries(),
     mechanisms=("EC_KEY_PAIR_GEN", "ECDSA", "ECDH1_DERIVE"),
+    mechanisms_source="unverified",
 )
 
 
@@ -101,8 +119,9 @@ def parse_profile(data: bytes, *, where: str) -> Profile:
     except (msgspec.MsgspecError, ValueError) as error:
         raise Malformed(f"not a device profile: {error}", where=where) from error
     ids = [quirk.id for quirk in profile.quirk] + [fact.id for fact in profile.fact]
-    if len(set(ids)) != len(ids):
-        raise Malformed("a quirk or fact id appears twice", where=where)
+    answers = [behaviour.id for behaviour in profile.behaviour]
+    if len(set(ids)) != len(ids) or len(set(answers)) != len(answers):
+        raise Malformed("a quirk, fact or behaviour id appears twice", where=where)
     return profile
 
 
@@ -132,5 +151,4 @@ def profile_of(manufacturer: str, model: str) -> Profile:
 
 def library_paths(profile: Profile) -> tuple[Path, ...]:
     """List where this operating system may have the profile's library."""
-    paths: tuple[str, ...] = getattr(profile.libraries, sys.platform, ())
-    return tuple(Path(path) for path in paths)
+    return tuple(Path(item.path) for item in profile.library if item.system == sys.platform)

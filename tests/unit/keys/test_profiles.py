@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 import custody
 from custody.errors import Malformed, Unavailable
+from custody.keys.probe import MEASURES
 from custody.keys.profiles import (
     UNKNOWN,
+    Profile,
     data_directory,
     library_paths,
     load_profiles,
@@ -20,31 +23,82 @@ GOOD = b"""
 name = "tok"
 title = "A token"
 mechanisms = ["ECDSA"]
+mechanisms_source = "unverified"
 [[match]]
 manufacturer = "Tok Inc"
 model = "T1"
-[libraries]
-linux = ["/usr/lib/libtok.so"]
+source = "from the source: example.com/tok"
+[[library]]
+system = "linux"
+path = "/usr/lib/libtok.so"
+source = "probed on Tok 1 (Debian 12)"
+[[behaviour]]
+id = "ecdh.raw"
+answer = "no"
+source = "unverified"
 [[quirk]]
 id = "stays-modifiable"
 object = "private"
 attribute = "MODIFIABLE"
 reads = true
 why = "the firmware ignores it"
-source = "from the manual"
+source = "from the manual: example.com/tok, section 3"
 """
 
 
-def test_shipped_profiles_are_read_and_sourced() -> None:
-    """Every shipped profile is valid, named like its file, and each claim says where it is from."""
+#: Kinds of tokens that a person can be expected to own.
+KINDS = {
+    "cloudhsm",
+    "kmsp11",
+    "kryoptic",
+    "luna",
+    "nethsm",
+    "nshield",
+    "opencryptoki",
+    "opensc",
+    "softhsm2",
+    "tpm2-pkcs11",
+    "ykcs11",
+    "yubihsm2",
+}
+
+
+def test_shipped_profiles_are_read() -> None:
+    """Every shipped profile is valid, named like its file, and there is one for each kind."""
     names = {path.stem for path in data_directory("hsm_profiles").glob("*.toml")}
-    assert names == {profile.name for profile in load_profiles()}
-    assert "softhsm2" in names
-    for profile in load_profiles():
-        for source in [quirk.source for quirk in profile.quirk] + [
-            fact.source for fact in profile.fact
-        ]:
-            assert source.startswith(("probed on ", "from the "))
+    assert names == {profile.name for profile in load_profiles()} == KINDS
+
+
+@pytest.mark.parametrize("profile", load_profiles(), ids=lambda profile: profile.name)
+def test_every_claim_has_a_source(profile: Profile) -> None:
+    """Each says where it is from; what is called probed was probed where the suite runs."""
+    claims = [profile.mechanisms_source] + [
+        item.source
+        for items in (
+            profile.match,
+            profile.library,
+            profile.quirk,
+            profile.fact,
+            profile.behaviour,
+        )
+        for item in items
+    ]
+    probed = {claim for claim in claims if claim.startswith("probed on ")}
+    assert not probed or profile.name in {"softhsm2", "tpm2-pkcs11"}
+    assert all(len(re.findall(r"[a-z]\.[a-z]", claim)) for claim in claims if "from the" in claim)
+
+
+@pytest.mark.parametrize("profile", load_profiles(), ids=lambda profile: profile.name)
+def test_every_behaviour_is_a_measure(profile: Profile) -> None:
+    """What a profile expects is something that the probe measures, said once."""
+    ids = [behaviour.id for behaviour in profile.behaviour]
+    assert set() == set(ids) - MEASURES.keys()
+    assert len(set(ids)) == len(ids)
+
+
+def test_a_profile_that_was_never_matched_excuses_nothing() -> None:
+    """A quirk wants a token that was seen: nobody's say-so loosens a template."""
+    assert [] == [p.name for p in load_profiles() if p.quirk and not p.match]
 
 
 def test_profile_by_name_and_by_token() -> None:
@@ -72,12 +126,26 @@ def test_good_profile() -> None:
     [
         (b'title = "A token"', b'title = "A token"\ncolour = "red"'),
         (b'object = "private"', b'object = "secret"'),
-        (b'source = "from the manual"', b""),
-        (b'source = "from the manual"', b'source = ""'),
+        (b'source = "from the manual: example.com/tok, section 3"', b""),
+        (b'source = "from the manual: example.com/tok, section 3"', b'source = ""'),
+        (b'source = "from the manual: example.com/tok, section 3"', b'source = "from the manual"'),
+        (b'source = "unverified"', b'source = "I think so"'),
+        (b'source = "unverified"', b'source = "unverified "'),
+        (b'source = "probed on Tok 1 (Debian 12)"', b'source = "probed on"'),
+        (b'mechanisms_source = "unverified"', b""),
+        (b'system = "linux"', b'system = "plan9"'),
+        (b'answer = "no"', b'answer = "untested"'),
+        (
+            b"[[quirk]]",
+            b'[[behaviour]]\nid = "ecdh.raw"\nanswer = "yes"\nsource = "unverified"\n[[quirk]]',
+        ),
         (b"reads = true", b"reads = 1"),
         (b'name = "tok"', b'name = "../tok"'),
         (b'name = "tok"', b"name = "),
-        (b"[[quirk]]", b'[[fact]]\nid = "stays-modifiable"\nsays = "x"\nsource = "x"\n[[quirk]]'),
+        (
+            b"[[quirk]]",
+            b'[[fact]]\nid = "stays-modifiable"\nsays = "x"\nsource = "unverified"\n[[quirk]]',
+        ),
         (b"A token", b"\xff"),
     ],
 )
