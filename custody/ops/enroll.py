@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Protocol
 
 from msgspec.structs import replace
@@ -28,6 +28,7 @@ from custody.formats.evidence import name, pack_quote
 from custody.formats.policy import TrustClass
 from custody.keys.hostapi import Attested
 from custody.ops.challenges import CredentialMaker, pose, use_up
+from custody.ops.cosign import check_begun
 from custody.ops.home import Home
 from custody.ops.inventory import Inventory
 from custody.ops.keys import Signer, TokenRandom
@@ -150,6 +151,12 @@ def judge_request(
     )
 
 
+def remember_lists(home: Home, request: EnrolmentRequest, situation: Situation) -> None:
+    """Remember the newest lists of the vendors above an EK that was judged by them."""
+    chain = vendor_chain(request, situation.trusted.policy.host.vendor_roots)
+    remember_vendor_lists(home, authorities=chain[:-1], crls=situation.documents.crls)
+
+
 def challenge(
     home: Home,
     request: EnrolmentRequest,
@@ -166,8 +173,7 @@ def challenge(
     """
     verdicts = judge_request(request, situation=situation, inventory=inventory)
     require(verdicts)
-    chain = vendor_chain(request, situation.trusted.policy.host.vendor_roots)
-    remember_vendor_lists(home, authorities=chain[:-1], crls=situation.documents.crls)
+    remember_lists(home, request, situation)
     posed = pose(
         home,
         request,
@@ -258,7 +264,7 @@ def vouch(
     )
     if onto is None:
         return signer.statement(derived)
-    _check_onto(onto, derived, signer, now=situation.now)
+    _check_onto(onto, derived, signer, situation)
     return encode_statement(derived, [*onto.envelope.signatures, signer.signature(derived)])
 
 
@@ -313,7 +319,10 @@ def _check_role(situation: Situation, signer: Signer) -> None:
 
 
 def _check_onto(
-    onto: Statement[EnrolmentRecord], derived: EnrolmentRecord, signer: Signer, *, now: datetime
+    onto: Statement[EnrolmentRecord],
+    derived: EnrolmentRecord,
+    signer: Signer,
+    situation: Situation,
 ) -> None:
     if encode(onto.predicate) != encode(derived):
         differing = [
@@ -325,7 +334,11 @@ def _check_onto(
             f"the record differs from what you found yourself: {', '.join(differing)}",
             check="enrolment.record",
         )
-    if derived.enrolled_at > now:
-        raise Refused("the record is from the future", check="enrolment.record")
-    if any(signature.keyid == signer.key_id for signature in onto.envelope.signatures):
-        raise Refused("you have signed this record already", check="enrolment.record")
+    check_begun(
+        onto.envelope,
+        dated=derived.enrolled_at,
+        key=signer.key_id,
+        threshold=situation.trusted.policy.thresholds.enrolment,
+        situation=situation,
+        check="enrolment.record",
+    )

@@ -16,6 +16,7 @@ from custody.formats.envelope import Statement, encode_statement
 from custody.formats.eventlog import parse_event_log
 from custody.formats.goldenset import LAST_LOGGED_PCR, GoldenSet, PcrEvents, PcrValue
 from custody.formats.measurement import Measurement
+from custody.ops.cosign import check_begun
 from custody.ops.keys import Signer
 from custody.ops.wellformed import well_formed
 from custody.rules.authorisation import state_message
@@ -97,7 +98,7 @@ def approve_state(
         derived = well_formed(_by_components(derived, measurement.event_log))
     if onto is None:
         return signer.statement(derived)
-    _check_onto(onto, derived, signer, now=situation.now)
+    _check_onto(onto, derived, signer, situation)
     # The first signer's time stands: all sign the same bytes.
     same = onto.predicate
     return encode_statement(same, [*onto.envelope.signatures, signer.signature(same)])
@@ -179,7 +180,7 @@ def _by_components(exact: GoldenSet, event_log: bytes) -> GoldenSet:
 
 
 def _check_onto(
-    onto: Statement[GoldenSet], derived: GoldenSet, signer: Signer, *, now: datetime
+    onto: Statement[GoldenSet], derived: GoldenSet, signer: Signer, situation: Situation
 ) -> None:
     there = onto.predicate
     if encode(replace(derived, issued_at=there.issued_at)) != encode(there):
@@ -192,7 +193,11 @@ def _check_onto(
             f"the golden set differs from what you measured: {', '.join(differing)}",
             check="golden.record",
         )
-    if there.issued_at > now:
-        raise Refused("the golden set is from the future", check="golden.record")
-    if any(signature.keyid == signer.key_id for signature in onto.envelope.signatures):
-        raise Refused("you have signed this golden set already", check="golden.record")
+    check_begun(
+        onto.envelope,
+        dated=there.issued_at,
+        key=signer.key_id,
+        threshold=situation.trusted.policy.thresholds.golden,
+        situation=situation,
+        check="golden.record",
+    )

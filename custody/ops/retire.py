@@ -9,6 +9,7 @@ from custody.errors import Refused
 from custody.formats.enrolment import EnrolmentRecord
 from custody.formats.envelope import Statement, encode_statement
 from custody.formats.retirement import Retirement
+from custody.ops.cosign import check_begun
 from custody.ops.keys import Signer
 from custody.ops.wellformed import well_formed
 from custody.rules.enrolment import is_vouched
@@ -64,7 +65,11 @@ def _check_onto(
             "it retires another record" if same else "it differs from what the record says",
             check="retirement.record",
         )
-    if derived.retired_at > situation.now:
-        raise Refused("it is from the future", check="retirement.record")
-    if any(signature.keyid == signer.key_id for signature in onto.envelope.signatures):
-        raise Refused("you have signed it already", check="retirement.record")
+    check_begun(
+        onto.envelope,
+        dated=derived.retired_at,
+        key=signer.key_id,
+        threshold=situation.trusted.policy.thresholds.enrolment,
+        situation=situation,
+        check="retirement.record",
+    )

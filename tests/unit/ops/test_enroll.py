@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from msgspec.structs import replace
@@ -11,16 +12,23 @@ from custody.encoding import key_id
 from custody.errors import Incomplete, Malformed, Refused
 from custody.formats.case import Documents
 from custody.formats.enrolment import Answer, EnrolmentRecord, EnrolmentRequest
-from custody.formats.envelope import Statement, decode_statement
+from custody.formats.envelope import (
+    Predicate,
+    Statement,
+    decode_statement,
+    encode_statement,
+)
 from custody.formats.goldenset import GoldenSet
 from custody.formats.state import Identity
 from custody.ops.challenges import CHALLENGE_LIFE
+from custody.ops.cosign import SIGNING_LIFE
 from custody.ops.enroll import (
     answer,
     ask,
     challenge,
     ek_digest,
     record,
+    vouch,
 )
 from custody.ops.golden import approve_state, measure
 from custody.ops.home import Home
@@ -31,6 +39,7 @@ from custody.rules.trust import count_signers, trust_chain
 from tests.unit.machine import EkCertificate, SoftTpm, Vendor, make_credential
 from tests.unit.people import NOW, policy, signed_policy, signer
 
+P = TypeVar("P", bound=Predicate)
 POLICY = signed_policy(policy(host=replace(policy().host, vendor_roots=(Vendor().root,))))
 TPM = SoftTpm(pcrs={pcr: bytes([pcr]) * 32 for pcr in range(24)})
 REQUEST = ask(TPM, host="gpu-1")
@@ -196,6 +205,46 @@ def test_a_record_from_the_future_is_not_signed(erik: Enroller, esme: Enroller) 
     first = erik.record(erik.challenge(), later=timedelta(hours=1))
     with pytest.raises(Refused, match="future"):
         esme.record(esme.challenge(), onto=first)
+
+
+def test_what_no_enroller_has_signed_is_not_signed_on(erik: Enroller, esme: Enroller) -> None:
+    """Whoever carries a file could else choose its date: by that, what it replaces has ended."""
+    day = timedelta(days=1)
+
+    def dated_back(statement: Statement[P], **changes: object) -> Statement[P]:
+        made: P = replace(statement.predicate, **changes)  # type: ignore[type-var]
+        return decode_statement(type(made), encode_statement(made, statement.envelope.signatures))
+
+    record = erik.record(erik.challenge())
+    record = dated_back(record, enrolled_at=record.predicate.enrolled_at - day)
+    with pytest.raises(Refused, match="no enroller of this policy has signed it"):
+        esme.record(esme.challenge(), onto=record)
+    golden = approve(erik)
+    golden = dated_back(golden, issued_at=golden.predicate.issued_at - day)
+    with pytest.raises(Refused, match="no enroller of this policy has signed it"):
+        approve(esme, onto=golden)
+
+
+def test_one_enroller_dates_nothing_far_back(erik: Enroller, esme: Enroller) -> None:
+    """What he says that he began long ago gets no second signature."""
+    first, half, later = erik.record(erik.challenge()), approve(erik), SIGNING_LIFE
+
+    def sign_on(later: timedelta) -> None:
+        vouch(
+            REQUEST,
+            signer=esme.signer,
+            situation=esme.at(later),
+            inventory=INVENTORY,
+            trust_class="software",
+            onto=first,
+        )
+
+    sign_on(later)
+    approve(esme, onto=half, later=later)
+    with pytest.raises(Refused, match="too long ago"):
+        sign_on(later + timedelta(seconds=1))
+    with pytest.raises(Refused, match="too long ago"):
+        approve(esme, onto=half, later=later + timedelta(seconds=1))
 
 
 def test_nobody_signs_twice(erik: Enroller) -> None:

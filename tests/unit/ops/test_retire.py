@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from custody.encoding import Digest
 from custody.errors import Refused
 from custody.formats.enrolment import EnrolmentRecord, EnrolmentRequest
-from custody.formats.envelope import Statement, decode_statement
+from custody.formats.envelope import Statement, decode_statement, encode_statement
 from custody.formats.retirement import Retirement
 from custody.ops.enroll import ask, differences, ek_digest, replaced, vouch
 from custody.ops.retire import retire
@@ -163,15 +163,15 @@ def test_one_enroller_retires_nobody() -> None:
         ({"epoch": 2}, "retirement.record"),
         ({"host": "gpu-2"}, "retirement.record"),
         ({"retired_at": NOW + timedelta(days=9)}, "retirement.record"),
+        ({"retired_at": NOW - timedelta(days=9)}, "retirement.record"),
     ],
 )
 def test_what_no_second_enroller_signs(change: dict[str, object], check: str) -> None:
-    """He signs what he derives from the record himself, and nothing from the future."""
+    """He signs what he derives from the record himself, at the time that its first signer said."""
     first = enrolled(FIRST)
     half = retired(first, "erik", [first])
-    other = Statement(
-        envelope=half.envelope, predicate=replace(half.predicate, **change), digest=half.digest
-    )
+    changed = encode_statement(replace(half.predicate, **change), half.envelope.signatures)
+    other = decode_statement(Retirement, changed)
     with pytest.raises(Refused) as refused:
         retired(first, "esme", [first], onto=other)
     assert check == refused.value.check
