@@ -10,6 +10,7 @@ is stopped anywhere goes on where it was:
     onto/REQUEST.dsse         what other enrollers have signed
     waiting/REQUEST.json      answered rightly, and not signed yet
     records/REQUEST.dsse      signed
+    unattended/EK.dsse        what was signed unattended of a TPM, for good
 """
 
 from __future__ import annotations
@@ -28,7 +29,14 @@ from custody.formats.enrolment import Answer, EnrolmentRecord, EnrolmentRequest
 from custody.formats.envelope import Statement, decode_statement
 from custody.formats.policy import TrustClass
 from custody.ops.challenges import CHALLENGE_LIFE, CredentialMaker, forget, pose, use_up
-from custody.ops.enroll import check_vouching, ek_digest, judge_request, vouch
+from custody.ops.enroll import (
+    check_vouching,
+    differences,
+    ek_digest,
+    judge_request,
+    remember_lists,
+    vouch,
+)
 from custody.ops.folders import read_file, reading
 from custody.ops.home import Home
 from custody.ops.inventory import Inventory
@@ -51,6 +59,7 @@ MAX_WAITING = 1024
 
 _MAX_BYTES = 1 << 20
 _REQUESTS, _ONTO, _WAITING, _RECORDS = "requests", "onto", "waiting", "records"
+_UNATTENDED = "unattended"
 
 
 class Asked(Record, frozen=True, kw_only=True):
@@ -94,6 +103,7 @@ class Desk:
     def __init__(self, enroller: Home, rules: DeskRules) -> None:
         """Open the desk in an enroller's home."""
         self.files = DeskFiles(enroller)
+        self._enroller = enroller
         self._rules = rules
         # One at a time: a token signs one at a time anyway, and limits are counted.
         self._one = threading.Lock()
@@ -103,6 +113,7 @@ class Desk:
         request = decode(EnrolmentRequest, body, max_bytes=_MAX_BYTES)
         standing = self._rules.standing()
         self._check(request, standing)
+        remember_lists(self._enroller, request, standing.situation)
         now = standing.situation.now
         with self._one:
             self.files.sweep(now)
@@ -159,6 +170,8 @@ class Desk:
                 # What is refused now waits for nobody.
                 self.files.turn_away(request)
                 raise
+            # Before it is given out, whose copy comes to the enroller's files when it pleases.
+            replace_file(self.files.path(_UNATTENDED, ek_digest(asked.request)), signed)
         self._rules.tell(f"{asked.request.host}: signed")
         return signed
 
@@ -191,7 +204,7 @@ class Desk:
                 hint="write the host's name behind the digest, or sign attended",
             )
         seen = enrolment_seen(ek_digest(request), standing.situation)
-        if seen.epoch or seen.retired:
+        if seen.epoch or seen.retired or self.files.has_signed_another(request):
             raise Refused(
                 "this TPM was enrolled before: what has changed since is for a person to say",
                 check="enrolment.again",
@@ -271,6 +284,15 @@ class DeskFiles:
         path = self.path(_RECORDS, request)
         return read_file(path, max_bytes=_MAX_BYTES) if path.exists() else None
 
+    def has_signed_another(self, request: EnrolmentRequest) -> bool:
+        """Whether this TPM was signed unattended with another AK, firmware or name."""
+        path = self.path(_UNATTENDED, ek_digest(request))
+        if not path.exists():
+            return False
+        with reading(path):
+            record = decode_statement(EnrolmentRecord, read_file(path, max_bytes=_MAX_BYTES))
+        return bool(differences(record.predicate, request))
+
     def put(self, folder: str, request: EnrolmentRequest, *, at: datetime) -> None:
         """Keep a request."""
         asked = Asked(kind="custody/desk-request/v1", request=request, at=at)
@@ -302,7 +324,7 @@ class DeskFiles:
 
     def path(self, folder: str, request: Digest) -> Path:
         """Say where something is kept."""
-        suffix = "dsse" if folder in (_ONTO, _RECORDS) else "json"
+        suffix = "dsse" if folder in (_ONTO, _RECORDS, _UNATTENDED) else "json"
         return self.home.folder(folder) / f"{request}.{suffix}"
 
     def sweep(self, now: datetime) -> None:

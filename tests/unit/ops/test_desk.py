@@ -28,7 +28,7 @@ from custody.ops.desk import (
 from custody.ops.enroll import answer, ask, ek_digest
 from custody.ops.inventory import Inventory
 from custody.rules.trust import count_signers
-from tests.unit.machine import EkCertificate, SoftTpm, make_credential
+from tests.unit.machine import EkCertificate, SoftTpm, Vendor, make_credential
 from tests.unit.ops.test_enroll import INVENTORY, POLICY, REQUEST, TPM, Enroller
 from tests.unit.people import NOW
 
@@ -157,6 +157,31 @@ def test_unattended_enrols_nobody_again(served: Served, unattended: Served) -> N
     unattended.unattended = False
     unattended.desk = unattended.open()
     assert unattended.ceremony() is None
+
+
+def test_unattended_enrols_no_other_ak_before_the_first_record_is_known(
+    unattended: Served,
+) -> None:
+    """A host that keeps its record to itself is not given a second one, for another AK."""
+    assert unattended.ceremony() is not None
+    assert unattended.ceremony() is not None
+    unattended.now = NOW + RECORD_LIFE + SECOND
+    for other in (
+        SoftTpm(certificate=TPM.certificate),
+        change(TPM, firmware=TPM.firmware + 1),
+    ):
+        with pytest.raises(Refused) as refused:
+            unattended.challenge(ask(other, host="gpu-1"))
+        assert "enrolment.again" == refused.value.check
+
+
+def test_a_list_that_a_desk_has_seen_is_not_taken_back(served: Served) -> None:
+    """Who carries the enroller's files cannot have him forget what a vendor revoked since."""
+    lists = Documents(crls=(Vendor().crl(7), Vendor().crl(3, by="root")))
+    served.documents = lists
+    served.challenge()
+    memory = served.who.home.memory()
+    assert [3, 7] == sorted(each.number for each in memory.crls)
 
 
 def test_two_desks_make_a_record(served: Served, unattended: Served) -> None:
