@@ -44,11 +44,15 @@ class Pin:
 
     def read(self) -> bytearray:
         """Return the PIN's own buffer, which the caller must not keep."""
-        if self._over is not None:
-            raise self._over
+        self.check()
         if self._value is None:
             self._value = self._ask()
         return self._value
+
+    def check(self) -> None:
+        """Raise what `spoil` or `wipe` left as the answer, if either was called."""
+        if self._over is not None:
+            raise self._over
 
     def spoil(self, reason: Refused) -> None:
         """Wipe the PIN and answer every later use with ``reason``."""

@@ -242,6 +242,7 @@ _REASONS: tuple[tuple[_Kinds, str], ...] = (
     ((pkcs11.HostMemory, pkcs11.SessionCount), "the token library has no session or memory left"),
     ((pkcs11.TokenWriteProtected, pkcs11.SessionReadOnly), "the token cannot be written to"),
     ((pkcs11.UserPinNotInitialized,), "the token has no user PIN yet"),
+    ((pkcs11.FunctionCancelled,), "the PIN was not entered at the token"),
     (
         (pkcs11.UserAlreadyLoggedIn, pkcs11.AnotherUserAlreadyLoggedIn),
         "this process is logged in to the token already",

@@ -9,8 +9,9 @@ from typing import Any
 import pkcs11
 from pkcs11 import TokenFlag
 
-from custody.errors import Refused, Unavailable
+from custody.errors import CustodyError, Refused, Unavailable
 from custody.keys import pkcs11_module as modules
+from custody.keys.api import PinState
 from custody.keys.pin import Pin, PinReader
 from custody.keys.pkcs11_templates import mapper
 from custody.keys.uri import Pkcs11Uri
@@ -107,6 +108,7 @@ class Connection:
         except pkcs11.PKCS11Error as error:
             reason = modules.explain(error, where=self.where)
             if isinstance(reason, Refused):
+                reason = self._with_tries(reason)
                 self._pin.spoil(reason)
             raise reason from error
         self.module.logged_in.add(slot)
@@ -124,8 +126,24 @@ class Connection:
 
     def _credential(self, token: pkcs11.Token) -> Any:
         if token.flags & TokenFlag.PROTECTED_AUTHENTICATION_PATH:
+            # Typed at the token, so it is not ours to hold; a refusal is remembered all the same.
+            self._pin.check()
             return pkcs11.PROTECTED_AUTH
         return _Bare(self._pin.read())
+
+    def _with_tries(self, reason: Refused) -> Refused:
+        """Say with a wrong PIN what the token now says of further ones (CK_TOKEN_INFO flags)."""
+        if reason.check != "token.pin":
+            return reason
+        try:
+            left = _TRIES.get(modules.pin_state(self.locate()))
+        except (CustodyError, pkcs11.PKCS11Error):
+            left = None
+        if left is None:
+            return reason
+        return Refused(
+            f"{reason.reason}; {left}", check=reason.check, where=reason.where, hint=reason.hint
+        )
 
     def _refuse_risk(self, token: pkcs11.Token) -> None:
         if token.flags & TokenFlag.USER_PIN_LOCKED:
@@ -144,6 +162,12 @@ class Connection:
                 where=self.where,
                 hint="log in once with the token's own tool: that resets the count",
             )
+
+
+_TRIES: dict[PinState, str] = {
+    "final-try": "one more wrong one locks the token",
+    "locked": "the token is locked now",
+}
 
 
 class _Bare:

@@ -37,7 +37,7 @@ from custody.keys.pkcs11_templates import (
 )
 from custody.keys.profiles import profile_named
 from custody.keys.uri import Pkcs11Uri
-from tests.device.conftest import USER_PIN, Bench
+from tests.device.conftest import SO_PIN, USER_PIN, Bench
 
 CURVES = [ec.SECP256R1(), ec.SECP384R1(), ec.SECP521R1()]
 NAME = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "alice")])
@@ -302,6 +302,46 @@ def test_wrong_pin(uri: Pkcs11Uri) -> None:
     with open_token(wrong, pin=lambda _: bytearray(USER_PIN)) as token:
         assert () == token.keys()
         assert not token.info.pin_count_low
+
+
+def test_the_security_officers_pin_is_not_the_users(uri: Pkcs11Uri) -> None:
+    """The security officer's PIN, given for the user's, is tried once and is wrong."""
+    with open_token(replace(uri, pin_source=None), pin=lambda _: bytearray(SO_PIN)) as token:
+        refused("token.pin", token.keys)
+        assert token.info.pin_count_low
+    with open_token(uri) as token:
+        assert () == token.keys()
+
+
+def test_a_read_only_session_writes_nothing(token: Pkcs11Token) -> None:
+    """Reading logs in to a session in which the token itself makes no key."""
+    with (
+        pytest.raises(Unavailable, match="cannot be written"),
+        token._connection.login() as session,
+    ):
+        _foreign_pair(session, dict(private_template(KeyRole.SIGN, label="x", id=b"x")))
+    assert () == token.keys()
+
+
+def test_a_label_that_is_not_utf_8(token: Pkcs11Token) -> None:
+    """Somebody else's key with bytes for a label is listed, and hides no key of ours."""
+    key = made(token, KeyRole.SIGN)
+    known = mapper()
+    known.register_handler(Attribute.LABEL, bytes, bytes)
+    with token._connection.login(writing=True) as session:
+        parameters = session.create_domain_parameters(
+            KeyType.EC, {Attribute.EC_PARAMS: PARAMETERS["secp256r1"]}, local=True
+        )
+        odd = parameters.generate_keypair(id=b"odd", label="odd", store=True)
+        with token._connection.locate().open(rw=True, attribute_mapper=known) as raw:
+            for item in raw.get_objects({Attribute.ID: b"odd"}):
+                item[Attribute.LABEL] = b"\xff\xfealice"
+        assert "\N{REPLACEMENT CHARACTER}" in odd[1][Attribute.LABEL]
+    listed = token.keys()
+    labels = {info.label for info in listed}
+    assert {key.info.label, 2 * "\N{REPLACEMENT CHARACTER}" + "alice"} == labels
+    found = token.find(KeyRole.SIGN, key_id=key.info.key_id)
+    assert key.info.spki == public_bytes(found.public_key())
 
 
 def test_bad_pin_file_spends_no_try(uri: Pkcs11Uri) -> None:

@@ -134,6 +134,68 @@ def test_token_that_locks_at_login_is_named_locked() -> None:
     assert 1 == device.calls["login"]
 
 
+def test_tries_left_are_told_with_the_refusal() -> None:
+    """Whoever typed a wrong PIN reads what the next one would do; nothing tries it for him."""
+    device, person = Device(), Person(b"654321")
+    with device.open(person) as token:
+        assert refusal("token.pin", token.keys).reason == "the PIN is wrong"
+    with device.open(person) as token:
+        told = refusal("token.pin", token.keys).reason
+        assert "the PIN is wrong; one more wrong one locks the token" == told
+        refusal("token.pin-final-try", token.keys)
+    with device.open(person) as token:
+        refusal("token.pin-final-try", token.keys)
+    assert (1, 2) == (device.tries_left, device.calls["login"])
+
+
+def test_a_pinpad_is_left_to_ask() -> None:
+    """A token with keys of its own asks there: nobody is asked here, not for each use either."""
+    device, person = Device(pinpad=True), Person()
+    with device.open(person) as token:
+        key = token.make(KeyRole.SIGN, "alice", P256)
+        signature.verify(public_bytes(key.public_key()), b"x", signature.sign(key, b"x"))
+        for item in of_class(device, ObjectClass.PRIVATE_KEY):
+            item.attributes[Attribute.ALWAYS_AUTHENTICATE] = True
+        signature.sign(key, b"x")
+    assert ([], 1) == (person.given, device.calls["reaffirm"])
+
+
+def test_a_wrong_pin_at_a_pinpad_is_not_asked_for_again() -> None:
+    """After one wrong entry the command ends, though the token would ask as often as it is told."""
+    device = Device(pinpad=True, typed=b"000000")
+    with device.open(Person()) as token:
+        for _ in range(3):
+            refusal("token.pin", token.keys)
+    assert (1, 2) == (device.calls["login"], device.tries_left)
+
+
+def test_nobody_at_the_pinpad() -> None:
+    """An entry that was given up or timed out is no wrong PIN: the command may be run again."""
+    device = Device(pinpad=True)
+    device.fail("login", pkcs11.FunctionCancelled)
+    with device.open(Person()) as token, pytest.raises(Unavailable, match="not entered"):
+        token.keys()
+    assert device.tries == device.tries_left
+
+
+def test_a_token_that_cannot_be_written_to() -> None:
+    """A write-protected token says so when a key is made, and nothing of it is left."""
+    device = Device()
+    device.fail("generate", pkcs11.TokenWriteProtected)
+    with device.open(Person()) as token, pytest.raises(Unavailable, match="cannot be written"):
+        token.make(KeyRole.SIGN, "alice", P256)
+    assert [] == device.objects
+
+
+def test_the_security_officers_pin_is_not_the_users() -> None:
+    """The security officer's PIN given for the user's is a wrong PIN: one try, and it is said."""
+    device = Device()
+    with device.open(Person(b"so-pin-8")) as token:
+        refusal("token.pin", token.keys)
+        assert token.info.pin_count_low
+    assert 1 == device.calls["login"]
+
+
 def test_closed_token_has_no_pin() -> None:
     """A key kept after its token was closed cannot be used."""
     device = Device()

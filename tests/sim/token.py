@@ -51,6 +51,9 @@ class Device:
     pin: bytes = b"123456"
     capacity: int = 100
     tries: int = 3
+    pinpad: bool = False
+    """The PIN is typed at the device: ``typed`` is what a person types there."""
+    typed: bytes = b"123456"
     slot_id: int = 7
     present: bool = True
     logged_in: bool = False
@@ -69,6 +72,8 @@ class Device:
     def flags(self) -> TokenFlag:
         shown = TokenFlag.TOKEN_INITIALIZED | TokenFlag.USER_PIN_INITIALIZED
         shown |= TokenFlag.LOGIN_REQUIRED
+        if self.pinpad:
+            shown |= TokenFlag.PROTECTED_AUTHENTICATION_PATH
         if self.tries_left < self.tries:
             shown |= TokenFlag.USER_PIN_COUNT_LOW
         if self.tries_left == 1:
@@ -96,6 +101,14 @@ class Device:
                 if fault.pulled:
                     self.present = self.logged_in = False
                 raise fault.error
+
+    def entered(self, pin: Any) -> bytes:
+        """Return the PIN that arrives: over the library, or by the device's own keys."""
+        if pin is pkcs11.PROTECTED_AUTH:
+            assert self.pinpad, "a device without keys of its own is never told to use them"
+            return self.typed
+        assert not self.pinpad, "a PIN that is typed at the device passes no library"
+        return bytes(pin.encode("utf-8"))
 
     def module(self) -> Module:
         """Return this device as a loaded library."""
@@ -151,7 +164,7 @@ class SimToken:
         self.device.reach("open")
         self.device.sessions += 1
         if user_pin is not None:
-            self._login(bytes(user_pin.encode("utf-8")))
+            self._login(self.device.entered(user_pin))
         return Session(self.device, rw=rw, owner=user_pin is not None)
 
     def _login(self, pin: bytes) -> None:
@@ -286,7 +299,7 @@ class Item:
         if self.attributes[Attribute.ALWAYS_AUTHENTICATE]:
             assert pin is not None
             self.device.reach("reaffirm")
-            if bytes(pin.encode("utf-8")) != self.device.pin:
+            if self.device.entered(pin) != self.device.pin:
                 raise pkcs11.PinIncorrect
         self.device.reach("sign")
         assert self.secret is not None
