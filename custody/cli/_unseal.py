@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -23,10 +25,14 @@ from custody.cli._opening import BaseOption
 from custody.cli._session import stand
 from custody.cli._ui import Screen
 from custody.cli._wiring import open_tpm
+from custody.encoding import utc_now
 from custody.errors import Incomplete
+from custody.keys.hostapi import HostTpm
 from custody.ops.bundle import Bundle
 from custody.ops.kept import Kept, KeptKeys, prune
 from custody.ops.kept import forget as forget_key
+from custody.ops.landing import check_absent, write_new_file
+from custody.ops.receipts import forgotten_statement
 from custody.ops.unseal import unseal_release
 
 _SHORTEST = 8
@@ -39,7 +45,9 @@ def add_unseal(app: typer.Typer) -> None:
             "custody host unseal ./bundle --tpm tpm: --env ./production --out /run/custody/model"
         )
     )(unseal)
-    app.command(epilog=example("custody host forget 4f57e7ce --tpm tpm:"))(forget)
+    app.command(epilog=example("custody host forget 4f57e7ce --tpm tpm: --out forgotten.dsse"))(
+        forget
+    )
 
 
 def unseal(
@@ -89,17 +97,25 @@ def forget(
         str, typer.Argument(help="The manifest's digest, or how it begins.", metavar="MANIFEST")
     ],
     tpm: TpmOption,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Write a statement of it here.", metavar="FILE"),
+    ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Destroy a kept key: no copy of it opens any more, wherever it lies.
 
-    What this home remembers of keys that died otherwise is dropped with it.
+    With --out the TPM certifies it, in a statement for the log and the auditor. What this home
+    remembers of keys that died otherwise is dropped too.
     """
     screen = Screen(as_json=as_json)
+    if out is not None:
+        check_absent(out)
     keys = place_of(open_home(home, "host")).keys
     kept, opened = _find(keys, manifest), open_tpm(tpm)
-    value = forget_key(kept, opened, keys)
+    tell = None if out is None else partial(_tell, out, kept, opened)
+    value = forget_key(kept, opened, keys, tell=tell)
     dropped = tuple(dead.manifest for dead in prune(opened, keys))
 
     def words() -> None:
@@ -108,6 +124,10 @@ def forget(
             screen.show(f"dropped   {dead}: it was dead already")
 
     screen.result({"manifest": kept.manifest, "counter": value, "dropped": dropped}, words)
+
+
+def _tell(out: Path, kept: Kept, tpm: HostTpm) -> None:
+    write_new_file(out, forgotten_statement(kept, tpm, now=utc_now()))
 
 
 def _find(keys: KeptKeys, beginning: str) -> Kept:

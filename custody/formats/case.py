@@ -29,6 +29,7 @@ from custody.formats.envelope import (
     decode_statement,
     predicate_type,
 )
+from custody.formats.forgotten import Forgotten
 from custody.formats.goldenset import GoldenSet
 from custody.formats.logentry import LogEntry, decode_entry
 from custody.formats.logged import Logged
@@ -86,6 +87,7 @@ class Documents:
     burns: tuple[Statement[Burn], ...] = ()
     logged: tuple[Statement[Logged], ...] = ()
     disposals: tuple[Statement[Disposal], ...] = ()
+    forgotten: tuple[Statement[Forgotten], ...] = ()
     proofs: tuple[EntryProof, ...] = ()
     consistencies: tuple[CosignRequest, ...] = ()
     tokens: tuple[Token, ...] = ()
@@ -125,6 +127,7 @@ _KINDS: tuple[type[Predicate], ...] = (
     Receipt,
     Burn,
     Disposal,
+    Forgotten,
     Logged,
 )
 
@@ -198,6 +201,7 @@ def sort_documents(files: Iterable[tuple[str, bytes]]) -> Documents:
         burns=_of(Burn, found),
         logged=_of(Logged, found),
         disposals=_of(Disposal, found),
+        forgotten=_of(Forgotten, found),
         proofs=tuple(dict.fromkeys(proofs)),
         consistencies=tuple(dict.fromkeys(consistencies)),
         tokens=tuple(dict.fromkeys(tokens)),

@@ -33,12 +33,14 @@ Act = Literal[
     "release.opened",
     "release.retained",
     "key.burned",
+    "key.forgotten",
 ]
 #: In this order where the times are equal.
 ACTS: tuple[Act, ...] = (
     *("policy.issued", "host.enrolled", "state.approved", "bundle.sealed", "request.made"),
     *("approval.given", "approval.uncounted", "denial.given", "denial.uncounted"),
-    *("release.logged", "release.opened", "release.retained", "release.failed", "key.burned"),
+    *("release.logged", "release.opened", "release.retained", "release.failed"),
+    *("key.burned", "key.forgotten"),
 )
 CUSTODIANS, ENROLLERS = "custodians", "enrollers"
 _SHORT = 16
@@ -117,6 +119,8 @@ def _gaps(release: AuditedRelease) -> Iterator[Gap]:
         yield Gap(missing="missing.approval", words=f"{gap.needed} more of {names}")
     if release.receipt is None:
         yield Gap(missing="missing.receipt", words=f"{release.host}'s word on how it ended")
+    elif release.outcome == "retained" and not release.forgotten:
+        yield Gap(missing="missing.forgotten", words="proof that the kept key opens nothing more")
     elif release.burn is None and release.outcome != "retained":
         yield Gap(missing="missing.burn", words="proof that the key opens nothing more")
     if release.time == "claimed":
@@ -266,6 +270,17 @@ def _endings(release: AuditedRelease) -> Iterator[Entry]:
             note="",
             knew=f"the counter that stood at {burn.predicate.counter}",
             statement=burn.digest,
+        )
+    for forgotten in release.forgotten:
+        said_so = forgotten.predicate
+        yield Entry(
+            act="key.forgotten",
+            at=said_so.forgotten_at,
+            who=release.host,
+            words="forgot the kept key",
+            note="",
+            knew=f"the counter that stood at {said_so.counter}",
+            statement=forgotten.digest,
         )
 
 

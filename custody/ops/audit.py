@@ -14,6 +14,7 @@ from custody.formats.burn import Burn
 from custody.formats.case import Documents, Unreadable, find
 from custody.formats.checkpoint import SignedCheckpoint, decode_checkpoint
 from custody.formats.envelope import Statement
+from custody.formats.forgotten import Forgotten
 from custody.formats.logpolicy import LogPolicy
 from custody.formats.logstate import SeenLogs
 from custody.formats.manifest import Manifest
@@ -26,7 +27,13 @@ from custody.ops.audit_log import judge_logging
 from custody.ops.audit_time import TimeBasis, by_author, judge_order, moment_of
 from custody.ops.exhibits import Exhibits, gather_exhibits
 from custody.rules.approvals import Tally, lacking
-from custody.rules.endings import Outcome, judge_burns, judge_receipts, outcome_of
+from custody.rules.endings import (
+    Outcome,
+    judge_burns,
+    judge_forgotten,
+    judge_receipts,
+    outcome_of,
+)
 from custody.rules.logged import JudgedLogged
 from custody.rules.release import Answers, Judgement, judge
 from custody.rules.situation import Situation
@@ -61,6 +68,7 @@ class AuditedRelease:
     tally: Tally | None
     receipt: Statement[Receipt] | None
     burn: Statement[Burn] | None
+    forgotten: tuple[Statement[Forgotten], ...]
     bad_shares: tuple[BadShare, ...]
     logged: tuple[JudgedLogged, ...]
     outcome: Outcome
@@ -231,6 +239,7 @@ def _audit_one(
     burns = judge_burns(ledger, documents, request, {receipt.digest for receipt in receipts})
     if situation is not None and manifest is not None and tally is not None:
         judge_order(ledger, request, manifest, tally, receipts, burns, times)
+    forgotten = judge_forgotten(ledger, documents, request)
     receipt = receipts[0] if receipts else None
     burn = burns[0] if burns else None
     policies = chain.statements if chain is not None else ()
@@ -248,6 +257,7 @@ def _audit_one(
         tally=tally,
         receipt=receipt,
         burn=burn,
+        forgotten=forgotten,
         bad_shares=receipt.predicate.bad_shares if receipt else (),
         logged=logged,
         outcome=outcome_of(request, receipt, burn, tally, ledger),

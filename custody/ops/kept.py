@@ -7,7 +7,7 @@ moves on.  Using it is `ops.unseal`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -289,8 +289,12 @@ def _free_index(keys: KeptKeys, terms: Terms, tpm: HostTpm) -> int:
         return keys.free_index(terms.manifest, terms.ak_name)
 
 
-def forget(kept: Kept, tpm: HostTpm, keys: KeptKeys) -> int:
+def forget(
+    kept: Kept, tpm: HostTpm, keys: KeptKeys, *, tell: Callable[[], None] | None = None
+) -> int:
     """Move the counter on, after which no copy of the object opens, and drop what is kept here.
+
+    ``tell`` is called in between: where it raises, the key is dead, and this can be repeated.
 
     Another TPM than the one that keeps it is `Refused`: it would say forgotten of what still opens.
     """
@@ -302,6 +306,8 @@ def forget(kept: Kept, tpm: HostTpm, keys: KeptKeys) -> int:
             hint="only that TPM can forget it; if it is gone, delete the file",
         )
     value = tpm.forget_retained(_end(kept, tpm, keys).key)
+    if tell is not None:
+        tell()
     keys.drop(kept)
     return value
 

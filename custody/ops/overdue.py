@@ -19,6 +19,7 @@ from custody.ops.archive import Archive
 from custody.ops.audit import AuditedRelease
 from custody.rules.certificates import read_revocation_lists
 from custody.rules.disposal import check_disposal, is_published, superseded
+from custody.rules.forgotten import check_forgotten
 from custody.rules.times import statements_of
 from custody.rules.trust import judge_chain
 from custody.rules.verdicts import passed
@@ -164,23 +165,25 @@ def _is_disposed(manifest: Statement[Manifest], documents: Documents, policy: Po
 def _kept(
     documents: Documents, manifest: Statement[Manifest], why: str, since: datetime
 ) -> Iterator[Overdue]:
-    """Tell of hosts that were let keep a key to a bundle that had its time.
-
-    Nothing that a host signs shows that a key was forgotten: it is told until it is looked at.
-    """
+    """Tell of hosts that were let keep a key to a bundle that had its time, and did not forget."""
     hosts = {
         receipt.predicate.request
         for receipt in documents.receipts
         if receipt.predicate.manifest == manifest.digest and receipt.predicate.outcome == "retained"
     }
     for request in documents.requests:
-        if request.digest in hosts:
+        gone = any(
+            passed(check_forgotten(said, request))
+            for said in documents.forgotten
+            if said.predicate.request == request.digest
+        )
+        if request.digest in hosts and not gone:
             yield Overdue(
                 kind="overdue.kept-key",
                 since=since,
                 who=request.predicate.host,
                 what=f"keeps a key to manifest {manifest.digest[:_SHORT]}…, {why}",
-                do=f"custody host forget {manifest.digest[:_SHORT]}",
+                do=f"custody host forget {manifest.digest[:_SHORT]} --out FILE",
                 digest=request.digest,
             )
 

@@ -17,10 +17,11 @@ from custody.errors import CustodyError, Incomplete, Refused
 from custody.formats.burn import Burn
 from custody.formats.envelope import Predicate, Signature, encode_statement, statement_digest
 from custody.formats.evidence import NvCertified, pack_quote, parse_attest, spki
+from custody.formats.forgotten import Forgotten
 from custody.formats.receipt import BadShare, Receipt
 from custody.keys.hostapi import Attested, HostTpm
 from custody.ops.folders import read_statement_file
-from custody.ops.kept import KeptKeys, forget
+from custody.ops.kept import Kept, KeptKeys, forget
 from custody.ops.landing import replace_file
 from custody.ops.outstanding import DEATHS, Death, Ledger, Outstanding
 
@@ -193,6 +194,19 @@ def attested_receipt(
     digest = bytes.fromhex(statement_digest(receipt))
     with tpm.conversation():
         return _attested(receipt, tpm.quote(bind("receipt", digest), entry.pcrs), tpm)
+
+
+def forgotten_statement(kept: Kept, tpm: HostTpm, *, now: datetime) -> bytes:
+    """Say that a kept key was forgotten, and have the TPM certify its counter."""
+    said = Forgotten(
+        request=kept.request,
+        manifest=kept.manifest,
+        counter_index=kept.key.counter_index,
+        counter=kept.key.counter,
+        forgotten_at=now,
+    )
+    over = bind("forgotten", bytes.fromhex(statement_digest(said)))
+    return _attested(said, tpm.certify_counter(kept.key.counter_index, over), tpm)
 
 
 def _attested(predicate: Predicate, made: Attested, tpm: HostTpm) -> bytes:

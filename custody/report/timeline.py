@@ -29,6 +29,7 @@ _KINDS: dict[Act, Kind] = {
     "release.retained": "opened",
     "release.failed": "failed",
     "key.burned": "burn",
+    "key.forgotten": "burn",
 }
 #: More do not fit a page; the table has all.
 MAX_DRAWN = 60

@@ -9,10 +9,12 @@ from custody.encoding import Digest
 from custody.formats.burn import Burn
 from custody.formats.case import Documents
 from custody.formats.envelope import Predicate, Statement
+from custody.formats.forgotten import Forgotten
 from custody.formats.receipt import Receipt
 from custody.formats.request import Request
 from custody.rules.approvals import Tally
 from custody.rules.burn import check_burn
+from custody.rules.forgotten import check_forgotten
 from custody.rules.receipt import check_receipt
 from custody.rules.verdicts import Ledger, Verdict, passed
 
@@ -75,6 +77,18 @@ def judge_burns(
             otherwise="it names a receipt that is not here, or is not good",
         )
     return tuple(good)
+
+
+def judge_forgotten(
+    ledger: Ledger, documents: Documents, request: Statement[Request]
+) -> tuple[Statement[Forgotten], ...]:
+    """Judge a host's word that it forgot a kept key; return the good ones."""
+    judged = [
+        (said, check_forgotten(said, request))
+        for said in documents.forgotten
+        if said.predicate.request == request.digest
+    ]
+    return tuple(_best_copies(ledger, judged))
 
 
 def _best_copies(

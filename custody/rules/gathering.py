@@ -31,6 +31,7 @@ from custody.formats.request import Request
 from custody.formats.timestamp import Token
 from custody.rules.burn import check_burn
 from custody.rules.certificates import read_revocation_lists
+from custody.rules.forgotten import check_forgotten
 from custody.rules.receipt import check_receipt
 from custody.rules.times import imprint_of, verify_token
 from custody.rules.trust import judge_chain
@@ -42,7 +43,7 @@ _DIGEST = re.compile(rb"[0-9a-f]{64}")
 #: The fields of `Documents` that have a rule of their own; other statements follow one rule.
 _RULED = {
     *("policies", "manifests", "requests", "approvals", "denials", "receipts", "burns"),
-    *("enrolments", "golden_sets", "logged"),
+    *("enrolments", "golden_sets", "logged", "forgotten"),
 }
 
 
@@ -252,6 +253,10 @@ class _Gathering:
                 if approval not in self.statements:
                     where = f"receipt {receipt.digest[:16]}"
                     self.missing.append(Missing("approval", approval, where))
+        for forgotten in self._documents.forgotten:
+            about = forgotten.predicate.request == request.digest
+            if about and passed(check_forgotten(forgotten, request)):
+                self.keep(forgotten)
         for burn in self._documents.burns:
             if burn.predicate.request == request.digest and passed(check_burn(burn, request)):
                 self.keep(burn)

@@ -18,10 +18,14 @@ from custody.keys.hostapi import RETAINED_INDEXES
 from custody.keys.tpm import open_host
 from custody.keys.uri import TpmUri
 from custody.lab import bootlog, firmware
+from custody.ops.account import gaps_of
+from custody.ops.archive import read_archive
 from custody.ops.bundle import Bundle
+from custody.ops.collect import collect
 from custody.ops.kept import Kept, forget
 from custody.ops.open import opened_receipt, unlocked
-from custody.ops.receipts import burn, give_up
+from custody.ops.overdue import overdue
+from custody.ops.receipts import burn, forgotten_statement, give_up
 from custody.ops.unseal import unseal_release
 from tests.release.cast import NOW, PCRS, Cast
 from tests.release.conftest import fresh
@@ -246,6 +250,32 @@ def test_one_opening_keeps_nothing(cast: Cast) -> None:
     assert () == cast.place.keys.all()
     with incomplete(cast, bundle.statement.digest):
         unseal(cast, bundle, cast.folder / "again")
+
+
+def test_a_host_shows_that_it_forgot(cast: Cast) -> None:
+    """Its TPM certifies the counter of the kept key; the audit says so, and it lingers no more."""
+    bundle, request, answers = kept(cast)
+    keys, one = cast.place.keys, only(cast)
+    said: list[bytes] = []
+    forget(
+        one, cast.tpm, keys, tell=lambda: said.append(forgotten_statement(one, cast.tpm, now=NOW))
+    )
+    place = cast.place
+    files = [
+        ("receipt.dsse", place.receipt_path(request.digest).read_bytes()),
+        ("burn.dsse", place.burn_path(request.digest).read_bytes()),
+    ]
+    for more, missing in (((), ["missing.forgotten"]), ([("forgotten.dsse", said[0])], [])):
+        case = case_of(cast, bundle, request, answers, None, *files, *more)
+        report = audit(cast, case)
+        assert set() == failed(report)
+        gaps = [gap.missing for gap in gaps_of(report.releases[0])]
+        assert [*missing, "missing.time"] == gaps
+        path = cast.folder / f"{len(more)}.case"
+        path.write_bytes(collect(case, pin=cast.pin).data)
+        archive = read_archive([path], shelves=[], pin=cast.pin)
+        late = overdue(archive, pin=cast.pin, now=NOW + timedelta(days=31))
+        assert bool(missing) == ("overdue.kept-key" in {each.kind for each in late})
 
 
 def test_a_forgotten_key_is_dead_wherever_it_was_copied(cast: Cast) -> None:

@@ -1,4 +1,4 @@
-"""The example of disposal.md, and what no reader takes.
+"""The examples of disposal.md and forgotten.md, and what no reader takes.
 
 Everything follows from words (`fixed`), so that ``python -m tests.unit.formats.disposal_examples``
 writes the same files and the same block wherever it runs.
@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from custody import formats
+from custody.crypto.bind import bind
 from custody.encoding import key_id
 from custody.formats.disposal import Disposal
 from custody.formats.envelope import (
@@ -23,12 +24,28 @@ from custody.formats.envelope import (
     signing_bytes,
     statement_digest,
 )
+from custody.formats.evidence import (
+    RH_ENDORSEMENT,
+    Attest,
+    ClockInfo,
+    NvCertified,
+    counter_public,
+    name,
+    nv_name,
+    pack_quote,
+    qualified_name,
+)
+from custody.formats.forgotten import Forgotten
 from tests.unit.formats.examples import lay_out
 from tests.unit.formats.fixed import octets, sign, spki
+from tests.unit.formats.spec_examples import AK, FIRMWARE, tpm_signature
 
-DOCUMENT = Path(formats.__file__).parent / "disposal.md"
+DOCUMENTS = Path(formats.__file__).parent
+DOCUMENT = DOCUMENTS / "disposal.md"
+FORGOTTEN = DOCUMENTS / "forgotten.md"
 VECTORS = Path(__file__).parents[2] / "vectors" / "disposal"
-BLOCK = re.compile(r"^```json disposal=example\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FORGOTTEN_VECTOR = Path(__file__).parents[2] / "vectors" / "forgotten" / "example.dsse"
+BLOCK = re.compile(r"^```json (\w+)=example\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _DIGEST = re.compile(r"Its digest is `[^`]*`")
 
 
@@ -50,9 +67,37 @@ def example() -> bytes:
     return encode_statement(said(), [signature])
 
 
-def block() -> str:
-    """The document's block."""
-    return lay_out(json.loads(decode_envelope(example()).payload)) + "\n"
+def forgot() -> Forgotten:
+    """What the host says of a key that it kept."""
+    return Forgotten(
+        request=octets("a request").hex(),
+        manifest=octets("a manifest").hex(),
+        counter_index=0x01800C10,
+        counter=4,
+        forgotten_at=datetime(2027, 1, 9, 9, 0, tzinfo=UTC),
+    )
+
+
+def forgotten(said: Forgotten, *, value: int = 5, index: int = 0x01800C10) -> bytes:
+    """Have the AK of spec_examples certify a counter, over a statement."""
+    attest = Attest(
+        signer=qualified_name(RH_ENDORSEMENT, name(AK)),
+        extra_data=bind("forgotten", bytes.fromhex(statement_digest(said))),
+        clock=ClockInfo(clock_ms=99_400_500, reset_count=3, restart_count=0, safe=True),
+        firmware_version=FIRMWARE,
+        body=NvCertified(
+            index_name=nv_name(counter_public(index).pack()),
+            offset=0,
+            contents=value.to_bytes(8, "big"),
+        ),
+    ).pack()
+    sig = pack_quote(attest, tpm_signature(attest).pack())
+    return encode_statement(said, [Signature(keyid=key_id(spki("ak")), sig=sig)])
+
+
+def block(data: bytes) -> str:
+    """A document's block."""
+    return lay_out(json.loads(decode_envelope(data).payload)) + "\n"
 
 
 def malformed() -> Iterator[tuple[str, str, bytes]]:
@@ -90,10 +135,10 @@ def vectors() -> str:
     return "# What no reader of disposals takes.\n\n" + "\n".join(blocks)
 
 
-def written(text: str) -> str:
+def written(text: str, data: bytes) -> str:
     """Put the block and the digest into their places."""
-    text = BLOCK.sub(lambda _: f"```json disposal=example\n{block()}```", text)
-    return _DIGEST.sub(f"Its digest is `{statement_digest(said())}`", text)
+    text = BLOCK.sub(lambda m: f"```json {m[1]}=example\n{block(data)}```", text)
+    return _DIGEST.sub(f"Its digest is `{decode_envelope(data).digest()}`", text)
 
 
 def main() -> None:
@@ -101,7 +146,10 @@ def main() -> None:
     VECTORS.mkdir(exist_ok=True)
     (VECTORS / "example.dsse").write_bytes(example())
     (VECTORS / "malformed.txt").write_text(vectors())
-    DOCUMENT.write_text(written(DOCUMENT.read_text()))
+    DOCUMENT.write_text(written(DOCUMENT.read_text(), example()))
+    FORGOTTEN_VECTOR.parent.mkdir(exist_ok=True)
+    FORGOTTEN_VECTOR.write_bytes(forgotten(forgot()))
+    FORGOTTEN.write_text(written(FORGOTTEN.read_text(), forgotten(forgot())))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from custody.formats.burn import Burn
 from custody.formats.disposal import Disposal
 from custody.formats.enrolment import EnrolmentRecord
 from custody.formats.envelope import Predicate, Signature
+from custody.formats.forgotten import Forgotten
 from custody.formats.goldenset import Component, GoldenSet, PcrEvents, PcrValue
 from custody.formats.logged import Logged, LoggedStatement
 from custody.formats.manifest import (
@@ -370,6 +371,14 @@ RECEIPTS = st.builds(
     counter=COUNTS,
     finished_at=MOMENTS,
 )
+FORGOTTEN = st.builds(
+    Forgotten,
+    request=DIGESTS,
+    manifest=DIGESTS,
+    counter_index=U32,
+    counter=COUNTS,
+    forgotten_at=MOMENTS,
+)
 DISPOSALS = st.builds(
     Disposal,
     environment=DIGESTS,
@@ -401,6 +410,7 @@ STATEMENTS: dict[type[Predicate], st.SearchStrategy[Any]] = {
     Receipt: RECEIPTS,
     Burn: BURNS,
     Disposal: DISPOSALS,
+    Forgotten: FORGOTTEN,
     Authorisation: AUTHORISATIONS,
     Logged: LOGGED,
 }

@@ -1,4 +1,4 @@
-"""Disposals: the document shows what the code does, and vectors say what is not taken."""
+"""Disposals and forgotten keys: documents show what the code does, vectors what is not taken."""
 
 from __future__ import annotations
 
@@ -14,15 +14,20 @@ from tests.unit.formats import disposal_examples as example
 from tests.unit.formats.test_specs import SECTIONS
 
 
-def test_the_document_shows_the_vector() -> None:
+def test_the_documents_show_the_vectors() -> None:
     """Block, digest and files are what follows from the words they are made of."""
     text = example.DOCUMENT.read_text()
-    assert example.written(text) == text
+    assert example.written(text, example.example()) == text
+    other = example.FORGOTTEN.read_text()
+    data = example.forgotten(example.forgot())
+    assert example.written(other, data) == other
+    assert data == example.FORGOTTEN_VECTOR.read_bytes()
+    for page in (text, other):
+        places = [page.find(f"\n{section}\n") for section in SECTIONS]
+        assert -1 not in places
+        assert sorted(places) == places
     assert example.example() == (example.VECTORS / "example.dsse").read_bytes()
     assert example.vectors() == (example.VECTORS / "malformed.txt").read_text()
-    places = [text.find(f"\n{section}\n") for section in SECTIONS]
-    assert -1 not in places
-    assert sorted(places) == places
     assert example.said() == decode_statement(Disposal, example.example()).predicate
 
 
