@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from custody.formats.envelope import Statement
+from custody.formats.logentry import LogEntry, entry_of
 from custody.formats.receipt import Receipt
 from custody.rules.logged import JudgedLogged, check_proven
 from custody.rules.release import Judgement
@@ -28,6 +29,8 @@ def judge_logging(
             ledger.add("logged.signed", False, f"opened, and {judgement.log} has not signed it")
         else:
             ledger.skip("logged.signed", f"{judgement.log} has not signed these terms")
+    good = tuple(word for word in judgement.logged if word.counts)
+    _judge_whole(ledger, good, judgement, situation)
     documents, request = situation.documents, judgement.request.digest
     others = (
         *(p.envelope for p in documents.policies if p.digest == situation.trusted.digest),
@@ -37,4 +40,29 @@ def judge_logging(
     )
     for envelope in others:
         check_proven(ledger, envelope, situation)
-    return tuple(word for word in judgement.logged if word.counts)
+    return good
+
+
+def _judge_whole(
+    ledger: Ledger, good: Sequence[JudgedLogged], judgement: Judgement, situation: Situation
+) -> None:
+    """Judge whether every answer that the log signed for is here: nobody can leave one out."""
+    documents = situation.documents
+    here = {
+        entry_of(statement.envelope)
+        for statements in ([judgement.request], documents.approvals, documents.denials)
+        for statement in statements
+    }
+    gone = [
+        f"{entry.kind} {entry.statement[:16]}…, entry {entry.index} of {word.log}"
+        for word in good
+        for entry in word.said.entries
+        if LogEntry(digest=entry.statement, kind=entry.kind) not in here
+    ]
+    if good:
+        ledger.add(
+            "logged.whole",
+            not gone,
+            "every answer that the log signed for is here",
+            otherwise=f"logged and not here: {'; '.join(gone[:3])}",
+        )

@@ -22,6 +22,7 @@ from custody.ops.archive import Archive
 from custody.ops.audit import AuditReport
 from custody.ops.overdue import Overdue
 from custody.report import words
+from custody.report.logged import MAX_DRAWN_ENTRIES
 from custody.report.period import period_of, told
 from custody.report.timeline import MAX_DRAWN
 from custody.report.views import page_of
@@ -69,7 +70,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.globals.update(words=words, max_drawn=MAX_DRAWN)
+    environment.globals.update(words=words, max_drawn=MAX_DRAWN, max_entries=MAX_DRAWN_ENTRIES)
     return environment
 
 

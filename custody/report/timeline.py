@@ -33,7 +33,7 @@ _KINDS: dict[Act, Kind] = {
 }
 #: More do not fit a page; the table has all.
 MAX_DRAWN = 60
-_LANE_CHARS = 18
+_LANE_CHARS = 16
 _LEFT, _COLUMN, _TOP, _ROW, _FOOT = 150, 62, 26, 34, 40
 
 

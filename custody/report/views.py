@@ -11,6 +11,7 @@ from custody.formats.contents import Contents
 from custody.ops.account import first_fault
 from custody.ops.audit import AuditedRelease, AuditReport
 from custody.ops.exhibits import HeldCertificate, JudgedKey, Register
+from custody.report.logged import LogView, view_log
 from custody.report.timeline import Timeline, draw_timeline
 from custody.report.tree import TreePicture, draw_trees
 from custody.rules.verdicts import Verdict, passed
@@ -30,6 +31,9 @@ _SECTIONS = (
     ("attestation", "Evidence of the host's TPM"),
     ("receipt", "Receipts"),
     ("burn", "Burn receipts"),
+    ("time", "Times"),
+    ("logged", "Log"),
+    ("log", "Log"),
 )
 _OTHER = "Further checks"
 _RANK = {"fail": 0, "pass": 1, "not-applicable": 2}
@@ -110,6 +114,7 @@ class ReleaseView:
     timeline: Timeline
     trees: tuple[TreePicture, ...]
     answers: tuple[AnswerRow, ...]
+    log: LogView | None
     registers: tuple[RegisterRow, ...]
     keys: tuple[KeyRow, ...]
     bad_shares: tuple[BadShareRow, ...]
@@ -157,6 +162,7 @@ def _view(release: AuditedRelease, number: int, contents: Contents | None) -> Re
         timeline=draw_timeline(release),
         trees=draw_trees(release),
         answers=tuple(_answers(release)),
+        log=view_log(release),
         registers=tuple(_registers(release)),
         keys=tuple(_key(key) for key in release.exhibits.keys),
         bad_shares=tuple(_bad_shares(release)),
@@ -269,6 +275,8 @@ def _sections(release: AuditedRelease) -> Iterator[Checks]:
             yield _answered("Approval", approval.officer, approval.verdicts)
         for denial in tally.denials:
             yield _answered("Denial", denial.officer, denial.verdicts)
+    for word in release.logged:
+        yield _checks(f"Word of {word.log}", word.verdicts)
 
 
 def _answered(kind: str, officer: str, verdicts: Sequence[Verdict]) -> Checks:

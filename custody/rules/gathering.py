@@ -288,6 +288,12 @@ class _Gathering:
         for word in self._documents.logged:
             if word.predicate.request in self._mentioned and _is_signed(word, logs):
                 self.keep(word)
+                # A log signs for good answers only: one that is not here was taken out.
+                self.missing += [
+                    Missing(entry.kind, entry.statement, f"logged {word.digest[:16]}")
+                    for entry in word.predicate.entries
+                    if entry.statement not in self.statements
+                ]
                 heads.append(decode_checkpoint(word.predicate.checkpoint))
         for given in self._documents.proofs:
             signed = _known_lines(given.proof.signed, logs)

@@ -8,14 +8,17 @@ from pathlib import Path
 import pytest
 
 from custody.ops.archive import read_archive
+from custody.ops.audit import audit_case
 from custody.ops.overdue import overdue
 from custody.ops.receipts import give_up
 from custody.report.html import render_period, render_report
 from tests.release.archives import DAY, month
 from tests.release.cast import NOW, Cast
+from tests.release.conftest import running
 from tests.release.expect import audit
+from tests.release.logged import Log, LoggedCast, witness
 from tests.report.browser import Browser, browser, program
-from tests.report.stories import eventful, keep_apart, unsound
+from tests.report.stories import eventful, keep_apart, logged, unsound
 
 pytestmark = pytest.mark.skipif(
     program() is None, reason="no Chromium here: apt-get install chromium"
@@ -74,9 +77,21 @@ def chromium() -> Iterator[Browser]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def logged_page(manufactured: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write the page of releases that are in a log."""
+    folder = tmp_path_factory.mktemp("logged")
+    with running(manufactured) as machine:
+        cast = LoggedCast(folder, machine, Log(witnesses=[witness("w1"), witness("w2")]))
+        report = audit_case(logged(cast), pin=cast.pin)
+    page = folder / "logged.html"
+    page.write_bytes(render_report(report))
+    return page
+
+
 @pytest.fixture
-def pages(cast: Cast, tmp_path: Path) -> list[Path]:
-    """Write the pages of an eventful case, of an unsound one, and of a period of some days."""
+def pages(cast: Cast, tmp_path: Path, logged_page: Path) -> list[Path]:
+    """Write the pages of an eventful case, of an unsound one, of a logged one, and of a period."""
     written = []
     archive = month(cast, tmp_path / "archive")
     (archive.folder / "4.case").write_bytes(b"junk")
@@ -93,7 +108,7 @@ def pages(cast: Cast, tmp_path: Path) -> list[Path]:
         keep_apart(cast, story.__name__)
     written.append(tmp_path / "period.html")
     written[-1].write_bytes(period)
-    return written
+    return [*written, logged_page]
 
 
 def test_it_can_be_read_on_any_screen(chromium: Browser, pages: list[Path]) -> None:
