@@ -15,11 +15,14 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-from custody.encoding import format_time
+from custody.crypto.certificates import spki_of
+from custody.encoding import format_time, key_id
 from custody.errors import Refused
-from custody.formats.case import merge, sort_documents
+from custody.formats.case import merge, read_statement, sort_documents
+from custody.formats.casefile import encode_case_file, suffix_of
 from custody.formats.disposal import Disposal
 from custody.formats.envelope import decode_statement
+from custody.lab.swtpm import Swtpm
 from custody.ops.archive import read_archive
 from custody.ops.dispose import check_doomed, dispose
 from custody.ops.overdue import overdue, unshown
@@ -27,7 +30,9 @@ from custody.rules.situation import Situation
 from tests.cli.transcript import run
 from tests.release.archives import DAY, Month, month
 from tests.release.cast import NOW, Cast
+from tests.release.collected import logged_release
 from tests.release.expect import refused
+from tests.release.logged import Log, LoggedCast, witness
 
 Ask = Callable[..., Any]
 
@@ -297,3 +302,53 @@ def test_what_a_log_has_and_no_file_shows_is_named(archive: Month) -> None:
     ]
     (missing,) = unshown(found, entries, now=NOW)
     assert ("overdue.unshown", "ab" * 32) == (missing.kind, missing.digest)
+
+
+def test_overdue_reads_the_log_that_the_policy_names(
+    machine: Swtpm,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A denial taken out of the only file, digests and all, is still in the log's directory."""
+    cast = LoggedCast(tmp_path, machine, Log(witnesses=[witness()]))
+    whole = logged_release(cast)
+    folder, log = tmp_path / "archive", tmp_path / "published"
+    folder.mkdir()
+    denied = read_statement(whole.members[whole.named("denial")[0]])
+    signer = denied.envelope.signatures[0].keyid
+    kept = [
+        (suffix_of(name), data)
+        for name, data in whole.members.items()
+        if not name.startswith("denial-") and not is_of(name, data, signer)
+    ]
+    (folder / "short.case").write_bytes(encode_case_file(kept))
+    for path, data in cast.log.store.objects.items():
+        (log / path).parent.mkdir(parents=True, exist_ok=True)
+        (log / path).write_bytes(data)
+    words = ("auditor", "overdue", str(folder), "--at", format_time(NOW + timedelta(hours=2)))
+    more = ("--log", str(log), "--policy-pin", whole.pin, "--json")
+    said = run(*words, *more, capsys=capsys, monkeypatch=monkeypatch)
+    missing = [row for row in json.loads(said.out) if row["kind"] == "overdue.unshown"]
+    assert 4 == said.code
+    assert [denied.digest] == [row["digest"] for row in missing]
+
+
+def is_of(name: str, data: bytes, keyid: str) -> bool:
+    """Tell whether a member is the certificate of that key."""
+    return name.endswith(".cer") and key_id(spki_of(data)) == keyid
+
+
+def test_an_archive_can_lie_in_an_object_store(archive: Month) -> None:
+    """What a bucket has under any prefix is read as a folder is, other objects passed over."""
+    obstore = pytest.importorskip("obstore")
+    from custody.transports.objects import BucketStore
+
+    bucket = obstore.store.MemoryStore()
+    for path in archive.folder.iterdir():
+        obstore.put(bucket, f"2027/01/{path.name}", path.read_bytes())
+    obstore.put(bucket, "notes.txt", b"mine")
+    shelf = BucketStore(bucket, name="memory")
+    found = read_archive([], shelves=[shelf], pin=archive.pin)
+    assert ["2027/01/1.case", "2027/01/2.case", "2027/01/3.case"] == [h.name for h in found.held]
+    assert all(held.report.sound for held in found.held)
