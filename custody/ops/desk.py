@@ -34,6 +34,7 @@ from custody.ops.enroll import (
     differences,
     ek_digest,
     judge_request,
+    namesakes,
     remember_lists,
     vouch,
 )
@@ -88,13 +89,17 @@ class Unattended:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeskRules:
-    """Who the enroller is, what he goes by, and whether he signs unattended."""
+    """Who the enroller is, what he goes by, and whether he signs unattended.
+
+    ``tell`` hears in words what happened, ``signed`` every record that was signed unattended.
+    """
 
     challenger: KeyId
     standing: Callable[[], Standing]
     make_credential: CredentialMaker
     unattended: Unattended | None = None
     tell: Callable[[str], None] = field(default=lambda _: None)
+    signed: Callable[[bytes], None] = field(default=lambda _: None)
 
 
 class Desk:
@@ -173,6 +178,7 @@ class Desk:
             # Before it is given out, whose copy comes to the enroller's files when it pleases.
             replace_file(self.files.path(_UNATTENDED, ek_digest(asked.request)), signed)
         self._rules.tell(f"{asked.request.host}: signed")
+        self._rules.signed(signed)
         return signed
 
     def fetch(self, request: Digest, /) -> bytes | None:
@@ -202,6 +208,12 @@ class Desk:
                 "the inventory does not say whose TPM this is",
                 check="enrolment.name",
                 hint="write the host's name behind the digest, or sign attended",
+            )
+        if namesakes(request, standing.situation):
+            raise Refused(
+                f"another TPM is {request.host}",
+                check="enrolment.name",
+                hint="retire the host that was, or sign attended",
             )
         seen = enrolment_seen(ek_digest(request), standing.situation)
         if seen.epoch or seen.retired or self.files.has_signed_another(request):

@@ -42,9 +42,9 @@ from custody.rules.endorsement import (
     firmware_of,
     vendor_chain,
 )
-from custody.rules.enrolment import enrolment_seen, is_vouched
+from custody.rules.enrolment import check_in_force, enrolment_seen, is_vouched
 from custody.rules.situation import Situation
-from custody.rules.verdicts import Verdict, require
+from custody.rules.verdicts import Verdict, passed, require
 
 #: The register a host's enrolment quote is over: its content is not judged, the quote's rest is.
 _QUOTED = (0,)
@@ -277,6 +277,21 @@ def replaced(request: EnrolmentRequest, situation: Situation) -> Statement[Enrol
         if record.predicate.ek_spki == ek_spki and is_vouched(record, situation.trusted)
     ]
     return max(records, key=lambda record: record.predicate.epoch, default=None)
+
+
+def namesakes(
+    request: EnrolmentRequest, situation: Situation
+) -> tuple[Statement[EnrolmentRecord], ...]:
+    """Return the records in force known here by which other TPMs are the host of that name."""
+    ek_spki = ek_digest(request)
+    return tuple(
+        record
+        for record in situation.documents.enrolments
+        if record.predicate.host == request.host
+        and record.predicate.ek_spki != ek_spki
+        and is_vouched(record, situation.trusted)
+        and passed(check_in_force(record, situation))
+    )
 
 
 def differences(record: EnrolmentRecord, request: EnrolmentRequest) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from custody.ops.desk import (
     Standing,
     Unattended,
 )
-from custody.ops.enroll import answer, ask, ek_digest
+from custody.ops.enroll import answer, ask, ek_digest, namesakes
 from custody.ops.inventory import Inventory
 from custody.rules.trust import count_signers
 from tests.unit.machine import EkCertificate, SoftTpm, Vendor, make_credential
@@ -173,6 +173,23 @@ def test_unattended_enrols_no_other_ak_before_the_first_record_is_known(
         with pytest.raises(Refused) as refused:
             unattended.challenge(ask(other, host="gpu-1"))
         assert "enrolment.again" == refused.value.check
+
+
+def test_unattended_gives_nobody_a_name_that_another_tpm_has(
+    served: Served, unattended: Served
+) -> None:
+    """Officers know a host by its name; which of two machines bears it is for a person to say."""
+    whole = _record(served, unattended)
+    other = SoftTpm(certificate=EkCertificate(key="other").issue())
+    request = ask(other, host="gpu-1")
+    unattended.inventory = {**NAMED, ek_digest(request): "gpu-1"}
+    unattended.documents = Documents(policies=(POLICY,), enrolments=(whole,))
+    assert (whole,) == namesakes(request, unattended.standing().situation)
+    assert () == namesakes(REQUEST, unattended.standing().situation)
+    assert () == namesakes(ask(other, host="gpu-2"), unattended.standing().situation)
+    with pytest.raises(Refused) as refused:
+        unattended.challenge(request)
+    assert "enrolment.name" == refused.value.check
 
 
 def test_a_list_that_a_desk_has_seen_is_not_taken_back(served: Served) -> None:
