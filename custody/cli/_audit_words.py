@@ -24,6 +24,7 @@ from custody.formats.receipt import BadShare
 from custody.ops.account import Entry, account_of, gaps_of
 from custody.ops.audit import AuditedRelease, AuditReport
 from custody.rules.endings import Outcome
+from custody.rules.enrolment import NOT_RETIRED
 from custody.rules.logged import JudgedLogged
 from custody.rules.verdicts import Verdict
 
@@ -201,6 +202,9 @@ def show_audit(screen: Screen, report: AuditReport, *, checks: bool) -> None:
         )
         vouched = f", {plain(release.time_by)}" if release.time_by else ""
         screen.show(f"judged at  {time(release.at)} (time: {release.time}{vouched})")
+        for verdict in release.verdicts:
+            if verdict.check == "enrolment.retired" and verdict.reason != NOT_RETIRED:
+                screen.show(f"retired    {plain(verdict.reason)}")
         if release.tally is not None:
             show_tally(screen.show, release.tally)
         for word in release.logged:

@@ -22,6 +22,9 @@ from custody.rules.situation import Situation
 from custody.rules.trust import TrustedPolicy, count_signers
 from custody.rules.verdicts import Ledger, Verdict
 
+#: What is said of a record that nobody has ended.
+NOT_RETIRED = "not retired"
+
 Vouching = Statement[EnrolmentRecord] | Statement[Retirement]
 
 
@@ -104,7 +107,7 @@ def check_in_force(record: Statement[EnrolmentRecord], situation: Situation) -> 
     ledger.add(
         "enrolment.retired",
         said.epoch > seen.retired,
-        "not retired"
+        NOT_RETIRED
         if later is None
         else f"host retired on {format_time(later.retired_at)}, after the moment judged",
         otherwise=_ended(record, seen, situation),

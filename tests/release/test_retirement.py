@@ -9,6 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from custody.cli._audit_words import show_audit
+from custody.cli._ui import Screen
 from custody.errors import Refused
 from custody.formats.case import Documents, sort_documents
 from custody.formats.enrolment import EnrolmentRecord
@@ -143,7 +145,9 @@ def _unseal(cast: Cast, bundle: Bundle, target: Path) -> None:
     )
 
 
-def test_a_later_retirement_leaves_an_audit_as_it_was(cast: Cast, tmp_path: Path) -> None:
+def test_a_later_retirement_leaves_an_audit_as_it_was(
+    cast: Cast, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """What was lawful when it happened stays so; the report says what came after."""
     case = _opened(cast, tmp_path)
     later = replace(case, retirements=retirement(cast, at=NOW + timedelta(days=3)))
@@ -151,6 +155,8 @@ def test_a_later_retirement_leaves_an_audit_as_it_was(cast: Cast, tmp_path: Path
     assert report.sound
     said = [v.reason for v in report.releases[0].verdicts if v.check == "enrolment.retired"]
     assert ["host retired on 2027-01-08T12:00:00Z, after the moment judged"] == said
+    show_audit(Screen(as_json=False), report, checks=False)
+    assert f"retired    {said[0]}\n" in capsys.readouterr().out
 
 
 def _opened(cast: Cast, tmp_path: Path) -> Documents:
