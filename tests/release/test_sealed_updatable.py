@@ -6,18 +6,21 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from custody.crypto.certificates import spki_of
 from custody.errors import Refused
 from custody.formats.authorisation import Authorisation
 from custody.formats.case import merge, sort_documents
 from custody.formats.envelope import Statement, decode_statement
-from custody.formats.evidence import name
+from custody.formats.evidence import ek_public, name
 from custody.formats.goldenset import GoldenSet
 from custody.formats.policy import Mode, Role, Thresholds
+from custody.keys import tpm_session
 from custody.keys.hostapi import AuthorisedState
 from custody.keys.tpm import open_host
 from custody.keys.uri import TpmUri
@@ -204,6 +207,39 @@ def test_a_state_is_retired_though_the_host_may_not_open(cast: Cast) -> None:
         unseal(cast, bundle, cast.folder / "out")
     with pytest.raises(Refused) as caught:
         cast.tpm.unseal_retained(only(cast).key)
+    assert "tpm.epoch" == caught.value.check
+
+
+def test_a_state_is_retired_in_the_enrolled_tpm(
+    cast: Cast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever certificate the bus shows, sessions are salted to the EK that was enrolled.
+
+    Somebody on the bus with a TPM of his own could else say there that the counter was raised.
+    """
+    bundle = kept(cast)
+    vouch(cast, UPDATED, 2, oldest=2)
+    (record,) = cast.documents.enrolments
+    enrolled = ek_public(spki_of(record.predicate.ek_certificate))
+    with fresh(cast.machine.vendor) as other:
+        stranger = open_host(TpmUri(tcti=other.tcti)).ek_certificate()
+    salted: list[bytes] = []
+    real = tpm_session.Connection.salted_session
+
+    def watched(link: tpm_session.Connection, **how: Any) -> Any:
+        salted.append(link.endorsement_key.public)
+        return real(link, **how)
+
+    monkeypatch.setattr(tpm_session, "read_ek_certificate", lambda _link: stranger)
+    monkeypatch.setattr(tpm_session.Connection, "salted_session", watched)
+    cast.tpm = open_host(TpmUri(tcti=cast.machine.tcti))
+    with refused(cast, "golden.epoch"):
+        unseal(cast, bundle, cast.folder / "out")
+    assert {enrolled} == set(salted)
+    with pytest.raises(Refused) as caught:
+        open_host(TpmUri(tcti=cast.machine.tcti)).salted_to(
+            spki_of(record.predicate.ek_certificate)
+        ).unseal_retained(only(cast).key)
     assert "tpm.epoch" == caught.value.check
 
 
