@@ -9,6 +9,7 @@ import typer
 
 from custody.cli._home import EnvOption, HomeOption, JsonOption, OutOption, PinFdOption, YesOption
 from custody.cli._home import example as example_of
+from custody.cli._log import LogOption, offer
 from custody.cli._session import stand, unlocked
 from custody.cli._ui import Screen
 from custody.cli._words import size
@@ -28,6 +29,7 @@ def retire(
     bundle: Annotated[Path, typer.Argument(help="The superseded bundle.", metavar="BUNDLE")],
     out: OutOption,
     env: EnvOption = None,
+    log: LogOption = None,
     yes: YesOption = False,
     home: HomeOption = None,
     pin_fd: PinFdOption = None,
@@ -36,8 +38,7 @@ def retire(
     """Destroy your copy of a superseded bundle and what its sealing left; write a statement of it.
 
     Superseded is what another manifest in --env replaces, what the policy withdrew, and what may be
-    released no longer. Copies on hosts and in stores are not yours to destroy. Log the statement:
-    custody log append.
+    released no longer. Copies on hosts and in stores are not yours to destroy.
     """
     from custody.ops.dispose import check_doomed, dispose
     from custody.ops.landing import check_absent
@@ -71,3 +72,4 @@ def retire(
             f"destroyed {bundle}, {size(done.said.destroyed_bytes)}; {out} says so"
         ),
     )
+    offer(screen, standing.situation.trusted.policy, log, [done.data])

@@ -16,6 +16,7 @@ from custody.cli._home import (
     example,
     open_home,
 )
+from custody.cli._log import LogOption, offer
 from custody.cli._ui import Screen
 from custody.cli._wiring import open_token
 from custody.encoding import Digest, KeyId, Record, key_id
@@ -68,6 +69,7 @@ def _add_signing(app: typer.Typer, role: Role, epilog: str) -> None:
         invitation: InvitationOption,
         out: OutOption,
         display: DisplayOption = "",
+        log: LogOption = None,
         home: HomeOption = None,
         pin_fd: PinFdOption = None,
         as_json: JsonOption = False,
@@ -81,6 +83,7 @@ def _add_signing(app: typer.Typer, role: Role, epilog: str) -> None:
             invitation=invitation,
             out=out,
             display=display,
+            log=log,
             home_path=home,
             pin_fd=pin_fd,
             as_json=as_json,
@@ -98,6 +101,7 @@ def _add_sharing(app: typer.Typer, role: Role, epilog: str) -> None:
             SuiteName, typer.Option("--suite", help="What shares are sealed to you by.")
         ] = "P256",
         display: DisplayOption = "",
+        log: LogOption = None,
         home: HomeOption = None,
         pin_fd: PinFdOption = None,
         as_json: JsonOption = False,
@@ -114,6 +118,7 @@ def _add_sharing(app: typer.Typer, role: Role, epilog: str) -> None:
             invitation=invitation,
             out=out,
             display=display,
+            log=log,
             home_path=home,
             pin_fd=pin_fd,
             as_json=as_json,
@@ -129,6 +134,7 @@ def _enroll(
     invitation: Path,
     out: Path,
     display: str,
+    log: str | None,
     home_path: Path | None,
     pin_fd: int | None,
     as_json: bool,
@@ -150,6 +156,7 @@ def _enroll(
         )
     write_new_file(out, admission)
     show_enrolled(screen, home.identity(), out, admission)
+    offer(screen, None, log, [admission])
 
 
 def show_enrolled(screen: Screen, identity: Identity, path: Path, admission: bytes) -> None:

@@ -98,6 +98,7 @@ def add_requests(app: typer.Typer) -> None:
 def status(
     tpm: TpmOption,
     env: EnvOption = None,
+    log: LogOption = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -137,6 +138,14 @@ def status(
             screen.table(("kept key", "mode", "kept in", "state"), rows)
 
     screen.result(StatusView(requests=requests, kept=kept), words)
+    paths = [
+        path
+        for each in ended
+        for path in (place.receipt_path(each.entry.request), place.burn_path(each.entry.request))
+        if path.exists()
+    ]
+    if paths:
+        offer(screen, None, log, [read_file(path, max_bytes=MAX_STATEMENT_BYTES) for path in paths])
 
 
 def _show_requests(screen: Screen, views: tuple[OutstandingView, ...]) -> None:

@@ -21,6 +21,7 @@ from custody.cli._home import (
     read_digest,
     read_env,
 )
+from custody.cli._log import LogOption, offer
 from custody.cli._ui import Screen
 from custody.cli._vouching import say_whom
 from custody.cli._wiring import credential_maker, open_token
@@ -117,6 +118,7 @@ def serve(
         typer.Option("--trust-class", help="With --sign-listed: what kind of TPMs these are."),
     ] = None,
     env: EnvOption = None,
+    log: LogOption = None,
     home: HomeOption = None,
     pin_fd: PinFdOption = None,
 ) -> None:
@@ -150,6 +152,7 @@ def serve(
             make_credential=credential_maker(),
             unattended=unattended,
             tell=screen.say,
+            signed=lambda record: offer(screen, standing().situation.trusted.policy, log, [record]),
         )
         address = (host.strip("[]"), int(port))
         context = server_context(certified.chain_pem, certified.key_pem)
@@ -176,6 +179,7 @@ def sign(
         bool, typer.Option("--turn-away", help="Forget the host instead; it may ask again.")
     ] = False,
     env: EnvOption = None,
+    log: LogOption = None,
     home: HomeOption = None,
     pin_fd: PinFdOption = None,
     yes: YesOption = False,
@@ -216,6 +220,7 @@ def sign(
     if out is not None:
         write_new_file(out, signed)
     screen.result({"signed": digest}, lambda: screen.show(f"{asked.host}: signed"))
+    offer(screen, standing.situation.trusted.policy, log, [signed])
 
 
 class _Tokens:

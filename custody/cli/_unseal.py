@@ -20,15 +20,17 @@ from custody.cli._home import (
     example,
     open_home,
 )
+from custody.cli._log import LogOption, offer
 from custody.cli._open import place_of
 from custody.cli._opening import BaseOption
 from custody.cli._session import stand
 from custody.cli._ui import Screen
 from custody.cli._wiring import open_tpm
-from custody.encoding import utc_now
+from custody.encoding import MAX_STATEMENT_BYTES, utc_now
 from custody.errors import Incomplete
 from custody.keys.hostapi import HostTpm
 from custody.ops.bundle import Bundle
+from custody.ops.folders import read_file
 from custody.ops.kept import Kept, KeptKeys, prune
 from custody.ops.kept import forget as forget_key
 from custody.ops.landing import check_absent, write_new_file
@@ -101,6 +103,7 @@ def forget(
         Path | None,
         typer.Option("--out", help="Write a statement of it here.", metavar="FILE"),
     ] = None,
+    log: LogOption = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -124,6 +127,8 @@ def forget(
             screen.show(f"dropped   {dead}: it was dead already")
 
     screen.result({"manifest": kept.manifest, "counter": value, "dropped": dropped}, words)
+    if out is not None:
+        offer(screen, None, log, [read_file(out, max_bytes=MAX_STATEMENT_BYTES)])
 
 
 def _tell(out: Path, kept: Kept, tpm: HostTpm) -> None:

@@ -16,10 +16,15 @@ import pytest
 from cryptography import x509
 
 from custody.encoding import utc_now
+from custody.formats.admission import Admission
+from custody.formats.envelope import decode_statement
+from custody.formats.logentry import LogEntry, decode_entry
+from custody.log.offers import drop_offers, take_offers
 from custody.ops.folders import read_folder
 from custody.ops.home import Home
 from custody.ops.trust import current
 from custody.rules.trust import count_signers
+from custody.transports.store import DirectoryStore
 from tests.release.test_governance import REPOSITORY, Actor, World, tpm, world
 from tests.unit.transports.test_enrolment import Identity
 
@@ -93,10 +98,21 @@ def enroll(world: World, tpm: str, *more: str, code: int = 0) -> subprocess.Comp
     return world["pub"].run("host", "enroll", "gpu-1", "--tpm", tpm, *more, code=code)
 
 
+def offered(world: World) -> list[LogEntry]:
+    """Take what was offered to a log that lies beside everybody."""
+    store = DirectoryStore(world.folder / "log")
+    entries = take_offers(store)
+    drop_offers(store, entries)
+    return [decode_entry(entry) for entry in entries]
+
+
 def test_a_host_is_enrolled_at_two_servers(
     world: World, tpm: str, inventory: Path, authority: str
 ) -> None:
-    """One enroller signs himself, with his server killed in between; the other's signs at once."""
+    """One enroller signs himself, with his server killed in between; the other's signs at once.
+    Each offers what he signed to the log that he is told of.
+    """
+    (world.folder / "log").mkdir(exist_ok=True)
     erik, esme = world["erik"], world["esme"]
     by_authority = ("--server-ca", authority)
     with serving(erik, "--tls-name", "127.0.0.1") as server:
@@ -110,7 +126,8 @@ def test_a_host_is_enrolled_at_two_servers(
     assert "gpu-1" == waits["host"]
     assert waits["request"] in said.stderr
     vouching = ("--trust-class", "software", "--inventory", "inventory.txt", "--yes")
-    erik.run("enroller", "sign", waits["request"], *vouching)
+    erik.run("enroller", "sign", waits["request"], *vouching, "--log", "log")
+    (first,) = offered(world)
     assert [] == json.loads(erik.run(*listing).stdout)
     with serving(erik, "--tls-name", "127.0.0.1") as server:
         fetching = ("--fetch", waits["request"], "--out", "half.dsse")
@@ -120,7 +137,8 @@ def test_a_host_is_enrolled_at_two_servers(
     (world.folder / "desk.pem").write_bytes(identity.pem)
     (world.folder / "desk.key").write_bytes(identity.key_pem())
     tls = ("--tls-cert", "desk.pem", "--tls-key", "desk.key")
-    with serving(esme, *tls, "--sign-listed", "--trust-class", "software") as server:
+    unattended = ("--sign-listed", "--trust-class", "software", "--log", "log")
+    with serving(esme, *tls, *unattended) as server:
         pinned = ("--url", server.url, "--server-key", server.key)
         enroll(world, tpm, *pinned, "--onto", "half.dsse", "--out", "env/gpu-1.dsse")
         other = ("--url", server.url, "--server-key", "0" * 64, "--out", "never.dsse")
@@ -129,8 +147,20 @@ def test_a_host_is_enrolled_at_two_servers(
     documents = read_folder(world.folder / "env")
     policy = current(Home(erik.home), documents=documents, now=utc_now()).trusted.policy
     (record,) = documents.enrolments
+    signed_by_both = LogEntry(digest=record.digest, kind="enrolment")
+    assert [signed_by_both] * 2 == [first, *offered(world)]
     counted = count_signers(record.envelope, policy, role="enroller", needed=2)
     assert ("erik", "esme") == counted.signers
+
+
+def test_an_admission_is_offered_to_the_log(world: World) -> None:
+    """Who asks to be admitted can have that logged: a digest, and no name."""
+    (world.folder / "log").mkdir(exist_ok=True)
+    zoe = world.hire("zoe", "officer")
+    zoe.enroll("--log", "log")
+    admission = (world.folder / "admissions/zoe.dsse").read_bytes()
+    digest = decode_statement(Admission, admission).digest
+    assert [LogEntry(digest=digest, kind="admission")] == offered(world)
 
 
 def test_an_ak_is_certified_by_its_record(world: World, authority: str) -> None:

@@ -200,6 +200,17 @@ def test_any_statement_can_be_offered(typed: Typed) -> None:
     assert {"receipt", "burn"} == {row["kind"] for row in shown}
 
 
+def test_how_a_dead_request_ended_is_offered(typed: Typed, machine: Swtpm) -> None:
+    """A request that died with its boot is ended by `status`, which offers what shows it."""
+    request = typed.path("request.dsse")
+    typed.done("host", "request", typed.bundle.path, "--out", request, "--log", typed.log)
+    typed.done("log", "append", typed.log, "--offered")
+    machine.reboot()
+    typed.done("host", "status", "--log", typed.log)
+    shown = json.loads(typed.done("log", "append", typed.log, "--offered", "--json").out)
+    assert {"receipt", "burn"} == {row["kind"] for row in shown}
+
+
 def test_a_witnessed_release(
     machine: Swtpm,
     tmp_path: Path,
