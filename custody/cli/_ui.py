@@ -224,6 +224,11 @@ def _event(name: str, **fields: object) -> None:
     typer.echo(to_json({"event": name, **fields}), err=True)
 
 
+def say(text: str, /) -> None:
+    """Write a line of talk, whatever form the result has."""
+    typer.echo(_one_line(text), err=True)
+
+
 def read_pin(prompt: str, /) -> bytearray:
     """Ask for a PIN at the terminal, unseen.
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
-from custody.cli._ui import read_pin
+from custody.cli._ui import read_pin, say
 from custody.errors import Unavailable
 from custody.keys.api import PinReader, Pkcs11Uri, Token, TpmUri, parse_key_uri
 from custody.keys.pin import read_pin_source
@@ -34,8 +34,8 @@ def open_token(uri: str, *, pin_fd: int | None = None) -> Token:
     parsed = parse_key_uri(uri)
     if isinstance(parsed, Pkcs11Uri):
         opened = _adapter("pkcs11", "open_token", library="python-pkcs11")
-    else:
-        opened = _adapter("tpm", "open_token", library="tpm2-pytss")
+        return cast("Token", opened(parsed, pin=pin_reader(pin_fd), notice=say))
+    opened = _adapter("tpm", "open_token", library="tpm2-pytss")
     return cast("Token", opened(parsed, pin=pin_reader(pin_fd)))
 
 
@@ -51,13 +51,13 @@ def list_tokens(uri: str | None) -> tuple[tuple[SeenToken, ...], tuple[str, ...]
 def probe_token(uri: str, *, pin_fd: int | None) -> ProbeReport:
     """Measure the token a URI names."""
     measured = _adapter("pkcs11_probe", "probe", library="python-pkcs11", extra="pkcs11")
-    return cast("ProbeReport", measured(_pkcs11(uri), pin=pin_reader(pin_fd)))
+    return cast("ProbeReport", measured(_pkcs11(uri), pin=pin_reader(pin_fd), notice=say))
 
 
 def audit_token(uri: str, *, pin_fd: int | None) -> AuditReport:
     """Read what the token a URI names holds, and judge it."""
     read = _adapter("pkcs11_audit", "audit_token", library="python-pkcs11", extra="pkcs11")
-    return cast("AuditReport", read(_pkcs11(uri), pin=pin_reader(pin_fd)))
+    return cast("AuditReport", read(_pkcs11(uri), pin=pin_reader(pin_fd), notice=say))
 
 
 def _pkcs11(uri: str) -> Pkcs11Uri:

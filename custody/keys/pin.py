@@ -25,6 +25,13 @@ class PinReader(Protocol):
         """Return what was typed; ``prompt`` says for which token.  Who asked wipes it."""
 
 
+class PinNotice(Protocol):
+    """Tells the person where a PIN is waited for that is not asked here."""
+
+    def __call__(self, text: str, /) -> None:
+        """Show one line."""
+
+
 class Pin:
     """One token's PIN for one command.
 

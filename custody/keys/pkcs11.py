@@ -27,7 +27,7 @@ from custody.encoding import key_id as digest_of
 from custody.errors import Malformed, Refused, Unavailable
 from custody.keys import pkcs11_module as modules
 from custody.keys.api import KeyInfo, KeyRole, TokenInfo
-from custody.keys.pin import PinReader
+from custody.keys.pin import PinNotice, PinReader
 from custody.keys.pkcs11_key import TokenKey
 from custody.keys.pkcs11_session import Connection
 from custody.keys.pkcs11_templates import (
@@ -45,14 +45,17 @@ from custody.keys.uri import Pkcs11Uri
 MAX_LABEL_CHARS = 64
 
 
-def open_token(uri: Pkcs11Uri, *, pin: PinReader | None = None) -> Pkcs11Token:
+def open_token(
+    uri: Pkcs11Uri, *, pin: PinReader | None = None, notice: PinNotice | None = None
+) -> Pkcs11Token:
     """Open the one token ``uri`` names, for one command.
 
     ``pin`` asks the person, if the URI has no ``pin-source``; nothing is asked before the first
-    operation that needs it.  No such token: `Unavailable`; several: `Refused`
+    operation that needs it.  A token with keys of its own takes it there: ``notice`` says so.
+    No such token: `Unavailable`; several: `Refused`
     (``token.ambiguous``).
     """
-    return Pkcs11Token(modules.load_module(uri), uri, pin=pin)
+    return Pkcs11Token(modules.load_module(uri), uri, pin=pin, notice=notice)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,8 +72,15 @@ class _Found:
 class Pkcs11Token:
     """A `Token` (custody.keys.api) behind a PKCS#11 library."""
 
-    def __init__(self, module: modules.Module, uri: Pkcs11Uri, *, pin: PinReader | None) -> None:
-        self._connection = Connection(module, uri, reader=pin)
+    def __init__(
+        self,
+        module: modules.Module,
+        uri: Pkcs11Uri,
+        *,
+        pin: PinReader | None,
+        notice: PinNotice | None = None,
+    ) -> None:
+        self._connection = Connection(module, uri, reader=pin, notice=notice)
         token = self._connection.locate()
         self._profile: Profile = profile_of(token.manufacturer_id, token.model)
         self._uri = Pkcs11Uri(

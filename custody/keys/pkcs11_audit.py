@@ -14,7 +14,7 @@ from custody.errors import CustodyError, Refused
 from custody.keys import pkcs11_module as modules
 from custody.keys.api import KeyRole, SeenToken
 from custody.keys.audit import AuditReport, HeldObject, ObjectKind, audit
-from custody.keys.pin import PinReader
+from custody.keys.pin import PinNotice, PinReader
 from custody.keys.pkcs11 import role_in
 from custody.keys.pkcs11_session import Connection
 from custody.keys.pkcs11_templates import check_private
@@ -67,9 +67,11 @@ _READ: dict[ObjectKind, tuple[Attribute, ...]] = {
 }
 
 
-def audit_token(uri: Pkcs11Uri, *, pin: PinReader | None = None) -> AuditReport:
+def audit_token(
+    uri: Pkcs11Uri, *, pin: PinReader | None = None, notice: PinNotice | None = None
+) -> AuditReport:
     """List what the one token ``uri`` names holds, and judge it.  Nothing in it is used."""
-    connection = Connection(modules.load_module(uri), uri, reader=pin)
+    connection = Connection(modules.load_module(uri), uri, reader=pin, notice=notice)
     try:
         token = connection.locate()
         profile = profile_of(token.manufacturer_id, token.model)

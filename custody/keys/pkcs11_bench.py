@@ -46,6 +46,11 @@ class Bench:
     throw_away: bool = True
     """Whether the token makes keys that end with the session.  Many cards make none."""
 
+    @property
+    def pinpad(self) -> bool:
+        """Whether the PIN is typed at the token, so that asking again asks a person."""
+        return self.again is pkcs11.PROTECTED_AUTH
+
     def try_out(self) -> None:
         """Find out whether the token makes throw-away keys at all."""
         kinds: tuple[Callable[[], object], ...] = (

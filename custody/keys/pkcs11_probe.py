@@ -7,13 +7,13 @@ import sys
 from dataclasses import replace
 
 import pkcs11
-from pkcs11 import Mechanism, TokenFlag
+from pkcs11 import Mechanism
 
 from custody.crypto.secret import wipe
 from custody.errors import Malformed
 from custody.keys import pkcs11_module as modules
 from custody.keys.api import TokenInfo
-from custody.keys.pin import PinReader
+from custody.keys.pin import PinNotice, PinReader
 from custody.keys.pkcs11 import open_token
 from custody.keys.pkcs11_bench import Bench, Unmade, Untested
 from custody.keys.pkcs11_measures import MEASURERS
@@ -32,12 +32,15 @@ _GONE = (
 )
 #: Exit codes of `custody.keys.pkcs11_processes` that answer nothing.
 _UNTRIED = {2: "the child could not log in", 3: "the token makes no throw-away keys"}
+_TYPED_THERE = "the PIN is typed at the token"
 _CHILD_SECONDS = 60
 #: Two threads in one library at once is a race; a library that is unsafe may be lucky once.
 _TRIES = 8
 
 
-def probe(uri: Pkcs11Uri, *, pin: PinReader | None = None) -> ProbeReport:
+def probe(
+    uri: Pkcs11Uri, *, pin: PinReader | None = None, notice: PinNotice | None = None
+) -> ProbeReport:
     """Measure the one token ``uri`` names.  Nothing is left in it; errors as `open_token`.
 
     The PIN is asked once and offered again only after the token has taken it: to keys that ask at
@@ -46,7 +49,7 @@ def probe(uri: Pkcs11Uri, *, pin: PinReader | None = None) -> ProbeReport:
     with open_token(uri, pin=pin) as token:
         info = token.info
     profile = _profile(uri, info)
-    connection = Connection(modules.load_module(uri), uri, reader=pin)
+    connection = Connection(modules.load_module(uri), uri, reader=pin, notice=notice)
     secret: bytearray | None = None
     try:
         with connection.login(writing=True) as session:
@@ -55,8 +58,7 @@ def probe(uri: Pkcs11Uri, *, pin: PinReader | None = None) -> ProbeReport:
             bench = Bench(session, mechanisms, connection.credential())
             bench.try_out()
             measured = {id_: _measure(bench, id_) for id_ in MEASURERS}
-            pad = bool(session.token.flags & TokenFlag.PROTECTED_AUTHENTICATION_PATH)
-            secret = None if pad else bytearray(bench.again.encode("utf-8"))
+            secret = None if bench.pinpad else bytearray(bench.again.encode("utf-8"))
         for id_ in ("process.threads", "process.fork"):
             measured[id_] = _in_child(id_, uri, info, secret)
     finally:
@@ -95,6 +97,8 @@ def _name(number: int) -> str:
 
 def _measure(bench: Bench, id_: str) -> Measured:
     answer: Answer
+    if bench.pinpad and id_.startswith("always-"):
+        return Measured(id=id_, answer="untested", detail=_TYPED_THERE)
     try:
         answer, detail = ("yes", "") if MEASURERS[id_](bench) else ("no", "")
     except _GONE:
@@ -117,7 +121,7 @@ def _measure(bench: Bench, id_: str) -> Measured:
 def _in_child(id_: str, uri: Pkcs11Uri, info: TokenInfo, secret: bytearray | None) -> Measured:
     """Try in a process of its own what may end it."""
     if secret is None:
-        return Measured(id=id_, answer="untested", detail="the PIN is asked at the token")
+        return Measured(id=id_, answer="untested", detail=_TYPED_THERE)
     named = replace(uri, token=info.label, serial=info.serial, pin_source="fd:0")
     command = [sys.executable, "-m", "custody.keys.pkcs11_processes", id_, str(named)]
     for _ in range(_TRIES if id_ == "process.threads" else 1):

@@ -12,7 +12,7 @@ from pkcs11 import TokenFlag
 from custody.errors import CustodyError, Refused, Unavailable
 from custody.keys import pkcs11_module as modules
 from custody.keys.api import PinState
-from custody.keys.pin import Pin, PinReader
+from custody.keys.pin import Pin, PinNotice, PinReader
 from custody.keys.pkcs11_templates import mapper
 from custody.keys.uri import Pkcs11Uri
 
@@ -20,7 +20,14 @@ from custody.keys.uri import Pkcs11Uri
 class Connection:
     """One token, addressed anew at every use, and the PIN of one command for it."""
 
-    def __init__(self, module: modules.Module, uri: Pkcs11Uri, *, reader: PinReader | None) -> None:
+    def __init__(
+        self,
+        module: modules.Module,
+        uri: Pkcs11Uri,
+        *,
+        reader: PinReader | None,
+        notice: PinNotice | None = None,
+    ) -> None:
         self.module = module
         self.uri = uri
         self._identity: tuple[str, str, str, str] | None = None
@@ -30,6 +37,7 @@ class Connection:
         self._identity = _identity(token)
         self.where = f"token {token.label}"
         self._pin = Pin(uri.pin_source, reader, prompt=f"PIN of token {token.label}")
+        self._notice = notice
         self._open: pkcs11.Session | None = None
 
     def locate(self) -> pkcs11.Token:
@@ -128,6 +136,9 @@ class Connection:
         if token.flags & TokenFlag.PROTECTED_AUTHENTICATION_PATH:
             # Typed at the token, so it is not ours to hold; a refusal is remembered all the same.
             self._pin.check()
+            if self._notice is not None:
+                # Each time: a key that wants the PIN again waits again.
+                self._notice(f"type the PIN at the keys of {self.where}")
             return pkcs11.PROTECTED_AUTH
         return _Bare(self._pin.read())
 

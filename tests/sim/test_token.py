@@ -149,15 +149,16 @@ def test_tries_left_are_told_with_the_refusal() -> None:
 
 
 def test_a_pinpad_is_left_to_ask() -> None:
-    """A token with keys of its own asks there: nobody is asked here, not for each use either."""
-    device, person = Device(pinpad=True), Person()
-    with device.open(person) as token:
+    """A token with keys of its own asks there: nobody is asked here, but each time he is told."""
+    device, person, told = Device(pinpad=True), Person(), list[str]()
+    with device.open(person, notice=told.append) as token:
         key = token.make(KeyRole.SIGN, "alice", P256)
         signature.verify(public_bytes(key.public_key()), b"x", signature.sign(key, b"x"))
         for item in of_class(device, ObjectClass.PRIVATE_KEY):
             item.attributes[Attribute.ALWAYS_AUTHENTICATE] = True
         signature.sign(key, b"x")
     assert ([], 1) == (person.given, device.calls["reaffirm"])
+    assert ["type the PIN at the keys of token sim"] * (device.calls["login"] + 1) == told
 
 
 def test_a_wrong_pin_at_a_pinpad_is_not_asked_for_again() -> None:

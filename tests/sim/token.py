@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, decode_dss_signature
 from pkcs11 import Attribute, Mechanism, ObjectClass, TokenFlag
 
-from custody.keys.pin import PinReader
+from custody.keys.pin import PinNotice, PinReader
 from custody.keys.pkcs11 import Pkcs11Token
 from custody.keys.pkcs11_module import Module
 from custody.keys.pkcs11_templates import CURVES
@@ -114,10 +114,16 @@ class Device:
         """Return this device as a loaded library."""
         return Module(Library([self]), path=Path("/sim/libsim.so"))
 
-    def open(self, pin: PinReader | None = None, *, pin_source: str | None = None) -> Pkcs11Token:
+    def open(
+        self,
+        pin: PinReader | None = None,
+        *,
+        pin_source: str | None = None,
+        notice: PinNotice | None = None,
+    ) -> Pkcs11Token:
         """Open the device as `custody.keys.pkcs11.open_token` opens a real one."""
         uri = Pkcs11Uri(token=self.label, module_name="sim", pin_source=pin_source)
-        return Pkcs11Token(self.module(), uri, pin=pin)
+        return Pkcs11Token(self.module(), uri, pin=pin, notice=notice)
 
 
 class Library:

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import custody
 from custody.errors import Malformed, Unavailable
@@ -154,6 +157,22 @@ def test_bad_profiles(change: tuple[bytes, bytes]) -> None:
     with pytest.raises(Malformed) as caught:
         parse_profile(GOOD.replace(*change), where="tok.toml")
     assert "tok.toml" == caught.value.where
+
+
+@given(st.binary(max_size=300))
+def test_bytes_are_a_profile_or_malformed(data: bytes) -> None:
+    """Whatever the bytes, the answer is a profile or `Malformed`."""
+    with suppress(Malformed):
+        assert parse_profile(data, where="tok.toml").name
+
+
+@given(st.integers(0, len(GOOD) - 1), st.integers(0, 255))
+def test_a_changed_byte_is_a_profile_or_malformed(at: int, byte: int) -> None:
+    """The same of a profile with one byte changed: no claim is read without a source."""
+    with suppress(Malformed):
+        profile = parse_profile(GOOD[:at] + bytes([byte]) + GOOD[at + 1 :], where="tok.toml")
+        sources = [item.source for item in profile.match] + [item.source for item in profile.quirk]
+        assert all(sources)
 
 
 def test_wheel_data_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
