@@ -24,6 +24,7 @@ from custody.rules.authorisers import authorisers
 from custody.rules.eventlog import check_event_log, replay
 from custody.rules.request import oldest_epoch
 from custody.rules.situation import Situation
+from custody.rules.trust import count_signers
 from custody.rules.verdicts import require
 
 
@@ -108,7 +109,8 @@ def authorise_state(golden: Statement[GoldenSet], *, signer: Signer, situation: 
     """Let keys that hosts keep open in a boot state; returns the authorisation (``.dsse``).
 
     Only of a golden set that this enroller has signed himself, so that nobody authorises what he
-    did not measure.  TPMs check P-256 signatures only.
+    did not measure; and that its threshold has signed, because shares of a key that one enroller
+    let out in one state and another in another add up.  TPMs check P-256 signatures only.
     """
     policy, said = situation.trusted.policy, golden.predicate
     if not any(signer.spki in each.keys for each in authorisers(policy)):
@@ -121,6 +123,13 @@ def authorise_state(golden: Statement[GoldenSet], *, signer: Signer, situation: 
             "you have not signed this golden set",
             check="authorisation.golden",
             hint="measure such a machine, and sign first: custody enroller golden --onto",
+        )
+    needed = policy.thresholds.golden
+    if count_signers(golden.envelope, policy, role="enroller", needed=needed).missing:
+        raise Refused(
+            f"fewer than {needed} enrollers have signed this golden set",
+            check="golden.threshold",
+            hint="when the others have: custody enroller authorise",
         )
     if said.environment != situation.trusted.genesis or said.selection() != policy.host.pcrs:
         raise Refused(

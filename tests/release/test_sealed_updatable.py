@@ -575,6 +575,15 @@ def test_nobody_authorises_what_he_did_not_sign(cast: Cast) -> None:
         authorise(cast, golden, "enr1")
 
 
+def test_nobody_authorises_what_one_enroller_alone_vouched_for(cast: Cast) -> None:
+    """Two states, each signed by one enroller: root in both would have both of their shares."""
+    for state, epoch, who in ((UPDATED, 2, "enr1"), (NEXT, 3, "enr2")):
+        draft = vouch(cast, state, epoch, who=(who,))
+        with refused(cast, "golden.threshold"):
+            authorise(cast, draft, who)
+    assert not cast.documents.authorisations
+
+
 # ── what was granted, and how it ends ────────────────────────────────────────────────────────────
 
 

@@ -289,6 +289,22 @@ def test_a_register_extended_between_ends_it(kept: Kept) -> None:
     assert "tpm.pcr" == kept.show(authorised("erik", "updated"))
 
 
+def test_shares_of_two_states_add_up(kept: Kept) -> None:
+    """Why nobody authorises what one enroller alone vouched for: shares do not know of states.
+
+    No honest host puts these together; whoever is root in both states has them one by one.
+    """
+    shown = [authorised("erik", "updated", epoch=2), authorised("elsa", "evil", epoch=3)]
+    answers = []
+    for state, boot in zip(shown, ("updated", "evil"), strict=True):
+        kept.boot(boot)
+        answers.append(kept.show(state))
+    assert kept.makes_it(shown, answers)
+    kept.host.raise_epoch(kept.key, 3)
+    kept.boot("updated")
+    assert "tpm.epoch" == kept.show(shown[0])
+
+
 def test_no_share_crosses_the_bus(machine: Swtpm) -> None:
     """Neither key nor share is seen on the bus; nothing stays loaded, nor needs many slots."""
     secret = os.urandom(32)
