@@ -29,7 +29,7 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d:\d\dZ?)?")
 _PROCESS = re.compile(r"process \d+")
 _PROMPT = re.compile(rb"PIN of [^\n]*: $")
 _QUESTION = re.compile(rb"\[y/N\]: $")
-_FAILED = re.compile(r"^custody: error: |^NO  |NOT SOUND", re.MULTILINE)
+_FAILED = re.compile(r"^custody: error: |^NO  |NOT SOUND|^late  ", re.MULTILINE)
 _SECONDS = 200
 
 
