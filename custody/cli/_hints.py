@@ -15,6 +15,8 @@ HINTS = {
     "crl.number": _LISTS,
     "file.regular": "copy the file itself",
     "manifest.expired": "the publisher seals it again",
+    "policy.living-officers": "name all of the environment's files with --env; renew its lists and "
+    "certificates, or change the tree",
     "policy.rollback": _NEWEST,
     "policy.pin": "the folder is another environment's, or lacks the policy that was pinned",
     "policy.expired": "the custodians sign the next version: custody custodian policy propose",

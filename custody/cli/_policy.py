@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -21,14 +22,16 @@ from custody.cli._log import LogOption, offer
 from custody.cli._ui import Screen
 from custody.cli._wiring import open_token
 from custody.encoding import Digest, Record, key_id
+from custody.formats.case import Documents
 from custody.formats.envelope import Statement, decode_statement
 from custody.formats.policy import Policy
 from custody.ops import admit as people
 from custody.ops import policies as ops
 from custody.ops.actor import signer_of
-from custody.ops.folders import read_statement_file, reading
+from custody.ops.folders import read_folder, read_statement_file, reading
+from custody.ops.foresee import Foreseen, foresee
 from custody.ops.landing import check_absent, write_new_file
-from custody.rules.verdicts import passed
+from custody.rules.verdicts import passed, require
 
 policy_app = typer.Typer(
     no_args_is_help=True,
@@ -43,6 +46,18 @@ PolicyArgument = Annotated[
 PreviousOption = Annotated[
     Path | None,
     typer.Option("--previous", help="The version before it.", metavar="FILE"),
+]
+
+
+KnownOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--env",
+        envvar="CUSTODY_ENV",
+        help="Public files of the environment  [default: the folder of --previous]",
+        show_default=False,
+        metavar="DIR",
+    ),
 ]
 
 
@@ -66,6 +81,8 @@ class Shown(Record, frozen=True, kw_only=True):
     signers: tuple[Signers, ...]
     says: tuple[str, ...]
     changes: tuple[str, ...]
+    follows: tuple[str, ...]
+    """What would follow for people and bundles; empty where no files were there to tell by."""
 
 
 @policy_app.command(
@@ -87,12 +104,16 @@ def propose(
         typer.Option("--admission", help="The same; may be repeated.", metavar="FILE"),
     ] = None,
     previous: PreviousOption = None,
+    env: KnownOption = None,
     log: LogOption = None,
     home: HomeOption = None,
     pin_fd: PinFdOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a policy from a draft and the admissions of its people, and sign it first."""
+    """Make a policy from a draft and the admissions of its people, and sign it first.
+
+    Refused: one by which too few people with good keys would be left to release, or to change it.
+    """
     screen = Screen(as_json=as_json)
     check_absent(out)
     where = open_home(home, "custodian")
@@ -105,11 +126,13 @@ def propose(
         previous=old,
         now=moment(None),
     )
+    foreseen = _foreseen(policy, old, previous, env)
+    require(foreseen.verdicts)
     identity = where.identity()
     with open_token(identity.token, pin_fd=pin_fd) as opened:
         signed = ops.propose(policy, signer=signer_of(identity, opened), previous=old)
     write_new_file(out, signed)
-    _show(screen, decode_statement(Policy, signed), old)
+    _show(screen, decode_statement(Policy, signed), old, foreseen)
     offer(screen, policy, log, [signed])
 
 
@@ -120,6 +143,7 @@ def sign(
     policy: PolicyArgument,
     out: OutOption,
     previous: PreviousOption = None,
+    env: KnownOption = None,
     log: LogOption = None,
     home: HomeOption = None,
     pin_fd: PinFdOption = None,
@@ -133,35 +157,55 @@ def sign(
     identity = open_home(home, "custodian").identity()
     with reading(policy):
         ops.check_unsigned(statement, key_id(identity.signing_spki))
-    for line in _words(ops.view(statement, previous=old)):
+    foreseen = _foreseen(statement.predicate, old, previous, env)
+    for line in _words(ops.view(statement, previous=old), foreseen):
         screen.say(line)
+    require(foreseen.verdicts)
     screen.confirm("sign it?", yes=yes)
     with open_token(identity.token, pin_fd=pin_fd) as opened:
         signed = ops.add_signature(
             statement, signer=signer_of(identity, opened), previous=old, now=moment(None)
         )
     write_new_file(out, signed)
-    _show(screen, decode_statement(Policy, signed), old, brief=True)
+    _show(screen, decode_statement(Policy, signed), old, foreseen, brief=True)
     offer(screen, statement.predicate, log, [signed])
 
 
 @policy_app.command(epilog=example("custody custodian policy show production/policy-1.dsse"))
 def show(
-    policy: PolicyArgument, previous: PreviousOption = None, as_json: JsonOption = False
+    policy: PolicyArgument,
+    previous: PreviousOption = None,
+    env: KnownOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Show what a policy says, who signed it and who is missing.  Nothing is judged by a pin."""
     statement = read_statement_file(Policy, policy)
-    _show(Screen(as_json=as_json), statement, _previous(previous))
+    old = _previous(previous)
+    foreseen = _foreseen(statement.predicate, old, previous, env)
+    _show(Screen(as_json=as_json), statement, old, foreseen)
 
 
 def _previous(path: Path | None) -> Statement[Policy] | None:
     return None if path is None else read_statement_file(Policy, path)
 
 
+def _foreseen(
+    policy: Policy,
+    old: Statement[Policy] | None,
+    previous: Path | None,
+    env: Sequence[Path] | None,
+) -> Foreseen:
+    """Say what would follow from a policy, by the environment's files."""
+    folders = env or ([previous.parent] if previous is not None else [])
+    known = read_folder(*folders) if folders else Documents()
+    return foresee(policy, previous=old, known=known, now=moment(None))
+
+
 def _show(
     screen: Screen,
     statement: Statement[Policy],
     previous: Statement[Policy] | None,
+    foreseen: Foreseen,
     *,
     brief: bool = False,
 ) -> None:
@@ -183,10 +227,11 @@ def _show(
         ),
         says=view.words,
         changes=view.changes,
+        follows=foreseen.words,
     )
 
     def words() -> None:
-        for line in _signing(view) if brief else _words(view):
+        for line in _signing(view) if brief else _words(view, foreseen):
             screen.show(line)
         screen.show(f"digest {view.digest}")
         screen.show("to read aloud:")
@@ -195,10 +240,12 @@ def _show(
     screen.result(shown, words)
 
 
-def _words(view: ops.PolicyView) -> tuple[str, ...]:
-    faults = tuple(f"unsound: {v.reason}" for v in view.verdicts if v.outcome == "fail")
+def _words(view: ops.PolicyView, foreseen: Foreseen) -> tuple[str, ...]:
+    faults = [f"unsound: {v.reason}" for v in view.verdicts if v.outcome == "fail"]
+    faults += [f"locks out: {v.reason}" for v in foreseen.verdicts if v.outcome == "fail"]
     changes = ("what changes:", *(f"  {line}" for line in view.changes)) if view.changes else ()
-    return (*view.words, *changes, *faults, *_signing(view))
+    follows = ("what follows:", *(f"  {line}" for line in foreseen.words)) if foreseen.words else ()
+    return (*view.words, *changes, *follows, *faults, *_signing(view))
 
 
 def _signing(view: ops.PolicyView) -> tuple[str, ...]:

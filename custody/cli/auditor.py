@@ -39,6 +39,12 @@ def _collect(app: typer.Typer) -> None:
     add_collect(app)
 
 
+def _holdings(app: typer.Typer) -> None:
+    from custody.cli._holdings import add_holdings
+
+    add_holdings(app)
+
+
 def _report(app: typer.Typer) -> None:
     from custody.cli._report import add_report
 
@@ -72,6 +78,7 @@ app = role_app(
         Verbs(("trust",), _trust),
         Verbs(("collect",), _collect),
         Verbs(("report",), _report),
+        Verbs(("who-can-open", "ever-held"), _holdings),
         Verbs(("timestamp",), _timestamp),
         *_QUESTIONS,
     ),

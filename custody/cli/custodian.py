@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from custody.cli._enroll import DisplayOption, NameArgument, add_enroll, show_enrolled
+from custody.cli._expiry import status, status_epilog
 from custody.cli._home import (
     HomeOption,
     JsonOption,
@@ -49,6 +50,7 @@ app = role_app(
     "custody custodian policy propose draft.toml *.admission.dsse --out policy-1.dsse",
 )
 app.add_typer(policy_app, name="policy")
+app.command(epilog=status_epilog)(status)
 
 
 @app.command(
@@ -127,7 +129,8 @@ def admit(
 ) -> None:
     """Check that people hold the keys they offer, and issue certificates for them.
 
-    Whether they are who they say is yours to know: compare the digests with them by voice.
+    Whether they are who they say is yours to know: compare the digests with them by voice.  An
+    admission may be admitted again, before its certificates end.
     """
     screen = Screen(as_json=as_json)
     where = open_home(home, "custodian")
@@ -141,9 +144,6 @@ def admit(
         for line in spoken(admission.statement.digest):
             screen.say(f"    {line}")
     check_folder(out)
-    for admission in checked:
-        for file in ca.certificate_names(admission):
-            check_absent(out / file)
     screen.confirm("admit them?", yes=yes)
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,12 @@ def _enroll(app: typer.Typer) -> None:
     add_enroll(app, "officer")
 
 
+def _upgrade(app: typer.Typer) -> None:
+    from custody.cli._upgrade import add_upgrade
+
+    add_upgrade(app)
+
+
 def _trust(app: typer.Typer) -> None:
     from custody.cli._trust import add_trust
 
@@ -36,6 +42,7 @@ app = role_app(
     "custody officer trust 3f9c…e1 --env ./production",
     verbs=(
         Verbs(("enroll",), _enroll),
+        Verbs(("upgrade-slot",), _upgrade),
         Verbs(("trust",), _trust),
         Verbs(("review", "approve", "deny", "status"), _review),
     ),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from custody.crypto.certificates import make_csr, read_csr
@@ -28,6 +29,7 @@ from custody.rules.verdicts import Verdict, require
 _INVITATIONS = "invitations"
 _ADMITTED = "admitted"
 _MAX_BYTES = 1 << 20
+_HYBRID: SuiteName = "MLKEM1024_P384"
 MAX_DISPLAY_CHARS = 200
 
 
@@ -144,6 +146,35 @@ def enroll(
         offered = () if role == "publisher" else pairs
         return _offer(
             identity, signer, offered, invitation=invitation, token_class=token.info.token_class
+        )
+
+
+def upgrade(home: Home, token: Token, *, invitation: Invitation) -> bytes:
+    """Make a hybrid share key beside those somebody has, and offer it; returns the admission.
+
+    Done again it offers the same key, for a new invitation.  His other share keys stay: what was
+    sealed to them opens by them.  Who shares nothing: `Refused` (``upgrade.role``).
+    """
+    with home.lock(), token.session():
+        identity = home.identity()
+        if identity.role not in ("officer", "auditor"):
+            raise Refused(
+                f"nothing is sealed to the keys of a {identity.role}",
+                check="upgrade.role",
+                where=str(home.path),
+            )
+        signer = signer_of(identity, token)
+        known = next((s for s in identity.shares if s.suite == _HYBRID), None)
+        if known is not None:
+            pair = ShareKeyPair(known, token.find(KeyRole.SHARE, key_id=key_id(known.spki)))
+        else:
+            label = f"{invitation.environment} {identity.principal} share hybrid"
+            pair = make_share_key(home, token, _HYBRID, label=label)
+            home.change_identity(
+                msgspec.structs.replace(identity, shares=(*identity.shares, pair.identity))
+            )
+        return _offer(
+            identity, signer, (pair,), invitation=invitation, token_class=token.info.token_class
         )
 
 

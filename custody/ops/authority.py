@@ -6,6 +6,7 @@ that is stolen can stop releases, it cannot make one.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -169,11 +170,6 @@ def issued_here(home: Home) -> tuple[bytes, ...]:
     return tuple(read_file(path, max_bytes=MAX_CERTIFICATE_BYTES) for path in paths)
 
 
-def certificate_names(admission: CheckedAdmission) -> tuple[str, ...]:
-    """Name the files that `issue` will give certificates for."""
-    return tuple(_file_name(admission.principal, key) for key in admission.principal.keys)
-
-
 def _file_name(person: Principal, key: SigningKey | ShareKey) -> str:
     use: Use = "sign" if isinstance(key, SigningKey) else "share"
     return f"{person.id}.{use}-{key_id(key.spki)[:8]}.cer"
@@ -244,7 +240,13 @@ def _next_crl(
     with authority.home.lock():
         base = _base(authority, current)
         crl = read_crl(base)
-        known = {entry.serial: entry for entry in revocations_of(crl)}
+        # The newer of two lists may come from a machine that had not seen the other: whoever is on
+        # either stays revoked.
+        lists = [base, newest_crl(authority.home), *([current] if current else [])]
+        known: dict[int, Revocation] = {}
+        for listed in lists:
+            for entry in revocations_of(read_crl(listed)):
+                known.setdefault(entry.serial, entry)
         for entry in entries:
             known.setdefault(entry.serial, entry)
         new = issue_crl(
@@ -271,7 +273,18 @@ def _base(authority: Authority, current: bytes | None) -> bytes:
 
 
 def write_certificates(folder: Path, certificates: Sequence[IssuedCertificate]) -> tuple[Path, ...]:
-    """Write certificates into the environment's folder."""
-    for certificate in certificates:
-        write_new_file(folder / certificate.name, certificate.der)
-    return tuple(folder / certificate.name for certificate in certificates)
+    """Write certificates into the environment's folder, beside earlier ones of the same keys."""
+    paths = tuple(_free_name(folder, certificate.name) for certificate in certificates)
+    for path, certificate in zip(paths, certificates, strict=True):
+        write_new_file(path, certificate.der)
+    return paths
+
+
+def _free_name(folder: Path, name: str) -> Path:
+    """Return ``alice.sign-1f0c77ab.cer``, or ``….2.cer`` where that is there, and so on."""
+    path, stem = folder / name, name.removesuffix(".cer")
+    for number in itertools.count(2):
+        if not path.exists():
+            break
+        path = folder / f"{stem}.{number}.cer"
+    return path

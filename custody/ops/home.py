@@ -94,6 +94,10 @@ class Home:
         """Write down who uses this home; a home keeps its first user."""
         write_new_file(self.path / _IDENTITY, encode(identity), mode=0o600)
 
+    def change_identity(self, identity: Identity) -> None:
+        """Write down further keys of whoever uses this home; call it under `lock`."""
+        replace_file(self.path / _IDENTITY, encode(identity))
+
     def has_memory(self) -> bool:
         """Tell whether anything was pinned here."""
         return (self.path / _MEMORY).exists()

@@ -22,7 +22,7 @@ from custody.ops.pem import read_certificate_file
 from custody.ops.policy_words import describe, describe_changes
 from custody.ops.wellformed import well_formed
 from custody.rules.policy import check_policy
-from custody.rules.trust import Signed, count_signers
+from custody.rules.trust import Signed, check_step, count_signers
 from custody.rules.verdicts import Verdict, require
 
 _HOUR = 3600
@@ -99,7 +99,7 @@ def build_policy(
             part_digest=draft.part_digest,
             weakest_suite=draft.weakest_suite,
             self_approval=draft.self_approval,
-            withdrawn=tuple(sorted(set(draft.withdrawn))),
+            withdrawn=tuple(sorted({*draft.withdrawn, *(old.withdrawn if old else ())})),
             logged=None if draft.logged is None else _log_lines(folder / draft.logged),
             recovery=None if draft.recovery is None else _recovery(folder / draft.recovery),
         )
@@ -241,6 +241,7 @@ def _check_sound(policy: Policy, previous: Statement[Policy] | None) -> None:
         raise Refused(
             f"does not follow version {old.version} of {old.environment}", check="policy.previous"
         )
+    require(check_step(old, policy))
 
 
 def _check_custodian(signer: Signer, policy: Policy, previous: Statement[Policy] | None) -> None:

@@ -35,6 +35,7 @@ from custody.ops.payload_seal import PayloadKey, SealedPayload, seal_payload
 from custody.ops.progress import Progress, silent
 from custody.ops.resume import SealJob, SealKeeper, SealStage, seal_stage
 from custody.ops.sealed_model import SealedModel
+from custody.rules.holdings import check_held
 from custody.rules.manifest import check_manifest
 from custody.rules.people import check_key
 from custody.rules.situation import Situation
@@ -139,6 +140,7 @@ def seal_model(
         statement = decode_statement(Manifest, data)
         # What everybody else will refuse is refused here, before it travels.
         require(check_manifest(statement, situation))
+        require(check_held(statement, situation.trusted.versions))
         (staging / MANIFEST).write_bytes(data)
     return Sealed(
         statement=statement,

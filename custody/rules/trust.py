@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from custody.crypto.signature import verify
-from custody.encoding import Digest, KeyId, format_time
+from custody.encoding import Digest, KeyId, format_time, key_id
 from custody.errors import Refused
 from custody.formats.envelope import Envelope, Predicate, Statement
 from custody.formats.policy import Policy, Role
@@ -54,10 +54,14 @@ class TrustedPolicy:
         self.previous: tuple[Statement[Policy], ...] = tuple(statements[:-1])
         self.verdicts = verdicts
 
+    @property
+    def versions(self) -> tuple[Policy, ...]:
+        """Every version from the pinned one to this."""
+        return (*(statement.predicate for statement in self.previous), self.policy)
+
     def version(self, number: int) -> Policy | None:
         """Return an earlier or this version, as far back as the pin."""
-        versions = [*(statement.predicate for statement in self.previous), self.policy]
-        return next((policy for policy in versions if policy.version == number), None)
+        return next((policy for policy in self.versions if policy.version == number), None)
 
 
 def count_signers(envelope: Envelope, policy: Policy, *, role: Role, needed: int) -> Signed:
@@ -208,7 +212,35 @@ def _judge_step(
         otherwise="belongs to another environment",
     )
     ledger.extend(check_policy(new.predicate))
+    ledger.extend(check_step(old.predicate, new.predicate))
     ledger.extend([_root_verdict(new, old.predicate), _root_verdict(new, new.predicate)])
+    return ledger.done()
+
+
+def check_step(old: Policy, new: Policy) -> tuple[Verdict, ...]:
+    """Judge what no next version may do, whoever signed it."""
+    ledger = Ledger(subject=f"policy {new.environment}/{new.version}")
+    back = sorted(set(old.withdrawn) - set(new.withdrawn))
+    ledger.add(
+        "policy.withdrawn-kept",
+        not back,
+        "what was withdrawn stays withdrawn",
+        otherwise=f"would bring manifest {back[0][:16] if back else ''}… back, which was withdrawn",
+    )
+    # One token under two names, one after the other, would in time hold two leaves' shares.
+    owners = {key_id(key.spki): person.id for person in old.principals for key in person.keys}
+    moved = [
+        f"key {key_id(key.spki)[:16]}… of {owners[key_id(key.spki)]} would be {person.id}'s"
+        for person in new.principals
+        for key in person.keys
+        if owners.get(key_id(key.spki), person.id) != person.id
+    ]
+    ledger.add(
+        "policy.keys-stay",
+        not moved,
+        "no key changes hands",
+        otherwise=moved[0] if moved else "",
+    )
     return ledger.done()
 
 

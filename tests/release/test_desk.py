@@ -25,7 +25,8 @@ from custody.ops.home import Home
 from custody.ops.trust import current
 from custody.rules.trust import count_signers
 from custody.transports.store import DirectoryStore
-from tests.release.test_governance import REPOSITORY, Actor, World, tpm, world
+from tests.release.test_governance import tpm, world
+from tests.release.world import REPOSITORY, Actor, World
 from tests.unit.transports.test_enrolment import Identity
 
 __all__ = ["tpm", "world"]

@@ -1,0 +1,247 @@
+"""Who can open what, and whether anybody ever held enough to open something alone."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from custody.crypto.quorum import Node, leaves, minimal_sets
+from custody.encoding import Digest, KeyId
+from custody.errors import Refused
+from custody.formats.case import Documents
+from custody.formats.envelope import Statement
+from custody.formats.policy import Policy, SuiteName
+from custody.rules.holdings import (
+    Alone,
+    Hands,
+    Holding,
+    PassedOver,
+    Sealing,
+    find_alone,
+    find_hands,
+    find_sealings,
+)
+from custody.rules.living import Papers, key_faults, officer_fault
+from custody.rules.trust import judge_chain
+from custody.rules.verdicts import Verdict, require
+
+#: More pairs of minimal sets than these are not listed, only described.
+MAX_SETS = 4096
+
+Standing = Literal["in force", "left", "not good", "not listed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """Every policy version that follows from a pin, the bundles sealed for them, and the moment.
+
+    ``expired`` says why the newest version is not in force at ``now``, if it is not.
+    """
+
+    versions: tuple[Statement[Policy], ...]
+    expired: str
+    sealings: tuple[Sealing, ...]
+    passed_over: tuple[PassedOver, ...]
+    absent: tuple[Digest, ...]
+    """Manifests that others name (withdrawn, replaced) and that are not here."""
+    hands: Hands
+    papers: Papers
+
+    @property
+    def policy(self) -> Policy:
+        """The newest version."""
+        return self.versions[-1].predicate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keeper:
+    """One share of a bundle, and what has become of who holds it.  His share works in any case."""
+
+    name: str
+    leaf: str
+    key: KeyId
+    suite: SuiteName
+    standing: Standing
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Openers:
+    """Who can open one bundle.
+
+    ``forbidden`` says why nobody may by the rules of the moment, or nothing.  ``allowed`` are the
+    smallest sets of officers who can release it by those rules, and ``able`` the smallest whose
+    shares give its key whatever the rules say; None where there are too many to list.
+    """
+
+    sealing: Sealing
+    keepers: tuple[Keeper, ...]
+    forbidden: str
+    allowed: tuple[tuple[str, ...], ...] | None
+    able: tuple[tuple[str, ...], ...] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OneKey:
+    """The manifests that carry one content key, and who holds a threshold of it by himself."""
+
+    manifests: tuple[Sealing, ...]
+    alone: tuple[Alone, ...]
+
+
+def read_environment(documents: Documents, *, pin: Digest, now: datetime) -> Environment:
+    """Follow the policies from the pin and read who was sealed what.
+
+    A newest version that has expired is no reason to stop: what was sealed stays sealed.  Every
+    other failed check is `Refused`.
+    """
+    judged = judge_chain(documents.policies, pin=pin, floor=0, now=now)
+    expired = [v for v in judged.verdicts if _is_expiry(v)]
+    require([v for v in judged.verdicts if not _is_expiry(v)])
+    policies = [statement.predicate for statement in judged.statements]
+    found, over = find_sealings(documents.manifests, policies)
+    return Environment(
+        versions=judged.statements,
+        expired=expired[0].reason if expired else "",
+        sealings=found,
+        passed_over=over,
+        absent=_absent(policies, found, over),
+        hands=find_hands(policies),
+        papers=Papers(certificates=documents.certificates, crls=documents.crls, now=now),
+    )
+
+
+def _is_expiry(verdict: Verdict) -> bool:
+    return verdict.check == "policy.expired" and verdict.outcome == "fail"
+
+
+def _absent(
+    policies: Sequence[Policy], found: Sequence[Sealing], over: Sequence[PassedOver]
+) -> tuple[Digest, ...]:
+    named = {digest for policy in policies for digest in policy.withdrawn}
+    named |= {
+        replaced for s in found if (replaced := s.manifest.predicate.core.replaces) is not None
+    }
+    here = {s.manifest.digest for s in found} | {one.manifest for one in over}
+    return tuple(sorted(named - here))
+
+
+def who_can_open(environment: Environment) -> tuple[Openers, ...]:
+    """Say of every bundle who can open it: by the rules, and by the shares alone."""
+    living = _living(environment)
+    return tuple(_openers(sealing, environment, living) for sealing in environment.sealings)
+
+
+def _living(environment: Environment) -> Mapping[str, str]:
+    """Say of every officer of the policy in force why he cannot approve, or nothing."""
+    policy = environment.policy
+    return {
+        person.id: officer_fault(policy, person, environment.papers)
+        for person in policy.principals
+        if "officer" in person.roles
+    }
+
+
+def _openers(sealing: Sealing, environment: Environment, living: Mapping[str, str]) -> Openers:
+    forbidden = _forbidden(sealing, environment)
+    able = frozenset(name for name, fault in living.items() if not fault)
+    allowed = () if forbidden else _allowed(sealing.tree, environment.policy.quorum, able)
+    if not forbidden and allowed == ():
+        forbidden = "too few of its officers are in force"
+    return Openers(
+        sealing=sealing,
+        keepers=tuple(_keeper(holding, environment) for holding in sealing.holdings),
+        forbidden=forbidden,
+        allowed=allowed,
+        able=_names(sealing.tree),
+    )
+
+
+def _forbidden(sealing: Sealing, environment: Environment) -> str:
+    """Say why no officer may release a bundle at the moment, or nothing."""
+    policy, core = environment.policy, sealing.manifest.predicate.core
+    if environment.expired:
+        return f"the policy is {environment.expired}"
+    if sealing.manifest.digest in policy.withdrawn:
+        return "withdrawn by the policy in force"
+    if environment.papers.now >= core.not_after:
+        return f"its time ended {core.not_after:%Y-%m-%d}"
+    key, publisher = policy.signing_key(core.publisher), policy.holder(core.publisher)
+    if key is None or publisher is None or "publisher" not in publisher.roles:
+        return f"the key of {sealing.publisher} that signed it is no publisher's any more"
+    faults = key_faults(policy, publisher, key, environment.papers)
+    return f"the publisher's key: {faults[0].reason}" if faults else ""
+
+
+def _allowed(
+    sealed: Node, in_force: Node, living: frozenset[str]
+) -> tuple[tuple[str, ...], ...] | None:
+    """List the smallest sets of the living who satisfy both trees: shares by one, words by both."""
+    one, two = _names(sealed), _names(in_force)
+    if one is None or two is None or len(one) * len(two) > MAX_SETS:
+        return None
+    unions = {frozenset(a) | frozenset(b) for a, b in itertools.product(one, two)}
+    possible = [found for found in unions if found <= living]
+    least = [found for found in possible if not any(other < found for other in possible)]
+    return tuple(sorted(tuple(sorted(found)) for found in least))
+
+
+def _names(tree: Node) -> tuple[tuple[str, ...], ...] | None:
+    who = {leaf.path: leaf.principal for leaf in leaves(tree)}
+    try:
+        sets = minimal_sets(tree)
+    except Refused:
+        return None
+    return tuple(sorted(tuple(sorted(who[path] for path in paths)) for paths in sets))
+
+
+def _keeper(holding: Holding, environment: Environment) -> Keeper:
+    policy = environment.policy
+    standing, reason = _standing(holding, policy, environment)
+    return Keeper(
+        name=holding.principal,
+        leaf=holding.leaf,
+        key=holding.key,
+        suite=holding.suite,
+        standing=standing,
+        reason=reason,
+    )
+
+
+def _standing(holding: Holding, policy: Policy, environment: Environment) -> tuple[Standing, str]:
+    person = policy.principal(holding.principal)
+    if person is None or "officer" not in person.roles:
+        return "left", f"no officer since version {_since(holding.principal, environment)}"
+    key = next((key for key in person.keys if key.key_id == holding.key), None)
+    if key is None:
+        return "not listed", "the policy in force lists this key no more"
+    faults = key_faults(policy, person, key, environment.papers)
+    return ("not good", faults[0].reason) if faults else ("in force", "")
+
+
+def _since(name: str, environment: Environment) -> int:
+    """Return the first version in which somebody is no officer any more."""
+    since = environment.policy.version
+    for statement in reversed(environment.versions):
+        person = statement.predicate.principal(name)
+        if person is not None and "officer" in person.roles:
+            break
+        since = statement.predicate.version
+    return since
+
+
+def ever_held(environment: Environment) -> tuple[OneKey, ...]:
+    """Say of every content key who holds, or held, a threshold of its shares by himself."""
+    keys: dict[tuple[str, str], list[Sealing]] = {}
+    for sealing in environment.sealings:
+        keys.setdefault(sealing.secret, []).append(sealing)
+    return tuple(
+        OneKey(
+            manifests=tuple(sealings),
+            alone=tuple(one for s in sealings for one in find_alone(s, environment.hands)),
+        )
+        for sealings in keys.values()
+    )

@@ -1,0 +1,204 @@
+"""Who holds shares of what, by every policy there was and whatever today's rules say.
+
+A share that was sealed to somebody stays his: leaving, being revoked and being withdrawn take
+nothing out of a token.  So this looks at envelopes and keys, not at permissions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from custody.crypto.quorum import leaves, satisfied, tree_digest
+from custody.encoding import Digest, KeyId, key_id
+from custody.formats.envelope import Statement
+from custody.formats.manifest import Manifest
+from custody.formats.policy import Policy, Quorum, ShareKey, SuiteName
+from custody.rules.trust import check_author
+from custody.rules.verdicts import Ledger, Verdict, passed
+
+#: Every name a person goes by, sorted, by each of them.
+Hands = Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holding:
+    """One share of one bundle, as it was sealed.
+
+    ``principal`` holds the leaf by the tree; ``names`` are all under which a policy ever listed
+    the key, none where no policy did.
+    """
+
+    leaf: str
+    principal: str
+    key: KeyId
+    suite: SuiteName
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sealing:
+    """A publisher's manifest, the policy it was sealed for, and who got which share."""
+
+    manifest: Statement[Manifest]
+    policy: Policy
+    publisher: str
+    holdings: tuple[Holding, ...]
+
+    @property
+    def tree(self) -> Quorum:
+        """The tree its shares were made by."""
+        return self.policy.quorum
+
+    @property
+    def secret(self) -> tuple[Digest, Digest]:
+        """What names its content key: two manifests with one are one key, sealed twice."""
+        core = self.manifest.predicate.core
+        return core.payload_id, core.cek_commitment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassedOver:
+    """A manifest that nothing can be said about, and why."""
+
+    manifest: Digest
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alone:
+    """One person who holds enough shares of one bundle to put its key together by himself."""
+
+    manifest: Digest
+    names: tuple[str, ...]
+    leaves: tuple[str, ...]
+
+
+def find_hands(policies: Iterable[Policy]) -> Hands:
+    """Tell which names are one person: those that one key was ever listed under."""
+    groups: dict[str, set[str]] = {}
+    owner: dict[KeyId, str] = {}
+    for policy in policies:
+        for person in policy.principals:
+            mine = groups.setdefault(person.id, {person.id})
+            for key in person.keys:
+                other = groups[owner.setdefault(key_id(key.spki), person.id)]
+                if other is not mine:
+                    mine |= other
+                    groups.update(dict.fromkeys(other, mine))
+    return {name: tuple(sorted(group)) for name, group in groups.items()}
+
+
+def find_sealings(
+    manifests: Iterable[Statement[Manifest]], policies: Sequence[Policy]
+) -> tuple[tuple[Sealing, ...], tuple[PassedOver, ...]]:
+    """Read who was sealed what by the manifests of publishers, each manifest once.
+
+    ``policies`` are every version that is known, of one environment.  A manifest that no publisher
+    of any of them signed, or of an unknown tree, is passed over by name.
+    """
+    owners = _owners(policies)
+    found: dict[Digest, Sealing] = {}
+    over: dict[Digest, PassedOver] = {}
+    for statement in manifests:
+        publisher = _publisher(statement, policies)
+        policy = _sealed_for(statement.predicate, policies)
+        if publisher is None:
+            reason = "signed by no publisher of the policies here"
+        elif policy is None:
+            reason = "sealed for a policy version, or by a tree, that is not known here"
+        else:
+            found[statement.digest] = Sealing(
+                manifest=statement,
+                policy=policy,
+                publisher=publisher,
+                holdings=_holdings(statement.predicate, policy, owners),
+            )
+            continue
+        over[statement.digest] = PassedOver(manifest=statement.digest, reason=reason)
+    passed_over = (over[digest] for digest in sorted(over.keys() - found.keys()))
+    in_order = sorted(found.values(), key=lambda s: (s.manifest.predicate.core.sealed_at, s.secret))
+    return tuple(in_order), tuple(passed_over)
+
+
+def find_alone(sealing: Sealing, hands: Hands) -> tuple[Alone, ...]:
+    """List who holds a threshold of the shares of one bundle by himself."""
+    held: dict[tuple[str, ...], set[str]] = {}
+    for holding in sealing.holdings:
+        # A key that no policy lists is nobody's, and so a hand of its own.
+        names = holding.names or (f"key {holding.key[:16]}",)
+        hand = tuple(sorted({name for one in names for name in hands.get(one, (one,))}))
+        held.setdefault(hand, set()).add(holding.leaf)
+    return tuple(
+        Alone(manifest=sealing.manifest.digest, names=names, leaves=tuple(sorted(paths)))
+        for names, paths in sorted(held.items())
+        if satisfied(sealing.tree, paths)
+    )
+
+
+def check_held(statement: Statement[Manifest], policies: Sequence[Policy]) -> tuple[Verdict, ...]:
+    """Judge whether one person, by any of his names, would hold a threshold of a new bundle.
+
+    One tree gives one person one leaf; over versions one token can have been two people's.
+    """
+    ledger = Ledger(subject="manifest")
+    found, over = find_sealings([statement], policies)
+    for one in over:
+        ledger.add("manifest.alone", False, one.reason)
+    hands = find_hands(policies)
+    for sealing in found:
+        alone = find_alone(sealing, hands)
+        ledger.add(
+            "manifest.alone",
+            not alone,
+            "nobody holds a threshold of its shares",
+            otherwise=f"{' alias '.join(alone[0].names) if alone else ''} alone would hold a"
+            " threshold of its shares: one token was listed under each of these names",
+        )
+    return ledger.done()
+
+
+def _owners(policies: Iterable[Policy]) -> Mapping[KeyId, tuple[str, ...]]:
+    """Tell under which names each recipient was ever listed."""
+    owners: dict[KeyId, set[str]] = {}
+    for policy in policies:
+        for person in policy.principals:
+            for key in person.keys:
+                if isinstance(key, ShareKey):
+                    owners.setdefault(key.key_id, set()).add(person.id)
+    return {key: tuple(sorted(names)) for key, names in owners.items()}
+
+
+def _publisher(statement: Statement[Manifest], policies: Iterable[Policy]) -> str | None:
+    for policy in policies:
+        _, name, verdicts = check_author(
+            statement, policy, role="publisher", check="manifest", subject="manifest"
+        )
+        if passed(verdicts):
+            return name
+    return None
+
+
+def _sealed_for(manifest: Manifest, policies: Iterable[Policy]) -> Policy | None:
+    core = manifest.core
+    for policy in policies:
+        if policy.version == core.policy_version and tree_digest(policy.quorum) == core.tree:
+            return policy
+    return None
+
+
+def _holdings(
+    manifest: Manifest, policy: Policy, owners: Mapping[KeyId, tuple[str, ...]]
+) -> tuple[Holding, ...]:
+    holders = {leaf.path: leaf.principal for leaf in leaves(policy.quorum)}
+    return tuple(
+        Holding(
+            leaf=slot.leaf,
+            principal=holders.get(slot.leaf, ""),
+            key=slot.recipient,
+            suite=slot.suite,
+            names=owners.get(slot.recipient, ()),
+        )
+        for slot in manifest.envelope.slots
+        if slot.purpose == "share" and slot.leaf in holders
+    )
