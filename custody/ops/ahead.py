@@ -114,11 +114,17 @@ def opening_ahead(payload: Path, target: Path) -> Iterator[Ahead]:
     """Reserve files of the model that ``payload`` will be opened to, for as long."""
     # As many as there will be workers: each begins with another file, the largest first.
     files = len(os.sched_getaffinity(0))
-    growing = Ahead(target.absolute().parent, lambda: payload.stat().st_size, files=files)
+    growing = Ahead(target.absolute().parent, lambda: _held_bytes(payload), files=files)
     try:
         yield growing
     finally:
         growing.close()
+
+
+def _held_bytes(path: Path) -> int:
+    # Nothing has verified the file yet: what is only a hole in it must not cost memory.
+    about = path.stat()
+    return min(about.st_size, about.st_blocks * 512)
 
 
 def tree_bytes(directory: Path) -> int:

@@ -138,6 +138,23 @@ def test_what_is_not_taken_is_given_back(room: Path) -> None:
     assert shutil.disk_usage(room).free > free - STRETCH
 
 
+def test_a_hole_reserves_nothing(room: Path, tmp_path: Path) -> None:
+    """A bundle that was not judged yet says how large it is for nothing: it takes no memory."""
+    payload = tmp_path / "payload"
+    with payload.open("wb") as file:
+        file.truncate(1 << 40)
+    with opening_ahead(payload, room / "opened") as growing:
+        assert growing._thread is not None
+        growing._thread.join(PATIENCE_SECONDS)
+        assert 0 == growing.reserved_bytes
+    with payload.open("r+b") as file:
+        file.write(bytes(2 * STRETCH))
+        file.flush()
+        os.fsync(file.fileno())
+    with opening_ahead(payload, room / "opened") as growing:
+        assert 2 * STRETCH == reserved(growing, 2 * STRETCH).reserved_bytes
+
+
 def test_disks_are_left_alone(tmp_path: Path) -> None:
     """Nothing is reserved on a disk, nor where there is no directory."""
     if in_memory(tmp_path):
