@@ -23,6 +23,7 @@ from custody.cli._home import (
     role_app,
 )
 from custody.cli._issued import read_issued
+from custody.cli._later import Verbs
 from custody.cli._policy import policy_app
 from custody.cli._trust import add_trust
 from custody.cli._ui import Screen, spoken
@@ -42,12 +43,20 @@ from custody.ops.landing import (
     write_new_file,
 )
 
+
+def _recovery(app: typer.Typer) -> None:
+    from custody.cli._recovery import add_recovery
+
+    add_recovery(app)
+
+
 app = role_app(
     "custodian",
     "custody custodian init ida --environment production --token pkcs11:token=ida \\",
     "    --authority --out production-start",
     "custody custodian admit alice.admission.dsse --out production",
     "custody custodian policy propose draft.toml *.admission.dsse --out policy-1.dsse",
+    verbs=(Verbs(("recovery", "check-share", "break-glass", "drill"), _recovery),),
 )
 app.add_typer(policy_app, name="policy")
 app.command(epilog=status_epilog)(status)

@@ -35,6 +35,12 @@ def _retire(app: typer.Typer) -> None:
     add_retire(app)
 
 
+def _rewrap(app: typer.Typer) -> None:
+    from custody.cli._rewrap import add_rewrap
+
+    add_rewrap(app)
+
+
 def _sign_model(app: typer.Typer) -> None:
     from custody.cli._model import add_sign_model
 
@@ -52,5 +58,6 @@ app = role_app(
         Verbs(("seal", "inspect", "check"), _seal),
         Verbs(("retire",), _retire),
         Verbs(("sign-model",), _sign_model),
+        Verbs(("rewrap",), _rewrap),
     ),
 )

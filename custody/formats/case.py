@@ -37,6 +37,7 @@ from custody.formats.logproof import LogProof, decode_proof
 from custody.formats.manifest import Manifest
 from custody.formats.policy import Policy
 from custody.formats.receipt import Receipt
+from custody.formats.recovery import BreakGlass, RecoveryRecord
 from custody.formats.request import Request
 from custody.formats.retirement import Retirement
 from custody.formats.timestamp import Token, decode_token
@@ -87,6 +88,8 @@ class Documents:
     burns: tuple[Statement[Burn], ...] = ()
     logged: tuple[Statement[Logged], ...] = ()
     disposals: tuple[Statement[Disposal], ...] = ()
+    recovery_records: tuple[Statement[RecoveryRecord], ...] = ()
+    broken: tuple[Statement[BreakGlass], ...] = ()
     forgotten: tuple[Statement[Forgotten], ...] = ()
     proofs: tuple[EntryProof, ...] = ()
     consistencies: tuple[CosignRequest, ...] = ()
@@ -129,6 +132,8 @@ _KINDS: tuple[type[Predicate], ...] = (
     Disposal,
     Forgotten,
     Logged,
+    RecoveryRecord,
+    BreakGlass,
 )
 
 
@@ -201,6 +206,8 @@ def sort_documents(files: Iterable[tuple[str, bytes]]) -> Documents:
         burns=_of(Burn, found),
         logged=_of(Logged, found),
         disposals=_of(Disposal, found),
+        recovery_records=_of(RecoveryRecord, found),
+        broken=_of(BreakGlass, found),
         forgotten=_of(Forgotten, found),
         proofs=tuple(dict.fromkeys(proofs)),
         consistencies=tuple(dict.fromkeys(consistencies)),

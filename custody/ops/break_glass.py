@@ -8,11 +8,8 @@ needs of the bundle nothing but its manifest.
 from __future__ import annotations
 
 import hmac
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import msgspec
 
@@ -21,27 +18,19 @@ from custody.crypto.parts import cek_commitment
 from custody.crypto.quorum import tree_digest
 from custody.crypto.recoverykey import RecoveryKeyPair
 from custody.crypto.secret import fresh_secret, wipe
-from custody.encoding import check_text, decode, encode
+from custody.encoding import check_text, encode
 from custody.errors import Refused
 from custody.formats.envelope import Statement, decode_statement
 from custody.formats.manifest import Core, Manifest
 from custody.formats.recovery import BreakGlass, RecoveryRecord, Rewrapped, UsedShare
-from custody.ops.bundle import CONTENTS, MANIFEST, PARTS, PAYLOAD, Bundle
 from custody.ops.envelope_seal import seal_envelope
-from custody.ops.folders import read_file, reading
 from custody.ops.keys import Signer, TokenRandom
-from custody.ops.landing import check_absent, disk_errors, new_directory
 from custody.ops.recovery import check_record, check_share, rebuilt_key
 from custody.ops.resume import SealSecrets
+from custody.ops.rewrap import check_signer
 from custody.rules.manifest import check_manifest
-from custody.rules.people import check_key
 from custody.rules.situation import Situation
-from custody.rules.trust import check_author
 from custody.rules.verdicts import require
-
-_MAX_BYTES = 16 << 20
-#: What a re-wrapped core may have of its own; all else is the old core's.
-_NEW = ("policy_version", "tree", "recovery", "sealed_at", "replaces")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,24 +80,14 @@ def break_glass(
     """
     check_text(reason)
     check_breakable(manifest, record, situation)
-    _check_signer(signer, situation, role="custodian")
-    old = manifest.predicate
-    core = _new_core(manifest, situation)
+    check_signer(signer, situation, role="custodian")
     with rebuilt_key(record, shares, passphrase) as key:
-        cek = _open_cek(old, key)
-    try:
-        secrets = _secrets(old, cek, token_random)
-        try:
-            envelope = seal_envelope(core, secrets, situation)
-        finally:
-            secrets.wipe()
-    finally:
-        wipe(cek)
+        made = rewrap(manifest, key, situation=situation, token_random=token_random)
     used = [check_share(record, text)[0] for text in shares]
     stated = BreakGlass(
         environment=situation.trusted.genesis,
         manifest=manifest.digest,
-        replacement=core.binding().hex(),
+        replacement=made.core.binding().hex(),
         recovery=record.predicate.key_id,
         record=record.digest,
         shares=tuple(
@@ -120,10 +99,31 @@ def break_glass(
     )
     statement = signer.statement(stated)
     return Broken(
-        rewrapped=encode(Rewrapped(kind="custody/rewrapped/v1", core=core, envelope=envelope)),
+        rewrapped=encode(made),
         statement=statement,
         digest=decode_statement(BreakGlass, statement).digest,
     )
+
+
+def rewrap(
+    manifest: Statement[Manifest],
+    key: RecoveryKeyPair,
+    *,
+    situation: Situation,
+    token_random: TokenRandom | None,
+) -> Rewrapped:
+    """Make the envelope for the officers in force, around the content key of a checked manifest."""
+    core = _new_core(manifest, situation)
+    cek = _open_cek(manifest.predicate, key)
+    try:
+        secrets = _secrets(manifest.predicate, cek, token_random)
+        try:
+            envelope = seal_envelope(core, secrets, situation)
+        finally:
+            secrets.wipe()
+    finally:
+        wipe(cek)
+    return Rewrapped(kind="custody/rewrapped/v1", core=core, envelope=envelope)
 
 
 def _new_core(manifest: Statement[Manifest], situation: Situation) -> Core:
@@ -164,88 +164,3 @@ def _secrets(manifest: Manifest, cek: bytearray, token_random: TokenRandom | Non
         release=fresh_secret(32, token_random),
         contents=bytearray(contents),
     )
-
-
-def read_rewrapped(path: Path) -> Rewrapped:
-    """Read what a custodian made for its publisher."""
-    with reading(path):
-        return decode(Rewrapped, read_file(path, max_bytes=_MAX_BYTES), max_bytes=_MAX_BYTES)
-
-
-def check_rewrapped(
-    old: Statement[Manifest],
-    new: Rewrapped,
-    broken: Statement[BreakGlass],
-    situation: Situation,
-) -> None:
-    """Refuse to sign anything but the same payload, for the people of the policy in force.
-
-    A custodian's statement must speak of exactly this envelope.  That its shares are those of the
-    content key shows when officers and host open them; what is wrong then hurts this bundle alone.
-    """
-    _, _, verdicts = check_author(
-        broken, situation.trusted.policy, role="custodian", check="recovery", subject="break-glass"
-    )
-    require(verdicts)
-    said = broken.predicate
-    if (said.manifest, said.replacement, said.environment) != (
-        old.digest,
-        new.core.binding().hex(),
-        situation.trusted.genesis,
-    ):
-        raise Refused(
-            "the custodian's statement is about another bundle or envelope", check="recovery.other"
-        )
-    kept = {name: getattr(old.predicate.core, name) for name in _NEW}
-    if msgspec.structs.replace(new.core, **kept) != old.predicate.core:
-        raise Refused("the new core is not of the same payload", check="recovery.core")
-    if new.core.replaces != old.digest:
-        raise Refused("the new core replaces another manifest", check="recovery.core")
-
-
-def sign_rewrapped(
-    bundle: Bundle,
-    new: Rewrapped,
-    broken: Statement[BreakGlass],
-    target: Path,
-    *,
-    situation: Situation,
-    signer: Signer,
-) -> Statement[Manifest]:
-    """Sign a re-wrapped manifest as its publisher, and lay the new bundle beside the old one.
-
-    Ciphertext is the same, byte for byte: files are linked where the disk can, else copied.
-    """
-    check_absent(target)
-    check_rewrapped(bundle.statement, new, broken, situation)
-    _check_signer(signer, situation, role="publisher")
-    if signer.key_id != new.core.publisher:
-        # The model signature in the contents is by that key, and judges compare them.
-        raise Refused(
-            "another key published this bundle", check="manifest.publisher", where=str(bundle.path)
-        )
-    bundle.sealed_contents()
-    data = signer.statement(Manifest(core=new.core, envelope=new.envelope))
-    statement = decode_statement(Manifest, data)
-    require(check_manifest(statement, situation))
-    with new_directory(target, mode=0o755) as folder:
-        for name in (CONTENTS, PARTS, PAYLOAD):
-            with disk_errors(folder):
-                _link(bundle.path / name, folder / name)
-        (folder / MANIFEST).write_bytes(data)
-    return statement
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
-
-
-def _check_signer(signer: Signer, situation: Situation, *, role: str) -> None:
-    policy = situation.trusted.policy
-    holder, key = policy.holder(signer.key_id), policy.signing_key(signer.key_id)
-    if holder is None or key is None or role not in holder.roles:
-        raise Refused(f"the signing key is no {role}'s", check="recovery.signer")
-    require(check_key(holder, key, situation))

@@ -33,6 +33,7 @@ from custody.lab import bootlog, softhsm, swtpm
 from tests.docs.terminal import (
     ROOT,
     Digests,
+    Paper,
     Shown,
     commands_of,
     enter,
@@ -50,6 +51,8 @@ _BLOCK = re.compile(
 )
 _EXPIRES = re.compile(r"^expires = \S+", re.MULTILINE)
 _TPM = re.compile(r"tpm:(?=\s|$)")
+#: Commands that clear the screen, which a plain terminal could not.
+_PAPER = re.compile(r"custody custodian (?:recovery|check-share|break-glass|drill) ")
 #: A command that is left running.
 _SERVER = re.compile(r"> (?P<log>\S+) 2>&1 &$")
 #: Where the enroller of the guides listens; a story has a port that is free.
@@ -112,6 +115,7 @@ class World:
     people: set[str] = field(default_factory=set)
     digests: Digests = field(default_factory=Digests)
     port: int = field(default_factory=_free_port)
+    paper: Paper = field(default_factory=Paper)
 
     @property
     def desk(self) -> Path:
@@ -165,7 +169,10 @@ class World:
             # It outlives this terminal, and has begun when it has said something.
             waits = f"until [ -s {server['log']} ]; do sleep 0.1; done"
             here = f"trap '' HUP\n{here}\necho $! > {server['log']}.pid; {waits}"
-        shown = enter(here, directory=self.desk, env=self._environment(who), pin=f"pin of {who}")
+        env = self._environment(who)
+        if _PAPER.search(here):
+            env = {**env, "TERM": "xterm"}
+        shown = enter(here, directory=self.desk, env=env, pin=f"pin of {who}", paper=self.paper)
         return Shown(shown.text.replace(f"127.0.0.1:{self.port}", _DESK), shown.code)
 
     def _environment(self, who: str) -> Mapping[str, str]:

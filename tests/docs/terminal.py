@@ -29,6 +29,10 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d:\d\dZ?)?")
 _PROCESS = re.compile(r"process \d+")
 _PROMPT = re.compile(rb"PIN of [^\n]*: $")
 _QUESTION = re.compile(rb"\[y/N\]: $")
+_PRIVATE = re.compile(r"\x1b\[\?1049h.*?\x1b\[\?1049l", re.DOTALL)
+_CLEARED = "\x1b[H\x1b[2J\x1b[3J"
+_NUMBERED = re.compile(r"\b(\d+) ([a-z]+)")
+_ONE_WORD = re.compile(r"word (\d+): $")
 _FAILED = re.compile(r"^custody: error: |^NO  |NOT SOUND|^late  ", re.MULTILINE)
 _SECONDS = 200
 
@@ -39,6 +43,30 @@ class Shown:
 
     text: str
     code: int
+
+
+@dataclass
+class Paper:
+    """What people wrote down of the words they were shown, and type again when they are asked."""
+
+    shares: list[list[str]] = field(default_factory=list)
+    turn: int = 0
+
+    def answer(self, text: str) -> str | None:
+        """Say what is typed next at a screen that ends like this, or nothing."""
+        shown = text.rpartition(_CLEARED)[2]
+        if shown.endswith(("words: ", "press Enter: ", "them again: ")):
+            listed, shows_words, _ = shown.partition("write all")
+            if shows_words:
+                words = dict(_NUMBERED.findall(listed))
+                self.shares.append([words[str(at)] for at in range(1, 34)])
+            return ""
+        if asked := _ONE_WORD.search(shown):
+            return self.shares[-1][int(asked[1]) - 1]
+        if shown.endswith("word 1 and on: "):
+            self.turn += 1
+            return " ".join(self.shares[self.turn - 1])
+        return None
 
 
 def commands_of(block: str) -> Iterator[tuple[str, str]]:
@@ -79,8 +107,20 @@ def environment(home: Path, programs: Path, more: Mapping[str, str]) -> Mapping[
     }
 
 
-def enter(command: str, *, directory: Path, env: Mapping[str, str], pin: str = "") -> Shown:
-    """Run a command at a terminal of its own; the PIN is typed when asked, every question yes."""
+def enter(
+    command: str,
+    *,
+    directory: Path,
+    env: Mapping[str, str],
+    pin: str = "",
+    paper: Paper | None = None,
+) -> Shown:
+    """Run a command at a terminal of its own; the PIN is typed when asked, every question yes.
+
+    Words for paper are written down and typed again on ``paper``.
+    """
+    paper = paper or Paper()
+    paper.turn = 0
     keyboard, screen = pty.openpty()
     child = subprocess.Popen(
         ["setsid", "--ctty", "bash", "-c", command],
@@ -100,6 +140,8 @@ def enter(command: str, *, directory: Path, env: Mapping[str, str], pin: str = "
                 terminal.write(f"{pin}\n".encode())
             elif _QUESTION.search(text):
                 terminal.write(b"y\n")
+            elif (typed := paper.answer(text.decode("utf-8", "replace"))) is not None:
+                terminal.write(f"{typed}\n".encode())
         # Only then may the terminal go: it would take a shell that is still ending with it.
         code = child.wait(_SECONDS)
     return Shown(_tidy(text.decode()), code)
@@ -122,7 +164,8 @@ def _read(terminal: int, child: subprocess.Popen[bytes], end: float) -> bytes:
 
 def _tidy(text: str) -> str:
     # A progress bar on a plain terminal leaves an empty line where it was.
-    lines = [line.rstrip() + "\n" for line in text.splitlines()]
+    # Nor is anything left of a screen that was cleared.
+    lines = [line.rstrip() + "\n" for line in _PRIVATE.sub("", text).splitlines()]
     return "".join(lines).lstrip("\n").replace(":\n\n", ":\n")
 
 

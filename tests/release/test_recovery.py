@@ -17,9 +17,10 @@ from custody.formats.envelope import Statement, decode_statement
 from custody.formats.manifest import Manifest
 from custody.formats.policy_text import parse_quorum
 from custody.formats.recovery import BreakGlass, RecoveryRecord, Rewrapped
-from custody.ops.break_glass import Broken, break_glass, sign_rewrapped
+from custody.ops.break_glass import Broken, break_glass
 from custody.ops.bundle import Bundle
 from custody.ops.recovery import MadeRecovery, RecoveryOrder, make_recovery, rebuilt_key
+from custody.ops.rewrap import sign_rewrapped
 from custody.rules.manifest import check_manifest
 from tests.release.cast import NOW, Cast, person
 from tests.release.expect import QUORUM, refused

@@ -19,6 +19,7 @@ from custody.formats.envelope import Predicate
 from custody.formats.goldenset import GoldenSet
 from custody.formats.measurement import Measurement
 from custody.formats.policy import Policy
+from custody.formats.recovery import BreakGlass, RecoveryRecord
 from custody.formats.retirement import Retirement
 from custody.formats.state import Identity, Memory
 
@@ -33,6 +34,8 @@ STATEMENTS: dict[str, type[Predicate]] = {
     "retirement.dsse": Retirement,
     "golden.dsse": GoldenSet,
     "golden-events.dsse": GoldenSet,
+    "recovery-record.dsse": RecoveryRecord,
+    "break-glass.dsse": BreakGlass,
 }
 RECORDS: dict[str, type[Record]] = {
     "enrolment-request.json": EnrolmentRequest,

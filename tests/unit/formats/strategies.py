@@ -38,6 +38,13 @@ from custody.formats.policy import (
     Thresholds,
 )
 from custody.formats.receipt import BadShare, Receipt
+from custody.formats.recovery import (
+    BreakGlass,
+    RecoveryRecord,
+    RecoveryShare,
+    UsedShare,
+    share_set,
+)
 from custody.formats.request import Creation, Further, Request, Terms
 from custody.formats.retirement import Retirement
 
@@ -397,6 +404,52 @@ AUTHORISATIONS = st.builds(
     authorised_at=MOMENTS,
 )
 
+
+@st.composite
+def recovery_records(draw: st.DrawFn) -> RecoveryRecord:
+    """A key, and a share for each of some people in groups."""
+    people = iter(draw(st.lists(NAMES, min_size=9, max_size=9, unique=True)))
+    groups = tuple(
+        Threshold(k=2, of=tuple(Person(principal=next(people)) for _ in range(size)))
+        for size in draw(st.lists(st.integers(2, 3), min_size=1, max_size=3))
+    )
+    among = groups[0] if len(groups) == 1 else Threshold(k=draw(st.integers(1, 2)), of=groups)
+    return RecoveryRecord(
+        environment=draw(NAMES),
+        epoch=draw(st.integers(1, 2**31)),
+        suite=draw(SUITES),
+        spki=draw(BLOBS),
+        mlkem=draw(MLKEM),
+        set_id=draw(st.integers(0, 2**15 - 1)),
+        iteration_exponent=draw(st.integers(0, 15)),
+        passphrase=draw(st.booleans()),
+        among=among,
+        shares=tuple(
+            RecoveryShare(
+                group=at, member=member, holder=holder, salt=draw(BYTES32), digest=draw(DIGESTS)
+            )
+            for at, group in enumerate(share_set(among).groups)
+            for member, holder in enumerate(group.holders)
+        ),
+        made_at=draw(MOMENTS),
+    )
+
+
+RECOVERY_RECORDS = recovery_records()
+BROKEN = st.builds(
+    BreakGlass,
+    environment=DIGESTS,
+    manifest=DIGESTS,
+    replacement=DIGESTS,
+    recovery=DIGESTS,
+    record=DIGESTS,
+    shares=distinct(st.tuples(st.integers(0, 15), st.integers(0, 15)), 2).map(
+        lambda places: tuple(UsedShare(group=g, member=m, holder="ida") for g, m in places)
+    ),
+    reason=TEXTS.filter(bool),
+    opened_at=MOMENTS,
+)
+
 #: By kind.
 STATEMENTS: dict[type[Predicate], st.SearchStrategy[Any]] = {
     Policy: POLICIES,
@@ -412,6 +465,8 @@ STATEMENTS: dict[type[Predicate], st.SearchStrategy[Any]] = {
     Disposal: DISPOSALS,
     Forgotten: FORGOTTEN,
     Authorisation: AUTHORISATIONS,
+    RecoveryRecord: RECOVERY_RECORDS,
+    BreakGlass: BROKEN,
     Logged: LOGGED,
 }
 

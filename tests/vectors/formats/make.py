@@ -23,6 +23,8 @@ from custody.formats.enrolment import EnrolmentRecord
 from custody.formats.envelope import Statement, decode_envelope, decode_statement, encode_statement
 from custody.formats.goldenset import GoldenSet
 from custody.formats.policy import HostRequirements, Policy, Principal, SigningKey
+from custody.formats.policy_text import parse_quorum
+from custody.formats.recovery import BreakGlass, UsedShare
 from custody.formats.retirement import Retirement
 from custody.formats.state import (
     CrlMemory,
@@ -42,6 +44,7 @@ from custody.ops import enroll, retire
 from custody.ops.golden import approve_state, measure
 from custody.ops.home import Home
 from custody.ops.pem import read_certificate_file
+from custody.ops.recovery import RecoveryOrder, make_recovery
 from custody.ops.trust import pin
 from custody.rules.situation import Situation
 from tests.unit.formats.examples import BLOCK, DOCUMENTS, VECTORS, lay_out
@@ -165,6 +168,7 @@ def _vouch(folder: Path, tpm: TpmHost, statement: Statement[Policy]) -> None:
     )
     _write("golden-events.dsse", data)
     _retire(folder, statement, record)
+    _recovery(statement)
     _state(statement, enroll.ek_digest(request))
 
 
@@ -186,6 +190,29 @@ def _retire(
         )
         ended = decode_statement(Retirement, data)
     _write("retirement.dsse", data)
+
+
+def _recovery(statement: Statement[Policy]) -> None:
+    order = RecoveryOrder(
+        environment="production",
+        epoch=1,
+        suite="P256",
+        among=parse_quorum("2 of (ann, ben, cleo)"),
+    )
+    made = make_recovery(order, signer=signer("ann"), token_random=None, now=NOW)
+    _write("recovery-record.dsse", made.statement)
+    used = [handed.share for handed in made.shares if handed.share.holder != "ben"]
+    broken = BreakGlass(
+        environment=statement.digest,
+        manifest="b0" * 32,
+        replacement="c0" * 32,
+        recovery=made.record.predicate.key_id,
+        record=made.record.digest,
+        shares=tuple(UsedShare(group=s.group, member=s.member, holder=s.holder) for s in used),
+        reason="the officers' tokens were recalled",
+        opened_at=NOW + timedelta(days=40),
+    )
+    _write("break-glass.dsse", signer("ben").statement(broken))
 
 
 def _enroller(folder: Path, name: str, statement: Statement[Policy]) -> tuple[Home, Situation]:

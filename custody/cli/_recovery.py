@@ -1,0 +1,339 @@
+"""``custody custodian recovery make``, ``check-share``, ``break-glass``, ``drill``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from custody.cli._home import (
+    EnvOption,
+    HomeOption,
+    JsonOption,
+    OutOption,
+    PinFdOption,
+    YesOption,
+    example,
+    moment,
+    open_home,
+)
+from custody.cli._log import LogOption, offer
+from custody.cli._session import Standing, stand, unlocked
+from custody.cli._ui import Screen
+from custody.encoding import Digest, Record
+from custody.errors import Unavailable
+from custody.formats.envelope import Statement, decode_statement
+from custody.formats.policy import SuiteName
+from custody.formats.policy_text import format_quorum, parse_quorum
+from custody.formats.recovery import BreakGlass, RecoveryRecord
+from custody.ops.bundle import Bundle
+from custody.ops.folders import read_statement_file, reading
+from custody.ops.landing import check_absent, new_directory, write_new_file
+from custody.ops.rewrap import REWRAPPED, STATEMENT
+
+if TYPE_CHECKING:  # SLIP-0039 is an extra: who reads help needs none of it
+    from custody.ops.break_glass import Broken
+
+RecordArgument = Annotated[
+    Path, typer.Argument(help="The recovery record (.dsse).", metavar="RECORD", show_default=False)
+]
+RecordOption = Annotated[
+    Path, typer.Option("--record", help="The recovery record (.dsse).", metavar="RECORD")
+]
+WordsFdOption = Annotated[
+    int | None,
+    typer.Option("--words-fd", help="Read shares from this descriptor, one a line.", metavar="N"),
+]
+
+recovery_app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Make the recovery key of an environment.",
+    epilog=example(
+        "custody custodian recovery make production --among '2 of (ida, ivan, iris)' \\",
+        "    --out recovery-1.dsse",
+    ),
+)
+
+
+class MadeView(Record, frozen=True, kw_only=True):
+    """What ``recovery make --json`` shows."""
+
+    file: str
+    digest: Digest
+    key: Digest
+    set_id: int
+    among: str
+
+
+class ShareView(Record, frozen=True, kw_only=True):
+    """What ``check-share --json`` shows: no word of the share."""
+
+    group: int
+    share: int
+    holder: str
+    record: Digest
+
+
+class BrokenView(Record, frozen=True, kw_only=True):
+    """What ``break-glass --json`` shows."""
+
+    manifest: Digest
+    statement: Digest
+    shares: tuple[str, ...]
+    files: tuple[str, ...]
+
+
+def _need_words() -> None:
+    """Say what is missing where shares cannot be read or written."""
+    try:
+        import shamir_mnemonic  # noqa: F401
+    except ImportError as error:
+        raise Unavailable(
+            "shamir-mnemonic is not installed, which reads and writes shares on paper",
+            hint="pip install 'custody[recovery]'",
+        ) from error
+
+
+def add_recovery(app: typer.Typer) -> None:
+    """Add the verbs of recovery to the custodian's."""
+    app.add_typer(recovery_app, name="recovery")
+    app.command(
+        "check-share", epilog=example("custody custodian check-share production/recovery-1.dsse")
+    )(check_share)
+    app.command(
+        "break-glass",
+        epilog=example(
+            "custody custodian break-glass ./bundle --record recovery-1.dsse \\",
+            "    --env ./production --reason 'officers lost with the office' --out ./rewrapped",
+        ),
+    )(break_glass)
+    app.command(
+        epilog=example("custody custodian drill recovery-1.dsse ./bundle --env ./production")
+    )(drill)
+
+
+@recovery_app.callback()
+def _recovery() -> None:
+    pass
+
+
+@recovery_app.command(
+    epilog=example(
+        "custody custodian recovery make production --among '2 of (ida, ivan, iris)' \\",
+        "    --out recovery-1.dsse",
+    )
+)
+def make(
+    environment: Annotated[str, typer.Argument(help="Its name, as production.")],
+    among: Annotated[
+        str,
+        typer.Option("--among", help="Who holds shares, as in a policy's quorum.", metavar="TREE"),
+    ],
+    out: OutOption,
+    suite: Annotated[
+        SuiteName, typer.Option("--suite", help="What content keys are sealed to it by.")
+    ] = "P256",
+    epoch: Annotated[int, typer.Option("--epoch", help="1, then one more each time.", min=1)] = 1,
+    passphrase: Annotated[
+        bool, typer.Option("--passphrase", help="Ask for a passphrase besides the shares.")
+    ] = False,
+    home: HomeOption = None,
+    pin_fd: PinFdOption = None,
+    yes: YesOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a recovery key, show each person his words, and state who holds what.
+
+    The words are on no disk and shown once. Name the record in the next policy's draft:
+    recovery = "recovery-1.dsse".
+    """
+    _need_words()
+    from custody.cli import _mnemonics as paper
+    from custody.ops import recovery as ops
+
+    screen = Screen(as_json=as_json)
+    check_absent(out)
+    tree = parse_quorum(among)
+    where = open_home(home, "custodian")
+    screen.say(f"shares: {format_quorum(tree)}; everybody who holds one must be here")
+    screen.confirm("make a recovery key?", yes=yes)
+    order = ops.RecoveryOrder(
+        environment=environment,
+        epoch=epoch,
+        suite=suite,
+        among=tree,
+        passphrase=paper.ask_passphrase(twice=True) if passphrase else b"",
+    )
+    with unlocked(where, pin_fd) as keys:
+        made = ops.make_recovery(
+            order, signer=keys.signer, token_random=keys.token.random, now=moment(None)
+        )
+    # The record comes last: one that exists is of shares that everybody has on paper.
+    paper.hand_out(made.shares)
+    write_new_file(out, made.statement)
+    record = made.record
+    view = MadeView(
+        file=str(out),
+        digest=record.digest,
+        key=record.predicate.key_id,
+        set_id=record.predicate.set_id,
+        among=format_quorum(tree),
+    )
+
+    def words() -> None:
+        screen.show(f"{view.file}: recovery key {view.key}, set {view.set_id}")
+        screen.show(f"  {len(made.shares)} shares, {view.among}")
+        screen.show("its digest, for everybody to write on his paper:")
+        screen.speak(view.digest)
+
+    screen.result(view, words)
+
+
+def check_share(
+    record: RecordArgument,
+    words_fd: WordsFdOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check your share by yourself: every word, and that it is the one you were handed.
+
+    Nothing is sent or kept. A wrong word is named by its position.
+    """
+    _need_words()
+    from custody.cli import _mnemonics as paper
+    from custody.ops import recovery as ops
+
+    screen = Screen(as_json=as_json)
+    statement = read_statement_file(RecoveryRecord, record)
+
+    share, mnemonic = ops.check_share(statement, paper.one_share(words_fd))
+    view = ShareView(
+        group=mnemonic.group + 1,
+        share=mnemonic.member + 1,
+        holder=share.holder,
+        record=statement.digest,
+    )
+    screen.result(
+        view,
+        lambda: screen.show(
+            f"good: group {view.group}, share {view.share}, handed to {view.holder}"
+        ),
+    )
+
+
+def break_glass(
+    bundle: Annotated[
+        Path, typer.Argument(help="The bundle, or a folder with its manifest.", metavar="BUNDLE")
+    ],
+    record: RecordOption,
+    reason: Annotated[str, typer.Option("--reason", help="Why, in words; it is signed.")],
+    out: OutOption,
+    env: EnvOption = None,
+    words_fd: WordsFdOption = None,
+    log: LogOption = None,
+    home: HomeOption = None,
+    pin_fd: PinFdOption = None,
+    yes: YesOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Seal a bundle anew to the officers in force, by the shares of its recovery key.
+
+    Works when every officer's token is lost. Neither the content key nor any plaintext leaves the
+    program. The publisher signs what it makes: custody publisher rewrap.
+    """
+    _need_words()
+    from custody.cli import _mnemonics as paper
+    from custody.ops import break_glass as glass
+
+    screen = Screen(as_json=as_json)
+    check_absent(out)
+    standing = stand(home, env, "custodian")
+    sealed = Bundle.at(bundle)
+    known = read_statement_file(RecoveryRecord, record)
+    with reading(bundle):
+        glass.check_breakable(sealed.statement, known, standing.situation)
+    _warn(screen, sealed, standing, reason)
+    screen.confirm("break the glass?", yes=yes)
+    shares = paper.gather(known, words_fd)
+    passphrase = paper.ask_passphrase(twice=False) if known.predicate.passphrase else b""
+    with unlocked(standing.home, pin_fd) as keys:
+        done = glass.break_glass(
+            sealed.statement,
+            shares,
+            passphrase,
+            record=known,
+            reason=reason,
+            situation=standing.situation,
+            signer=keys.signer,
+            token_random=keys.token.random,
+        )
+    with new_directory(out, mode=0o755) as folder:
+        write_new_file(folder / REWRAPPED, done.rewrapped)
+        write_new_file(folder / STATEMENT, done.statement)
+    _show_broken(screen, sealed, done, out)
+    offer(screen, standing.situation.trusted.policy, log, [done.statement])
+
+
+def _warn(screen: Screen, sealed: Bundle, standing: Standing, reason: str) -> None:
+    policy = standing.situation.trusted.policy
+    screen.say(f"BREAKING THE GLASS of {policy.environment}: manifest {sealed.statement.digest}")
+    screen.say(f"  reason: {reason}")
+    screen.say(
+        f"  it is sealed anew to {format_quorum(policy.quorum)}, policy version {policy.version}"
+    )
+    screen.say("  its old officers, together, can open the old manifest until it is withdrawn")
+
+
+def _show_broken(screen: Screen, sealed: Bundle, done: Broken, out: Path) -> None:
+    said = decode_statement(BreakGlass, done.statement).predicate
+    view = BrokenView(
+        manifest=sealed.statement.digest,
+        statement=done.digest,
+        shares=tuple(
+            f"group {share.group + 1}, share {share.member + 1} ({share.holder})"
+            for share in said.shares
+        ),
+        files=(str(out / REWRAPPED), str(out / STATEMENT)),
+    )
+
+    def words() -> None:
+        for share in view.shares:
+            screen.show(f"used {share}")
+        for file in view.files:
+            screen.show(file)
+        screen.show("its publisher signs: custody publisher rewrap")
+        screen.show("then: a new recovery key, and the old manifest into withdrawn")
+
+    screen.result(view, words)
+
+
+def drill(
+    record: RecordArgument,
+    bundles: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Bundles that it must open.", metavar="BUNDLE", show_default=False),
+    ] = None,
+    env: EnvOption = None,
+    words_fd: WordsFdOption = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Do a whole recovery and keep nothing of it: say what would have failed.
+
+    Uses no token. The seed, keys and new envelopes are forgotten; nothing is signed.
+    """
+    _need_words()
+    from custody.cli import _mnemonics as paper
+    from custody.ops import drill as ops
+
+    screen = Screen(as_json=as_json)
+    standing = stand(home, env, "custodian")
+    known: Statement[RecoveryRecord] = read_statement_file(RecoveryRecord, record)
+    sealed = [Bundle.at(path).statement for path in bundles or ()]
+    shares = paper.gather(known, words_fd)
+    passphrase = paper.ask_passphrase(twice=False) if known.predicate.passphrase else b""
+    verdicts = ops.drill(known, shares, passphrase, sealed, situation=standing.situation)
+    screen.result(verdicts, lambda: screen.verdicts(verdicts))
+    if any(verdict.outcome == "fail" for verdict in verdicts):
+        raise typer.Exit(1)

@@ -1,0 +1,91 @@
+"""A drill: a recovery done to the end and forgotten, to learn today what would fail then."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from custody.crypto.recoverykey import RecoveryKeyPair
+from custody.crypto.slip39 import Mnemonic, missing_shares
+from custody.errors import CustodyError
+from custody.formats.envelope import Statement
+from custody.formats.manifest import Manifest
+from custody.formats.recovery import RecoveryRecord
+from custody.ops.break_glass import check_breakable, rewrap
+from custody.ops.recovery import check_record, next_share, rebuilt_key
+from custody.rules.situation import Situation
+from custody.rules.verdicts import Ledger, Verdict
+
+
+def drill(
+    record: Statement[RecoveryRecord],
+    shares: Sequence[str],
+    passphrase: bytes,
+    bundles: Sequence[Statement[Manifest]],
+    *,
+    situation: Situation,
+) -> tuple[Verdict, ...]:
+    """Judge each share, rebuild the key, and re-wrap each bundle into nothing.
+
+    No failure ends the drill before everything that can still be tried was tried.
+    """
+    ledger = Ledger(subject=f"recovery key {record.predicate.epoch}")
+    with ledger.failing("drill.policy"):
+        check_record(record, situation.trusted.policy.recovery)
+        ledger.add("drill.policy", True, "the policy in force names this recovery key")
+    _check_shares(record, shares, ledger)
+    try:
+        with rebuilt_key(record, shares, passphrase) as key:
+            ledger.add(
+                "drill.key", True, "the shares rebuild the key whose public half is recorded"
+            )
+            for manifest in bundles:
+                _check_bundle(manifest, key, record, situation, ledger)
+    except CustodyError as error:
+        ledger.add("drill.key", False, _said(error))
+        for _ in bundles:
+            ledger.skip("drill.bundle", "there is no key to open it by")
+    return ledger.done()
+
+
+def _check_shares(record: Statement[RecoveryRecord], shares: Sequence[str], ledger: Ledger) -> None:
+    have: list[Mnemonic] = []
+    for number, text in enumerate(shares, 1):
+        try:
+            share, mnemonic = next_share(record, have, text)
+        except CustodyError as error:
+            ledger.add("drill.share", False, f"share {number}: {error.reason}")
+            continue
+        have.append(mnemonic)
+        ledger.add("drill.share", True, f"{mnemonic.place} is what {share.holder} was handed")
+    missing = missing_shares(have)
+    ledger.add(
+        "drill.enough",
+        not missing,
+        "the good shares are enough",
+        otherwise=f"missing: {', '.join(missing)}",
+    )
+
+
+def _check_bundle(
+    manifest: Statement[Manifest],
+    key: RecoveryKeyPair,
+    record: Statement[RecoveryRecord],
+    situation: Situation,
+    ledger: Ledger,
+) -> None:
+    with ledger.failing("drill.bundle"):
+        check_breakable(manifest, record, situation)
+        made = rewrap(manifest, key, situation=situation, token_random=None)
+        people = {slot.recipient for slot in made.envelope.slots if slot.purpose == "share"}
+        ledger.add(
+            "drill.bundle",
+            bool(people),
+            f"manifest {manifest.digest[:16]}… opens, and can be sealed to {len(people)} keys of "
+            "officers in force",
+            otherwise="nobody can be sealed to",
+        )
+
+
+def _said(error: CustodyError) -> str:
+    missing = getattr(error, "missing", ())
+    return f"{error}{': ' if missing else ''}{', '.join(missing)}"

@@ -1,0 +1,119 @@
+"""What a recovery made of a bundle, signed by its publisher.  Protocol section 7."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import msgspec
+
+from custody.encoding import decode
+from custody.errors import Refused
+from custody.formats.envelope import Statement, decode_statement
+from custody.formats.manifest import Manifest
+from custody.formats.policy import Role
+from custody.formats.recovery import BreakGlass, Rewrapped
+from custody.ops.bundle import CONTENTS, MANIFEST, PARTS, PAYLOAD, Bundle
+from custody.ops.folders import read_file, reading
+from custody.ops.keys import Signer
+from custody.ops.landing import check_absent, disk_errors, new_directory
+from custody.rules.manifest import check_manifest
+from custody.rules.people import check_key
+from custody.rules.situation import Situation
+from custody.rules.trust import check_author
+from custody.rules.verdicts import require
+
+#: The files that `break_glass` makes for a publisher.
+REWRAPPED = "rewrapped.json"
+STATEMENT = "break-glass.dsse"
+
+_MAX_BYTES = 16 << 20
+#: What a re-wrapped core may have of its own; all else is the old core's.
+_NEW = ("policy_version", "tree", "recovery", "sealed_at", "replaces")
+
+
+def read_rewrapped(path: Path) -> Rewrapped:
+    """Read what a custodian made for its publisher."""
+    with reading(path):
+        return decode(Rewrapped, read_file(path, max_bytes=_MAX_BYTES), max_bytes=_MAX_BYTES)
+
+
+def check_rewrapped(
+    old: Statement[Manifest],
+    new: Rewrapped,
+    broken: Statement[BreakGlass],
+    situation: Situation,
+) -> None:
+    """Refuse to sign anything but the same payload, for the people of the policy in force.
+
+    A custodian's statement must speak of exactly this envelope.  That its shares are those of the
+    content key shows when officers and host open them; what is wrong then hurts this bundle alone.
+    """
+    _, _, verdicts = check_author(
+        broken, situation.trusted.policy, role="custodian", check="recovery", subject="break-glass"
+    )
+    require(verdicts)
+    said = broken.predicate
+    if (said.manifest, said.replacement, said.environment) != (
+        old.digest,
+        new.core.binding().hex(),
+        situation.trusted.genesis,
+    ):
+        raise Refused(
+            "the custodian's statement is about another bundle or envelope", check="recovery.other"
+        )
+    kept = {name: getattr(old.predicate.core, name) for name in _NEW}
+    if msgspec.structs.replace(new.core, **kept) != old.predicate.core:
+        raise Refused("the new core is not of the same payload", check="recovery.core")
+    if new.core.replaces != old.digest:
+        raise Refused("the new core replaces another manifest", check="recovery.core")
+
+
+def sign_rewrapped(
+    bundle: Bundle,
+    new: Rewrapped,
+    broken: Statement[BreakGlass],
+    target: Path,
+    *,
+    situation: Situation,
+    signer: Signer,
+) -> Statement[Manifest]:
+    """Sign a re-wrapped manifest as its publisher, and lay the new bundle beside the old one.
+
+    Ciphertext is the same, byte for byte: files are linked where the disk can, else copied.
+    """
+    check_absent(target)
+    check_rewrapped(bundle.statement, new, broken, situation)
+    check_signer(signer, situation, role="publisher")
+    if signer.key_id != new.core.publisher:
+        # The model signature in the contents is by that key, and judges compare them.
+        raise Refused(
+            "another key published this bundle", check="manifest.publisher", where=str(bundle.path)
+        )
+    bundle.sealed_contents()
+    data = signer.statement(Manifest(core=new.core, envelope=new.envelope))
+    statement = decode_statement(Manifest, data)
+    require(check_manifest(statement, situation))
+    with new_directory(target, mode=0o755) as folder:
+        for name in (CONTENTS, PARTS, PAYLOAD):
+            with disk_errors(folder):
+                _link(bundle.path / name, folder / name)
+        (folder / MANIFEST).write_bytes(data)
+    return statement
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def check_signer(signer: Signer, situation: Situation, *, role: Role) -> None:
+    """Refuse a signer who is not in that role, or whose certificate does not hold."""
+    policy = situation.trusted.policy
+    holder, key = policy.holder(signer.key_id), policy.signing_key(signer.key_id)
+    if holder is None or key is None or role not in holder.roles:
+        raise Refused(f"the signing key is no {role}'s", check="recovery.signer")
+    require(check_key(holder, key, situation))
