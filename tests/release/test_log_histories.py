@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from custody.crypto.notekeys import LogSigner
 from custody.errors import Incomplete, Refused
-from custody.formats.case import Documents
+from custody.formats.case import Documents, merge
 from custody.formats.checkpoint import decode_checkpoint
 from custody.formats.envelope import Statement
 from custody.formats.request import Request
@@ -25,7 +25,7 @@ from custody.ops.collect import Case
 from custody.ops.heads import SEEN, follow_in, newest_head
 from custody.ops.home import Home
 from custody.rules.situation import Situation
-from tests.release.expect import failed, refused, requoted
+from tests.release.expect import audit, case_of, failed, refused, requoted
 from tests.release.logged import ORIGIN, Log, LoggedCast
 
 
@@ -187,6 +187,34 @@ def test_a_rotated_key_vouches_for_nothing(cast: LoggedCast) -> None:
     cast.next_policy("cus1", "cus2", logged=(f"log {signer.note_key.vkey}", "quorum none"))
     with refused(cast, "request.checkpoint"):
         cast.request(bundle)
+
+
+def test_a_policy_moves_everybody_to_a_new_log(cast: LoggedCast, tmp_path: Path) -> None:
+    """Its key gone, a log ends and another begins, which every host reads once before it asks;
+    what the old one signed for stays good under the policy of its time.
+    """
+    bundle = cast.seal()
+    first = cast.ask(bundle)
+    answers = cast.quorum(bundle, first)
+    word = cast.countersign(bundle, first, *answers)
+    done = cast.open(bundle, first, [*answers, word], tmp_path / "first")
+    case = case_of(cast, bundle, first, [*answers, word], done)
+    assert audit(cast, case).sound
+
+    name = "log.example.com/models-2"
+    cast.log = Log(LogSigner(name, ec.generate_private_key(ec.SECP256R1())))
+    cast.next_policy("cus1", "cus2", logged=cast.log.lines)
+    with pytest.raises(Incomplete) as error:
+        cast.request(bundle)
+    assert (f"a checkpoint of {name}",) == tuple(error.value.missing)
+    second = cast.ask(bundle)
+    answers = cast.quorum(bundle, second)
+    word = cast.countersign(bundle, second, *answers)
+    done = cast.open(bundle, second, [*answers, word], tmp_path / "second")
+    later = case_of(cast, bundle, second, [*answers, word], done)
+    report = audit(cast, merge(case, later))
+    assert report.sound, failed(report)
+    assert [ORIGIN, name] == [release.logged[0].log for release in report.releases]
 
 
 def test_answers_are_given_by_who_has_followed(cast: LoggedCast) -> None:

@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 
 from custody.encoding import Digest
+from custody.formats.logproof import LogProof, decode_proof
+from custody.log.tree import Tree
 from custody.ops.audit import audit_case
 from custody.ops.collect import collect
 from custody.report.html import render_report
 from tests.cli.transcript import Said, run
 from tests.release.cast import Cast
-from tests.release.collected import Collection, faults, reason_of, without
+from tests.release.collected import Collection, faults, reason_of, without, written
 from tests.release.conftest import running
 from tests.release.expect import audit, case_of, opened
 from tests.release.logged import ORIGIN, Log, LoggedCast, witness
@@ -161,6 +163,23 @@ def test_a_removed_denial_is_missed(sent: Sent) -> None:
     digest = name.partition("-")[2].removesuffix(".dsse")
     assert f"denial {digest}" in reason_of("case.missing", data, sent.pin)
     assert "logged.whole" in faults(data, sent.pin)
+
+
+def test_a_proof_from_another_log_is_named(sent: Sent) -> None:
+    """A proof of the same entry by a log of this origin whose key nobody told: beside the good one
+    it is foreign, and in its place the file is not what collecting from it gives.
+    """
+    whole, other = sent.collection, Log()
+    name = next(n for n in whole.members if n.endswith(".tlog-proof"))
+    entry = decode_proof(whole.members[name]).extra
+    assert entry is not None
+    done = other.writer().append([entry])
+    tree = Tree(other.store, size=1, head=done.signed.checkpoint.root)
+    lie = LogProof(0, tree.inclusion(0), done.signed, entry).encode()
+    beside = [*whole.members.items(), (name, lie)]
+    instead = [(n, lie if n == name else data) for n, data in whole.members.items()]
+    for files in (beside, instead):
+        assert "case.foreign" in faults(written(*files), sent.pin)
 
 
 def test_a_changed_byte_of_what_the_log_said_is_found(sent: Sent) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -11,11 +13,11 @@ import pytest
 from custody.errors import Malformed, Refused, Unavailable
 from custody.log.offers import OfferStore, drop_offers, put_offers, take_offers
 from custody.log.reader import Followed, follow
-from custody.log.storage import Store
+from custody.log.storage import Store, Stored
 from custody.log.writer import Writer, create_log
 from custody.transports.api import open_source, open_store
 from custody.transports.store import DirectoryStore
-from tests.sim.store import MemoryLedger
+from tests.sim.store import Killed, MemoryLedger, MemoryStore, Steps
 from tests.unit.log.logs import NOTHING, entries, signer, trust
 
 
@@ -42,6 +44,80 @@ def test_a_log_lies_in_any_store(store: Store) -> None:
     found = follow(store, trust(), NOTHING)
     assert isinstance(found, Followed)
     assert entries(0, 900) == [entry for _, entry in found.new_entries()]
+
+
+@dataclass
+class Stepped:
+    """A store whose process ends before or after any write; each object is a write of its own."""
+
+    inner: Store
+    steps: Steps = field(default_factory=Steps)
+
+    def read(self, path: str, *, max_bytes: int) -> bytes | None:
+        return self.inner.read(path, max_bytes=max_bytes)
+
+    def look(self, path: str, *, max_bytes: int) -> Stored | None:
+        return self.inner.look(path, max_bytes=max_bytes)
+
+    def create(self, objects: Sequence[tuple[str, bytes]]) -> None:
+        for path, data in objects:
+            self.steps.reach(f"create {path}", "before")
+            self.inner.create([(path, data)])
+            self.steps.reach(f"create {path}", "after")
+
+    def swap(self, path: str, data: bytes, *, version: str | None) -> str:
+        self.steps.reach(f"swap {path}", "before")
+        new = self.inner.swap(path, data, version=version)
+        self.steps.reach(f"swap {path}", "after")
+        return new
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("kind", ["directory", "bucket"])
+def test_killed_at_any_write_a_real_store_goes_on(kind: str, when: str, tmp_path: Path) -> None:
+    """Directories and buckets keep what was published, and a retry adds nothing twice."""
+    for at in range(1, _writes() + 1):
+        plain = bucket() if kind == "bucket" else DirectoryStore(tmp_path / f"log-{at}")
+        store, ledger = Stepped(plain), MemoryLedger()
+        create_log(store, signer(), ledger)
+        Writer(store, signer(), ledger).append(entries(0, 300))
+        store.steps = Steps(at=at, when=when)
+        with pytest.raises(Killed):
+            Writer(store, signer(), ledger).append(entries(300, 600))
+        whole, store.steps = rows(store), Steps()
+        assert whole in (entries(0, 300), entries(0, 600))
+        done = Writer(store, signer(), ledger).append(entries(300, 600))
+        assert (300, 300) == (done.start, done.count)
+        assert entries(0, 600) == rows(plain)
+
+
+def _writes() -> int:
+    """How many writes an append of 300 entries to 300 takes."""
+    counted, ledger = Stepped(MemoryStore()), MemoryLedger()
+    create_log(counted, signer(), ledger)
+    Writer(counted, signer(), ledger).append(entries(0, 300))
+    counted.steps = Steps()
+    Writer(counted, signer(), ledger).append(entries(300, 600))
+    return len(counted.steps.names)
+
+
+def rows(store: Store) -> list[bytes]:
+    """Read a log back as a stranger does who follows it from nothing."""
+    found = follow(store, trust(), NOTHING)
+    assert isinstance(found, Followed)
+    return [entry for _, entry in found.new_entries()]
+
+
+def test_a_bucket_without_conditional_writes_is_no_place_for_a_log(tmp_path: Path) -> None:
+    """A store that cannot compare and swap says so at the first replacement, and loses nothing."""
+    obstore = pytest.importorskip("obstore")
+    from custody.transports.objects import BucketStore
+
+    store, ledger = BucketStore(obstore.store.LocalStore(tmp_path), name="local"), MemoryLedger()
+    create_log(store, signer(), ledger)
+    with pytest.raises(Unavailable):
+        Writer(store, signer(), ledger).append(entries(0, 1))
+    assert [] == rows(store)
 
 
 def test_objects_are_made_once(store: Store) -> None:
