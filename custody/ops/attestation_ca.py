@@ -255,6 +255,7 @@ def _issue_ak(
     term: Term,
 ) -> Issued:
     _check_not_revoked(authority, spki(ak_public))
+    _check_name(authority, vouched, now=term.not_before + BACKDATE)
     der = issue_ak_certificate(
         authority.key,
         authority.certificate,
@@ -286,6 +287,8 @@ def issue_tls(
     good for one certificate.
     """
     _check_in_force(authority, ak_certificate, now=now)
+    # Another certificate of the same AK may be the one that was revoked.
+    _check_not_revoked(authority, spki_of(ak_certificate))
     vouched = vouched_in(ak_certificate)
     ak_public = _ak_public(ak_certificate)
     verdicts = check_tls_request(request, ak_public=ak_public, host=vouched.host, now=now)
@@ -367,6 +370,28 @@ def _check_not_revoked(authority: Authority, key: bytes) -> None:
     for der in issued_here(authority.home):
         if spki_of(der) == key and read_certificate(der).serial_number in revoked:
             raise Refused("a certificate of this key was revoked", check="certificate.revoked")
+
+
+def _check_name(authority: Authority, vouched: Vouched, *, now: datetime) -> None:
+    """Refuse the name of a host that is another TPM, as long as that one's certificate is good."""
+    revoked = _revoked(authority.home, besides=None)
+    for der in issued_here(authority.home):
+        certificate = read_certificate(der)
+        try:
+            other = vouched_in(der)
+        except Malformed:
+            continue
+        if (
+            other.host == vouched.host
+            and other.ek_spki != vouched.ek_spki
+            and certificate.serial_number not in revoked
+            and now <= certificate.not_valid_after_utc
+        ):
+            raise Refused(
+                f"another TPM is certified as {vouched.host}",
+                check="enrolment.name",
+                hint="if it is that host no longer, revoke its certificate first",
+            )
 
 
 def _revoked(home: Home, *, besides: Reason | None) -> frozenset[int]:

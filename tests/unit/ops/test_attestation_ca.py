@@ -457,6 +457,35 @@ def test_what_was_revoked_is_on_the_list_and_does_not_come_back(rack: Ca, tpm: T
     assert "certificate.revoked" == refused_by(refused)
 
 
+def test_a_revoked_ak_speaks_by_none_of_its_certificates(rack: Ca, tpm: TlsSoftTpm) -> None:
+    """Of two certificates of one AK one was revoked: what the AK says then counts no more."""
+    first, second = rack.issue_ak(tpm).der, rack.issue_ak(tpm).der
+    revoke(rack.authority, [first], reason="superseded", since=NOW, now=NOW)
+    assert rack.issue_tls(tls_request(tpm), second).der
+    third = rack.issue_ak(tpm).der
+    revoke(rack.authority, [second], reason="keyCompromise", since=NOW, now=NOW)
+    with pytest.raises(Refused) as refused:
+        rack.issue_tls(tls_request(tpm), third)
+    assert "certificate.revoked" == refused_by(refused)
+
+
+def test_two_tpms_are_not_one_host(rack: Ca, tpm: TlsSoftTpm) -> None:
+    """A name is certified for another TPM once what has it was revoked, or has expired."""
+    first = rack.issue_ak(tpm).der
+    others = [TlsSoftTpm(certificate=EkCertificate(key=key).issue()) for key in ("second", "third")]
+    with pytest.raises(Refused) as refused:
+        rack.issue_ak(others[0])
+    assert "enrolment.name" == refused_by(refused)
+    revoke(rack.authority, [first], reason="cessationOfOperation", since=NOW, now=NOW)
+    day = timedelta(days=1)
+    request = ask(others[0], host="gpu-1")
+    given, accepted = rack.answered(others[0], request), rack.accepted(request)
+    assert ca.issue_ak(rack.authority, request, given, accepted=accepted, now=NOW, life=day).der
+    with pytest.raises(Refused):
+        rack.issue_ak(others[1], now=NOW + day)
+    assert rack.issue_ak(others[1], now=NOW + day + timedelta(seconds=1)).der
+
+
 def test_an_ak_is_certified_by_a_record_that_counts(rack: Ca, tmp_path: Path) -> None:
     """One signature is none, a record that was ended is none, and the certificate names its own."""
     erik, esme = Enroller("erik", tmp_path), Enroller("esme", tmp_path)
