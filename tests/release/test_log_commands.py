@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import threading
 from collections.abc import Iterator
@@ -164,6 +165,18 @@ def test_what_is_made_is_offered_to_the_log(typed: Typed) -> None:
     shown = typed.done("log", "append", typed.log, "--offered").out
     assert "(offered)" in shown
     assert "request" in shown
+
+
+def test_a_host_without_a_network_follows_a_copy_once(typed: Typed) -> None:
+    """A copy of the log's directory is enough; from then on the host remembers its head."""
+    shutil.copytree(typed.log, typed.path("stick"))
+    out = typed.path("request.dsse")
+    words = ("host", "request", typed.bundle.path, "--out", out)
+    assert 4 == typed.run(*words).code
+    typed.done(*words, "--log", typed.path("stick"))
+    shutil.rmtree(typed.path("stick"))
+    out.unlink()
+    typed.done(*words)
 
 
 def test_a_log_that_does_not_answer(typed: Typed) -> None:

@@ -36,7 +36,7 @@ def test_tests_are_named() -> None:
     rows = [line for line in PAGE.read_text().splitlines() if line.startswith("| ")]
     tables = "\n".join(rows).split("| who |")[1].split("| property |")[1]
     bare = [row for row in tables.splitlines()[1:] if "---" not in row and "::" not in row]
-    assert ["| trap | answer | test |"] * 2 == bare
+    assert ["| trap | answer | test |"] * 3 == bare
 
 
 @pytest.mark.parametrize(("file", "name"), named())
