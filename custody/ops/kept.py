@@ -7,6 +7,7 @@ moves on.  Using it is `ops.unseal`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,13 +35,14 @@ from custody.keys.hostapi import (
     Updating,
 )
 from custody.ops.folders import read_file, reading
-from custody.ops.landing import disk_errors, replace_file
+from custody.ops.landing import disk_errors, give_up, replace_file
 from custody.rules.authorisers import Authoriser, authorisers
 from custody.rules.request import golden_of
 from custody.rules.situation import Situation
 
 #: 33 objects of a few hundred bytes each, in base64, and the keys of 32 enrollers.
 _MAX_BYTES = 1 << 18
+_MAX_PATH_BYTES = 1 << 16
 
 
 class Kept(Record, frozen=True):
@@ -106,8 +108,15 @@ class KeptKeys:
         replace_file(self.folder / f"{kept.manifest}.json", encode(kept))
         self._drop_requests(before - {kept.request})
 
+    def begin(self, kept: Kept, target: Path) -> None:
+        """Remember where a bundle is being unsealed to, before any of it is."""
+        if self._target(kept) != target.absolute():
+            self._give_up(kept)
+            replace_file(self._note(kept), os.fsencode(target.absolute()))
+
     def drop(self, kept: Kept) -> None:
-        """Remove what is remembered of a key."""
+        """Remove what is remembered of a key, and what was unsealed by it half way."""
+        self._give_up(kept)
         with disk_errors(self.folder):
             (self.folder / f"{kept.manifest}.json").unlink(missing_ok=True)
         self._drop_requests({kept.request})
@@ -116,6 +125,22 @@ class KeptKeys:
         with disk_errors(self.folder):
             for request in requests:
                 self._request_path(request).unlink(missing_ok=True)
+
+    def _give_up(self, kept: Kept) -> None:
+        target = self._target(kept)
+        if target is not None:
+            give_up(target, unsealing_key(kept))
+        with disk_errors(self.folder):
+            self._note(kept).unlink(missing_ok=True)
+
+    def _target(self, kept: Kept) -> Path | None:
+        note = self._note(kept)
+        if not note.exists():
+            return None
+        return Path(os.fsdecode(read_file(note, max_bytes=_MAX_PATH_BYTES)))
+
+    def _note(self, kept: Kept) -> Path:
+        return self.folder / f"{kept.manifest}.target"
 
     def _request_path(self, request: Digest) -> Path:
         return self.folder / f"{request}.request.dsse"
@@ -140,6 +165,11 @@ class KeptKeys:
         kept = [one for one in self.all() if one.ak_name == ak_name]
         used = {one.key.counter_index for one in kept} | {one.ending for one in kept}
         return next((index for index in RETAINED_INDEXES if index not in used), None)
+
+
+def unsealing_key(kept: Kept) -> str:
+    """Return what unfinished unsealing is bound to (`landing.resumable_directory`)."""
+    return kept.manifest[:16]
 
 
 def retain(

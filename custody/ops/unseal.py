@@ -26,7 +26,7 @@ from custody.formats.request import Request
 from custody.keys.hostapi import AuthorisedState, HostTpm, Life, RetainedUpdates
 from custody.ops.bundle import Bundle
 from custody.ops.folders import read_statement_file
-from custody.ops.kept import Kept, drop_leavers
+from custody.ops.kept import Kept, drop_leavers, unsealing_key
 from custody.ops.landing import check_absent, resumable_directory
 from custody.ops.model_signature import judge_contents
 from custody.ops.payload_open import open_into
@@ -108,7 +108,8 @@ def unseal_release(
         contents = bundle.contents_under(cek)
         publisher = situation.trusted.policy.signing_key(bundle.core.publisher)
         require(judge_contents(contents, publisher.spki if publisher else None))
-        with resumable_directory(target, kept.manifest[:16]) as staging:
+        place.keys.begin(kept, target)
+        with resumable_directory(target, unsealing_key(kept)) as staging:
             open_into(
                 bundle.path,
                 staging,

@@ -252,6 +252,30 @@ def test_one_opening_keeps_nothing(cast: Cast) -> None:
         unseal(cast, bundle, cast.folder / "again")
 
 
+def test_forgetting_leaves_no_plaintext_of_an_unsealing_that_stopped(cast: Cast) -> None:
+    """It lies in one private place, of the last target alone, and goes with the key."""
+    bundle, _, _ = kept(cast)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("first", "second"):
+        with pytest.raises(KeyboardInterrupt):
+            unseal_release(
+                bundle,
+                cast.folder / name,
+                situation=cast.situation("host"),
+                tpm=cast.tpm,
+                place=cast.place,
+                progress=stop,
+            )
+        (left,) = cast.folder.glob(".*.unfinished")
+        assert left.name.startswith(f".{name}.")
+        assert any(path.is_file() for path in (left / "output").rglob("*"))
+    forget(only(cast), cast.tpm, cast.place.keys)
+    assert [] == list(cast.folder.glob(".*.unfinished"))
+
+
 def test_a_host_shows_that_it_forgot(cast: Cast) -> None:
     """Its TPM certifies the counter of the kept key; the audit says so, and it lingers no more."""
     bundle, request, answers = kept(cast)
