@@ -24,7 +24,7 @@ from pkcs11 import Attribute, KeyType, Mechanism, ObjectClass, TokenFlag
 from custody.crypto.signature import public_bytes
 from custody.encoding import KeyId
 from custody.encoding import key_id as digest_of
-from custody.errors import Malformed, Refused, Unavailable
+from custody.errors import CustodyError, Malformed, Refused, Unavailable
 from custody.keys import pkcs11_module as modules
 from custody.keys.api import KeyInfo, KeyRole, TokenInfo
 from custody.keys.pin import PinNotice, PinReader
@@ -183,6 +183,7 @@ class Pkcs11Token:
         # same attributes in every other respect.
         id_ = f"{role.value}-{secrets.token_hex(8)}".encode()
         with self._connection.login(writing=True) as session:
+            self._check_offers(role)
             public, private = _generate(session, role, label, id_, curve)
             try:
                 quirks = check_private(private, role, self._profile)
@@ -193,12 +194,23 @@ class Pkcs11Token:
                 )
                 key = self._key(found, role, quirks)
                 _prove(key, role)
-            except BaseException:
-                for item in (private, public):
-                    with suppress(pkcs11.PKCS11Error):
-                        item.destroy()
+            except BaseException as error:
+                if _left_behind(private, public) and isinstance(error, CustodyError):
+                    error.hint = f"the key {label!r} stays in the token, which does not destroy it"
                 raise
         return key
+
+    def _check_offers(self, role: KeyRole) -> None:
+        """Make no key for what the token does not do: an authority's could not be destroyed."""
+        use = Mechanism.ECDH1_DERIVE if role.derives else Mechanism.ECDSA
+        offered = self._connection.locate().slot.get_mechanisms()
+        missing = [item.name for item in (Mechanism.EC_KEY_PAIR_GEN, use) if item not in offered]
+        if missing:
+            raise Unavailable(
+                f"the token does not offer {' or '.join(missing)}",
+                where=self._where,
+                hint=f"custody token probe '{self._uri}'",
+            )
 
     @property
     def _where(self) -> str:
@@ -262,6 +274,17 @@ def _generate(
         public_template=dict(public_template(role, label=label, id=id_, curve=curve)),
         private_template=dict(private_template(role, label=label, id=id_)),
     )
+
+
+def _left_behind(*items: Any) -> bool:
+    """Destroy objects that serve nothing; say whether one of them stays."""
+    stays = False
+    for item in items:
+        try:
+            item.destroy()
+        except pkcs11.PKCS11Error:
+            stays = True
+    return stays
 
 
 def _search(session: pkcs11.Session, given: Mapping[Attribute, Any]) -> tuple[_Found, ...]:

@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from pkcs11 import Attribute
 
 from custody.errors import Refused, Unavailable
+from custody.keys.api import KeyRole
 from custody.keys.pkcs11 import Pkcs11Token, open_token
 from custody.keys.pkcs11_audit import list_tokens
 from custody.keys.pkcs11_probe import probe
@@ -29,6 +31,15 @@ RICH = (
     "CKM_AES_KEY_WRAP",
     "CKM_AES_KEY_WRAP_PAD",
 )
+
+
+def narrow(bench: Bench, taken: str) -> None:
+    """Make the tokens of a store poor: they offer what is rich but for one mechanism."""
+    config = bench.store.config
+    text = config.read_text()
+    assert "slots.mechanisms = ALL" in text
+    left = ",".join(name for name in RICH if name != taken)
+    config.write_text(text.replace("slots.mechanisms = ALL", f"slots.mechanisms = {left}"))
 
 
 def answers(report: ProbeReport) -> dict[str, str]:
@@ -67,11 +78,7 @@ def test_a_poor_token_is_told_what_it_lacks(
     bench: Bench, taken: str, lost: tuple[str, ...], hit: set[str]
 ) -> None:
     """With one mechanism taken away exactly the duties that need it are lost, and it is said."""
-    config = bench.store.config
-    text = config.read_text()
-    assert "slots.mechanisms = ALL" in text
-    left = ",".join(name for name in RICH if name != taken)
-    config.write_text(text.replace("slots.mechanisms = ALL", f"slots.mechanisms = {left}"))
+    narrow(bench, taken)
     report = probe(bench.token("poor"))
     assert len(RICH) - 1 == len(report.mechanisms)
     assert set(lost) <= {id_ for id_, answer in answers(report).items() if answer == "no"}
@@ -83,6 +90,30 @@ def test_a_poor_token_is_told_what_it_lacks(
     assert (f"mechanism.{offered}" in different) == (
         offered in profile_named("softhsm2").mechanisms
     )
+
+
+@pytest.mark.parametrize(
+    ("taken", "role"),
+    [("CKM_ECDH1_DERIVE", KeyRole.SHARE), ("CKM_ECDSA", KeyRole.SIGN), ("CKM_ECDSA", KeyRole.CA)],
+)
+def test_a_poor_token_gets_no_key_that_it_cannot_use(
+    bench: Bench, taken: str, role: KeyRole
+) -> None:
+    """No key is made for what a token does not offer: an authority's could not be destroyed."""
+    narrow(bench, taken)
+    with open_token(bench.token("poor")) as token:
+        with pytest.raises(Unavailable, match=f"does not offer {taken.removeprefix('CKM_')}"):
+            token.make(role, "alice", ec.SECP256R1())
+        assert () == token.keys()
+
+
+def test_only_pkcs11_tokens_are_looked_into(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A TPM named by its own kind of URI is told so, by each command."""
+    for verb in ("list", "probe", "audit"):
+        said = run("token", verb, "tpm:", capsys=capsys, monkeypatch=monkeypatch)
+        assert (3, True) == (said.code, "a URI that begins with pkcs11:" in said.err)
 
 
 def test_a_wrong_pin_is_tried_once(uri: Pkcs11Uri) -> None:

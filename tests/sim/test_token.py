@@ -12,7 +12,7 @@ import pkcs11
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from pkcs11 import Attribute, ObjectClass
+from pkcs11 import Attribute, Mechanism, ObjectClass
 
 from custody.crypto import signature
 from custody.crypto.signature import public_bytes
@@ -186,6 +186,26 @@ def test_a_token_that_cannot_be_written_to() -> None:
     with device.open(Person()) as token, pytest.raises(Unavailable, match="cannot be written"):
         token.make(KeyRole.SIGN, "alice", P256)
     assert [] == device.objects
+
+
+def test_a_key_that_cannot_be_taken_away_is_told() -> None:
+    """Where the token does not destroy a key that failed its checks, whoever made it is told."""
+    device = Device()
+    device.lies[Attribute.COPYABLE] = True
+    device.fail("destroy", pkcs11.FunctionRejected)
+    with device.open(Person()) as token:
+        error = refusal("key.template", lambda: token.make(KeyRole.CA, "authority", P256))
+    assert "the key 'authority' stays in the token, which does not destroy it" == error.hint
+
+
+def test_nothing_is_made_for_what_the_token_does_not_offer() -> None:
+    """Without the role's mechanism no key is generated at all."""
+    device = Device(mechanisms=(Mechanism.EC_KEY_PAIR_GEN, Mechanism.ECDSA))
+    with device.open(Person()) as token:
+        token.make(KeyRole.SIGN, "alice", P256)
+        with pytest.raises(Unavailable, match="ECDH1_DERIVE"):
+            token.make(KeyRole.SHARE, "alice", P256)
+    assert 1 == device.calls["generate"]
 
 
 def test_the_security_officers_pin_is_not_the_users() -> None:

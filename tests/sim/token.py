@@ -55,6 +55,11 @@ class Device:
     """The PIN is typed at the device: ``typed`` is what a person types there."""
     typed: bytes = b"123456"
     slot_id: int = 7
+    mechanisms: tuple[Mechanism, ...] = (
+        Mechanism.EC_KEY_PAIR_GEN,
+        Mechanism.ECDSA,
+        Mechanism.ECDH1_DERIVE,
+    )
     present: bool = True
     logged_in: bool = False
     calls: Counter[str] = field(default_factory=Counter)
@@ -145,6 +150,10 @@ class Slot:
     def __init__(self, device: Device) -> None:
         self.device = device
         self.slot_id = device.slot_id
+
+    def get_mechanisms(self) -> set[Mechanism]:
+        self.device.reach("mechanisms")
+        return set(self.device.mechanisms)
 
     def get_token(self) -> SimToken:
         return SimToken(self)
