@@ -25,6 +25,8 @@ _DIGEST_BYTES = 32
 _MAGIC = bytes.fromhex("28b52ffd")
 _SINGLE_SEGMENT, _UNUSED, _RESERVED, _CHECKSUM, _DICTIONARY = 0x20, 0x10, 0x08, 0x04, 0x03
 _MAX_BLOCK_BYTES = 128 << 10
+#: A writer makes a block of 128 KiB, or a few of what is in it.
+_MAX_BLOCKS = 8192
 _RAW, _REPEATED, _COMPRESSED = 0, 1, 2
 
 
@@ -175,8 +177,11 @@ def check_zstandard(data: Octets, *, size_bytes: int) -> None:
     window of 4 MiB at most.  Looks at lengths only, and allocates nothing.  Raises `Malformed`.
     """
     end = _header_end(data, size_bytes)
-    last = False
+    last, blocks = False, 0
     while not last:
+        blocks += 1
+        if blocks > _MAX_BLOCKS:
+            raise Malformed(f"it has more than {_MAX_BLOCKS} blocks")
         header = int.from_bytes(data[end : end + 3], "little")
         last, kind, size = bool(header & 1), header >> 1 & 3, header >> 3
         if len(data) - end < 3 or size > _MAX_BLOCK_BYTES or kind > _COMPRESSED:

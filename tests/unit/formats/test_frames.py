@@ -292,3 +292,13 @@ def test_junk_is_no_zstandard_frame(data: bytes, size: int) -> None:
 def test_a_row_takes_42_bytes() -> None:
     """The specification's count of bytes is the program's."""
     assert 42 == ROW_BYTES == len(_row(0, 0, 1, 1))
+
+
+def test_a_frame_of_nothing_but_block_headers_is_not_walked_to_its_end() -> None:
+    """A million empty blocks take a second to look at, in each of a publisher's frames."""
+    size = 1024
+    header = bytes.fromhex("28b52ffda0") + size.to_bytes(4, "little")
+    repeated = (size << 3 | 1 << 1 | 1).to_bytes(3, "little") + bytes(1)
+    check_zstandard(header + bytes(3) * 8191 + repeated, size_bytes=size)
+    with pytest.raises(Malformed, match="more than 8192 blocks"):
+        check_zstandard(header + bytes(3) * 8192 + repeated, size_bytes=size)
