@@ -114,6 +114,11 @@ class KeptKeys:
             self._give_up(kept)
             replace_file(self._note(kept), os.fsencode(target.absolute()))
 
+    def landed(self, kept: Kept) -> None:
+        """Forget where: it is there, whole, and no longer hidden."""
+        with disk_errors(self.folder):
+            self._note(kept).unlink(missing_ok=True)
+
     def drop(self, kept: Kept) -> None:
         """Remove what is remembered of a key, and what was unsealed by it half way."""
         self._give_up(kept)
@@ -130,8 +135,7 @@ class KeptKeys:
         target = self._target(kept)
         if target is not None:
             give_up(target, unsealing_key(kept))
-        with disk_errors(self.folder):
-            self._note(kept).unlink(missing_ok=True)
+        self.landed(kept)
 
     def _target(self, kept: Kept) -> Path | None:
         note = self._note(kept)

@@ -120,6 +120,7 @@ def unseal_release(
                 progress=progress,
                 workers=workers,
             )
+        place.keys.landed(kept)
     return contents
 
 
