@@ -92,6 +92,9 @@ def first() -> Iterator[Shown]:
 def test_the_demo_ends_well(first: Shown) -> None:
     """Exit code 0: everything went as it must, the refusals included."""
     assert (0, "") == (first.code, first.talk)
+    held = re.search(r"✓ (\d+) checks hold", first.output)
+    assert held is not None
+    assert int(held[1]) > 100
 
 
 def test_every_refusal_is_shown_in_order(first: Shown) -> None:
