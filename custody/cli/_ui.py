@@ -341,6 +341,8 @@ def _print_usage(error: typer.TyperException, *, as_json: bool) -> None:
     if type(error).__name__ == "NoArgsIsHelpError":
         typer.echo(message, err=True)
         return
+    # typer lists choices in lines, and pydantic says what kind of exception it made of a value.
+    message = message.replace("\n\t", " ").replace("Value error, ", "")
     message = _one_line(message[:1].lower() + message[1:])
     hint = f"{context.command_path} --help" if context is not None else None
     if as_json:

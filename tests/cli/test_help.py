@@ -78,6 +78,20 @@ def test_help_imports_no_role() -> None:
         (("--nonsense",), "no such option: --nonsense"),
         (("officer", "trust"), "missing argument 'digest'"),
         (("officer", "nonsense"), "no such command 'nonsense'"),
+        (
+            ("custodian", "revoke", "a.cer", "--out", "a.crl", "--reason", "lost"),
+            (
+                "invalid value for '--reason': 'lost' is not one of 'unspecified', 'keyCompromise',"
+                " 'affiliationChanged', 'superseded', 'cessationOfOperation', 'privilegeWithdrawn'"
+            ),
+        ),
+        (
+            ("custodian", "revoke", "a.cer", "--out", "a.crl"),
+            (
+                "missing option '--reason'. Choose from: unspecified, keyCompromise,"
+                " affiliationChanged, superseded, cessationOfOperation, privilegeWithdrawn"
+            ),
+        ),
     ],
 )
 def test_a_usage_error_is_one_line_and_exit_2(
