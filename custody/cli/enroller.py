@@ -221,7 +221,10 @@ def golden(
     pin_fd: PinFdOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Vouch for a boot state you know to be right; with --onto name and notes are the first's."""
+    """Vouch for a boot state you know to be right; with --onto only its signature is new.
+
+    What it says is then the first enroller's: name, notes, --epoch and --oldest.
+    """
     screen = Screen(as_json=as_json)
     check_absent(out)
     if authorise is not None:
@@ -232,6 +235,8 @@ def golden(
     first = None if onto is None else read_statement_file(GoldenSet, onto)
     if first is None and not name:
         raise typer.BadParameter("a new golden set has a name", param_hint="--name")
+    if first is not None:
+        _check_same(first.predicate, name=name, notes=notes, epoch=epoch, oldest=oldest)
     situation = _situation(where, env)
     identity = where.identity()
     leave = b""
@@ -256,6 +261,19 @@ def golden(
     needed = situation.trusted.policy.thresholds.golden
     _show(screen, GoldenSet, signed, situation, needed=needed, out=out)
     offer(screen, situation.trusted.policy, log, [signed, leave] if authorise else [signed])
+
+
+def _check_same(first: GoldenSet, *, name: str, notes: str, epoch: int, oldest: int | None) -> None:
+    """Refuse options that say otherwise than the set the signature is added to."""
+    same = {
+        "--name": name in ("", first.name),
+        "--notes": notes in ("", first.notes),
+        "--epoch": epoch in (1, first.epoch),
+        "--oldest": oldest in (None, first.oldest),
+    }
+    for option, is_same in same.items():
+        if not is_same:
+            raise typer.BadParameter("the set of --onto says otherwise", param_hint=option)
 
 
 def _situation(home: Home, env: list[Path] | None) -> Situation:

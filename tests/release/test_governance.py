@@ -71,6 +71,8 @@ def test_a_host_is_enrolled_by_two_enrollers(world: World, tpm: str, request_fil
     world["pub"].run("host", "measure", "--tpm", tpm, "--pcrs", "0-7", "--out", "boot.json")
     words: tuple[str, ...] = ("enroller", "golden", "boot.json")
     world["erik"].run(*words, "--name", "lab-6.1", "--epoch", "1", "--out", "half-golden.dsse")
+    other = (*words, "--onto", "half-golden.dsse", "--epoch", "2", "--out", "other.dsse")
+    assert "--epoch: the set of --onto says otherwise" in world["esme"].run(*other, code=2).stderr
     world["esme"].run(*words, "--onto", "half-golden.dsse", "--out", "env/lab-6.1.dsse")
 
     documents = read_folder(world.folder / "env")
