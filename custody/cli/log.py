@@ -128,6 +128,8 @@ def init(
 ) -> None:
     """Begin a log, with a key made in its token; shows the verifier key for others to trust."""
     screen = Screen(as_json=as_json)
+    if "://" in origin:
+        raise typer.BadParameter("a log's name has no scheme", param_hint="--origin")
     store = open_store(log)
     with open_token(token, pin_fd=pin_fd) as opened:
         key = logs.init_log(
@@ -267,7 +269,7 @@ def serve(
     answer = _answering(open_home(home, _ROLE), policy) if witness and policy else None
     host, _, port = listen.rpartition(":")
     if not host or not port.isdigit() or int(port) > 65535:
-        raise typer.BadParameter("ADDRESS:PORT", param_hint="--listen")
+        raise typer.BadParameter("is no ADDRESS:PORT", param_hint="--listen")
     with LogServer((host.strip("[]"), int(port)), source, answer, taking) as server:
         typer.echo(f"http://{host}:{server.server_port}/")
         server.serve_forever()
