@@ -114,6 +114,8 @@ def _named(beginning: str, known: list[Digest]) -> Digest:
     found = sorted({digest for digest in known if digest.startswith(beginning.lower())})
     if len(beginning) < _SHORTEST or len(found) != 1:
         raise Incomplete(
-            "no request here, or several, begin like that", missing=sorted(known), where=beginning
+            "not how one request here begins, by 8 digits or more",
+            missing=sorted(known),
+            where=beginning,
         )
     return found[0]

@@ -8,12 +8,14 @@ _NEWEST = "get the environment's newest folder"
 
 #: By check id.
 HINTS = {
+    "attestation.V53": "the host asks with the log of this boot: --event-log, or CUSTODY_EVENT_LOG",
     "certificate.path": "get the newest *.cer of the environment",
     "certificate.validity": "a custodian admits him again: custody custodian admit",
     "crl.found": _LISTS,
     "crl.fresh": _LISTS,
     "crl.number": _LISTS,
-    "file.regular": "copy the file itself",
+    "endorsement.inventory": "if it is yours, its digest goes there from the delivery papers",
+    "file.regular": "give the file itself, and not a folder or a link",
     "manifest.expired": "the publisher seals it again",
     "policy.living-officers": "name all of the environment's files with --env; renew its lists and "
     "certificates, or change the tree",
@@ -24,5 +26,5 @@ HINTS = {
     "request.golden": _NEWEST,
     "request.manifest": "this request is not of this bundle: custody publisher inspect BUNDLE",
     "request.policy": _ASK_AGAIN,
-    "request.mode": _ASK_AGAIN,
+    "request.mode": "the modes a host may ask for are the policy's: custody custodian policy show",
 }

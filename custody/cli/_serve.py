@@ -132,9 +132,11 @@ def serve(
     screen = Screen()
     host, _, port = listen.rpartition(":")
     if not host or not port.isdigit() or int(port) > 65535:
-        raise typer.BadParameter("ADDRESS:PORT", param_hint="--listen")
+        raise typer.BadParameter("is no ADDRESS:PORT", param_hint="--listen")
     if sign_listed != (trust_class is not None):
-        raise typer.BadParameter("goes with --sign-listed", param_hint="--trust-class")
+        raise typer.BadParameter(
+            "--trust-class and --sign-listed go together", param_hint="--trust-class"
+        )
     where = open_home(home, _ROLE)
     identity = where.identity()
     standing = _standing(where, env, inventory)

@@ -140,7 +140,7 @@ def _find(keys: KeptKeys, beginning: str) -> Kept:
     found = [kept for kept in known if kept.manifest.startswith(beginning.lower())]
     if len(beginning) < _SHORTEST or len(found) != 1:
         raise Incomplete(
-            "no key that is kept here, or several, begin like that",
+            "not how the manifest of one key that is kept here begins, by 8 digits or more",
             missing=[kept.manifest for kept in known],
             where=beginning,
         )

@@ -22,6 +22,8 @@ from custody.errors import Malformed
 #: Longest URI read, in characters.
 MAX_URI_CHARS = 4096
 
+_SHAPES = "as pkcs11:token=LABEL?module-name=PROFILE, or tpm: for this machine's TPM"
+
 # RFC 7512 section 2.3: unreserved, pk11-res-avail, and what path and query allow besides.
 _AVAILABLE = "-._~:[]@!$'()*+,="
 _PATH_SAFE = _AVAILABLE + "&"
@@ -82,7 +84,7 @@ def parse_key_uri(text: str) -> KeyUri:
     """Read one key URI; raise `Malformed` naming the attribute at fault."""
     scheme, colon, rest = text.partition(":")
     if not colon or len(text) > MAX_URI_CHARS:
-        raise Malformed("not a key URI", hint="a key is named by a pkcs11: or tpm: URI")
+        raise Malformed("not a key URI", hint=_SHAPES)
     path, _, query = rest.partition("?")
     match scheme:
         case "pkcs11":
@@ -93,7 +95,7 @@ def parse_key_uri(text: str) -> KeyUri:
         case "tpm":
             return TpmUri(**_read(path, query, _TPM_PATH, _TPM_QUERY))
         case _:
-            raise Malformed("not a key URI: its scheme is neither pkcs11 nor tpm")
+            raise Malformed("not a key URI: its scheme is neither pkcs11 nor tpm", hint=_SHAPES)
 
 
 def _text(raw: bytes) -> str:

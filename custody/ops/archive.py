@@ -83,7 +83,9 @@ class Archive:
         if len(beginning) < 8 or len(found) != 1:
             known = sorted({release.request for _, release in self.releases()})
             raise Incomplete(
-                "no request here, or several, begin like that", missing=known, where=beginning
+                "not how one request here begins, by 8 digits or more",
+                missing=known,
+                where=beginning,
             )
         return next(iter(found.values()))
 

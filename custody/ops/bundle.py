@@ -9,7 +9,7 @@ from custody.crypto.contentbox import open_contents
 from custody.crypto.keyslots import open as open_slot
 from custody.crypto.keyslots import slot_info, unwrap
 from custody.encoding import sha256
-from custody.errors import Malformed, Refused
+from custody.errors import Malformed, Refused, Unavailable
 from custody.formats.contents import MAX_CONTENTS_BYTES, Contents, decode_padded
 from custody.formats.envelope import Statement
 from custody.formats.manifest import Core, Manifest
@@ -33,7 +33,11 @@ class Bundle:
     @classmethod
     def at(cls, path: Path) -> Bundle:
         """Read the manifest of the bundle at ``path``."""
-        return cls(path=path, statement=read_statement_file(Manifest, path / MANIFEST))
+        try:
+            return cls(path=path, statement=read_statement_file(Manifest, path / MANIFEST))
+        except Unavailable as error:
+            error.hint = f"a bundle is named by its folder, in which {MANIFEST} lies"
+            raise
 
     @property
     def core(self) -> Core:

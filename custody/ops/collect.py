@@ -132,7 +132,7 @@ def collect(
         raise Refused(
             f"no policy here has the pinned digest {pin[:16]}…",
             check="policy.pin",
-            hint="a pin is told by a person; see custody auditor collect --help",
+            hint="the environment's public files belong to the case, from the pinned policy on",
         )
     data = encode_case_file(found.files)
     kept = {name for name, _ in decode_case_file(data)}
