@@ -23,6 +23,7 @@ from benchmarks import (
     open,
     release,
     seal,
+    slots,
     startup,
     verify_model,
 )
@@ -49,6 +50,7 @@ BENCHMARKS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "disk": disk.rows,
     "compression": compression.rows,
     "release": release.rows,
+    "slots": slots.rows,
     "attestation": attestation.rows,
     "log": log.rows,
     "startup": startup.rows,

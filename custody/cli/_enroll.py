@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -98,8 +98,13 @@ def _add_sharing(app: typer.Typer, role: Role, epilog: str) -> None:
         invitation: InvitationOption,
         out: OutOption,
         suite: Annotated[
-            SuiteName, typer.Option("--suite", help="What shares are sealed to you by.")
-        ] = "P256",
+            SuiteName | None,
+            typer.Option(
+                "--suite",
+                help="What shares are sealed to you by  [default: the strongest your token can]",
+                show_default=False,
+            ),
+        ] = None,
         display: DisplayOption = "",
         log: LogOption = None,
         home: HomeOption = None,
@@ -108,11 +113,12 @@ def _add_sharing(app: typer.Typer, role: Role, epilog: str) -> None:
     ) -> None:
         """Make your keys in your own token and ask to be admitted with them.
 
-        A second token of yours gets a --home of its own and the same NAME.
+        A second token of yours gets a --home of its own and the same NAME.  A share key of suite
+        MLKEM1024_P384 is half in your token and half in your home: back the home up.
         """
         _enroll(
             role,
-            suite,
+            suite or "strongest",
             name=name,
             token=token,
             invitation=invitation,
@@ -127,7 +133,7 @@ def _add_sharing(app: typer.Typer, role: Role, epilog: str) -> None:
 
 def _enroll(
     role: Role,
-    suite: SuiteName | None,
+    suite: SuiteName | Literal["strongest"] | None,
     *,
     name: str,
     token: str,

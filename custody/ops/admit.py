@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from custody.crypto.certificates import make_csr, read_csr
 from custody.encoding import KeyId, Record, decode, encode, key_id
-from custody.errors import Malformed, Refused
+from custody.errors import Malformed, Refused, Unavailable
 from custody.formats.admission import Admission, Invitation, InvitationKeys, claim_share
 from custody.formats.envelope import Statement, decode_statement, encode_statement
 from custody.formats.policy import Principal, Role, ShareKey, SigningKey, SuiteName, TokenClass
@@ -107,11 +108,12 @@ def enroll(
     display: str,
     role: Role,
     invitation: Invitation,
-    suite: SuiteName | None,
+    suite: SuiteName | Literal["strongest"] | None,
 ) -> bytes:
     """Make a person's keys in his token and offer them; returns the admission (``.dsse``).
 
-    ``suite`` None makes no share key, but for a publisher, who keeps it to himself.  Done again in
+    ``suite`` "strongest" is the hybrid where the token has the curve for it, and P256 elsewhere;
+    None makes no share key, but for a publisher, who keeps it to himself.  Done again in
     the same home it offers the same keys, for a new invitation; another person or token needs a
     home of its own: `Refused` (``home.taken``).
     """
@@ -131,7 +133,7 @@ def enroll(
             label = f"{invitation.environment} {principal}"
             signer = Signer(token.make(KeyRole.SIGN, f"{label} sign", ec.SECP256R1()))
             kept = suite or ("P256" if role == "publisher" else None)
-            pairs = (make_share_key(home, token, kept, label=f"{label} share"),) if kept else ()
+            pairs = (_share_key(home, token, kept, label=f"{label} share"),) if kept else ()
             identity = Identity(
                 kind="custody/identity/v1",
                 principal=principal,
@@ -147,6 +149,18 @@ def enroll(
         return _offer(
             identity, signer, offered, invitation=invitation, token_class=token.info.token_class
         )
+
+
+def _share_key(
+    home: Home, token: Token, suite: SuiteName | Literal["strongest"], *, label: str
+) -> ShareKeyPair:
+    if suite != "strongest":
+        return make_share_key(home, token, suite, label=label)
+    try:
+        return make_share_key(home, token, _HYBRID, label=label)
+    except (Refused, Unavailable):
+        # Not every token has P-384.  One that was pulled out has not P-256 either.
+        return make_share_key(home, token, "P256", label=label)
 
 
 def upgrade(home: Home, token: Token, *, invitation: Invitation) -> bytes:

@@ -33,7 +33,7 @@ _PRIVATE = re.compile(r"\x1b\[\?1049h.*?\x1b\[\?1049l", re.DOTALL)
 _CLEARED = "\x1b[H\x1b[2J\x1b[3J"
 _NUMBERED = re.compile(r"\b(\d+) ([a-z]+)")
 _ONE_WORD = re.compile(r"word (\d+): $")
-_FAILED = re.compile(r"^custody: error: |^NO  |NOT SOUND|^late  ", re.MULTILINE)
+_FAILED = re.compile(r"^custody: error: |^NO  |NOT SOUND|^late  |^ends  ?\d", re.MULTILINE)
 _SECONDS = 200
 
 

@@ -23,6 +23,8 @@ from custody.ops.home import Home
 from tests.release.world import Actor, World, booted, challenge, founded, record
 
 HYBRID = "MLKEM1024_P384"
+#: What an officer of today asks for only if he must.
+WEAK = ("--suite", "P256")
 
 DRAFT = """
 environment = "production"
@@ -240,7 +242,7 @@ def signing_of(years: Years, token: str) -> str:
 def test_a_lost_token_is_replaced_on_the_same_leaf(years: Years) -> None:
     """A second token fills the first one's leaf; what was sealed before stays with the first."""
     years.seal("first")
-    spare = years.hire("sec2", "officer", token="sec2-spare")
+    spare = years.hire("sec2", "officer", *WEAK, token="sec2-spare")
     trust(years, "sec2-spare", "officer")
     years.next(spare)
     lost = years.certificates("sec2", share_of(years, "sec2"))
@@ -263,7 +265,7 @@ def test_a_lost_token_is_replaced_on_the_same_leaf(years: Years) -> None:
 
 def test_an_officer_leaves_and_another_joins(years: Years) -> None:
     """Version 3: sec3 goes, sec4 comes.  The old share works still, and is said to."""
-    admission = years.hire("sec4", "officer")
+    admission = years.hire("sec4", "officer", *WEAK)
     trust(years, "sec4", "officer")
     years.quorum = "2 of (sec1, sec2, sec4)"
     years.next(admission, leaving="sec3")
@@ -365,7 +367,7 @@ def test_a_policy_that_locks_everybody_out_is_refused_before_it_is_signed(years:
 
 def test_officers_upgrade_and_the_weakest_suite_follows(years: Years) -> None:
     """A hybrid share key beside the old one, then instead of it; then nothing weaker is taken."""
-    years.hire("sec5", "officer")
+    years.hire("sec5", "officer", *WEAK)
     trust(years, "sec5", "officer")
     years.quorum = "2 of (sec1, sec2, sec5)"
     years.next("admissions/sec5.dsse", leaving="sec4")
@@ -399,7 +401,7 @@ def test_officers_upgrade_and_the_weakest_suite_follows(years: Years) -> None:
     assert "weaker than" in said
     years.open("after", "sec1", "sec5")
     # Nor does a policy take an officer whose keys are weaker.
-    weak = years.hire("sec6", "officer", "--suite", "P256")
+    weak = years.hire("sec6", "officer", *WEAK)
     years.quorum = "2 of (sec1, sec2, sec5, sec6)"
     _, done = years.propose(years.draft(), weak, code=1)
     assert f"officer sec6 has a share key weaker than {HYBRID}" in done.stderr

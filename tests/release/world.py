@@ -122,7 +122,7 @@ class World:
         ida.run("custodian", "init", "ida", *words, "--authority", "--out", "start")
         for actor in self.actors.values():
             if actor is not ida:
-                actor.enroll(*(("--suite", "MLKEM1024_P384") if actor.name == "sec1" else ()))
+                actor.enroll(*(("--suite", "P256") if actor.name in ("sec2", "sec3") else ()))
         start = self.folder / "start"
         for name in ("authority.cer", "authority.crl"):
             (self.folder / "env" / name).write_bytes((start / name).read_bytes())

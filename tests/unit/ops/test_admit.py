@@ -2,13 +2,15 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from msgspec.structs import replace
 
 from custody.crypto.certificates import crl_number, read_certificate, read_crl, revocations_of
 from custody.encoding import key_id
-from custody.errors import Incomplete, Malformed, Refused
+from custody.errors import Incomplete, Malformed, Refused, Unavailable
 from custody.formats.admission import Admission, Invitation
 from custody.formats.envelope import decode_statement, encode_statement
 from custody.formats.policy import Role, SigningKey, SuiteName
@@ -54,7 +56,7 @@ class Person:
         self,
         invitation: Invitation,
         *,
-        suite: SuiteName | None = "P256",
+        suite: SuiteName | Literal["strongest"] | None = "P256",
         name: str = "",
         display: str = "",
         uri: str = "pkcs11:token=alice",
@@ -96,6 +98,52 @@ def test_what_is_admitted_is_what_the_token_holds(
     (opener,) = openers_of(alice.home, identity, alice.token)
     assert share.key_id == opener.recipient
     assert (suite == "MLKEM1024_P384") == (opener.mlkem_seed is not None)
+
+
+class PoorToken(SoftToken):
+    """A token without P-384, as some smart cards are."""
+
+    def make(
+        self, role: KeyRole, label: str, curve: ec.EllipticCurve
+    ) -> ec.EllipticCurvePrivateKey:
+        """Make a key, if it is on P-256."""
+        if curve.name != "secp256r1":
+            raise Unavailable("the token has no such curve")
+        return super().make(role, label, curve)
+
+
+@pytest.mark.parametrize(
+    ("token", "suite"), [(SoftToken(), "MLKEM1024_P384"), (PoorToken(), "P256")]
+)
+def test_the_strongest_suite_is_the_tokens(
+    ida: Custodian, alice: Person, token: SoftToken, suite: SuiteName
+) -> None:
+    """Who says nothing gets a post-quantum share key where his token can, else P-256."""
+    alice.token = token
+    person = ida.check(alice.enroll(ida.invitation, suite="strongest")).principal
+    _, share = person.keys
+    assert suite == getattr(share, "suite", None)
+
+
+def test_an_upgrade_offers_the_hybrid_and_keeps_the_old_key(ida: Custodian, alice: Person) -> None:
+    """Done twice it is the same key; what was sealed to the first opens by the first."""
+    first = ida.check(alice.enroll(ida.invitation)).principal
+    second = ida.check(admit.upgrade(alice.home, alice.token, invitation=ida.invitation)).principal
+    again = ida.check(admit.upgrade(alice.home, alice.token, invitation=ida.invitation)).principal
+    assert second == again
+    assert first.keys[0] == second.keys[0]
+    assert "MLKEM1024_P384" == getattr(second.keys[1], "suite", None)
+    openers = openers_of(alice.home, alice.home.identity(), alice.token)
+    assert [first.keys[1].key_id, second.keys[1].key_id] == [o.recipient for o in openers]
+
+
+def test_who_shares_nothing_upgrades_nothing(ida: Custodian, tmp_path: Path) -> None:
+    """A custodian has no share key to upgrade."""
+    someone = Person(tmp_path, "bob", "custodian")
+    someone.enroll(ida.invitation, suite=None)
+    with pytest.raises(Refused) as caught:
+        admit.upgrade(someone.home, someone.token, invitation=ida.invitation)
+    assert "upgrade.role" == caught.value.check
 
 
 def test_everything_is_made_in_one_login(ida: Custodian, alice: Person) -> None:
