@@ -371,8 +371,8 @@ def opened(
     found = read_archive(paths, shelves=shelves, pin=pin, tsa_roots=tsa_roots(tsa_root))
     for unopened in found.unopened:
         screen.say(f"unreadable {plain(unopened.name)}: {plain(unopened.reason)}")
-    if not found.held:
-        screen.say("no collected file is here; custody auditor collect makes one")
+    if not any(found.releases()):
+        screen.say("no release is here; custody auditor collect makes a file of one")
     return found
 
 
