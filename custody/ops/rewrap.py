@@ -18,6 +18,7 @@ from custody.ops.bundle import CONTENTS, MANIFEST, PARTS, PAYLOAD, Bundle
 from custody.ops.folders import read_file, reading
 from custody.ops.keys import Signer
 from custody.ops.landing import check_absent, disk_errors, new_directory
+from custody.rules.holdings import check_held
 from custody.rules.manifest import check_manifest
 from custody.rules.people import check_key
 from custody.rules.situation import Situation
@@ -95,6 +96,7 @@ def sign_rewrapped(
     data = signer.statement(Manifest(core=new.core, envelope=new.envelope))
     statement = decode_statement(Manifest, data)
     require(check_manifest(statement, situation))
+    require(check_held(statement, situation.trusted.versions))
     with new_directory(target, mode=0o755) as folder:
         for name in (CONTENTS, PARTS, PAYLOAD):
             with disk_errors(folder):

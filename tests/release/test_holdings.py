@@ -17,6 +17,7 @@ from custody.ops.holdings import Environment, ever_held, read_environment, who_c
 from custody.ops.home import Home
 from custody.ops.seal import SealOrder, seal_model
 from custody.ops.trust import current, pin
+from tests.release import test_recovery as recovery
 from tests.release.cast import NOW, Cast, PersonKeys, person
 from tests.release.expect import refused, resealed
 
@@ -190,3 +191,41 @@ def test_an_officer_with_a_strong_and_a_weak_key_is_named(cast: Cast) -> None:
     said = words(cast, msgspec.structs.replace(policy, principals=others))
     assert "sec1 has share keys of P256 and MLKEM1024_P384" in said
     assert "share keys of" not in words(cast, policy)
+
+
+def test_a_re_wrap_by_recovery_is_told_as_one(cast: Cast) -> None:
+    """After the glass was broken there are two envelopes of one key, and signers read so."""
+    made = recovery.found(cast)
+    bundle = cast.seal()
+    recovery.lose_every_officer(cast)
+    done = recovery.broken(cast, bundle, made, recovery.words(made, "cus3", "enr1", "cus1", "enr3"))
+    again = recovery.signed(cast, bundle, done, cast.folder / "again")
+    found = environment(cast, bundle, again)
+    (key,) = ever_held(found)
+    assert 2 == len(key.manifests)
+    assert () == key.alone
+    old, new = sorted(who_can_open(found), key=lambda o: len(o.able or ()), reverse=True)
+    assert {"left"} == {keeper.standing for keeper in old.keepers}
+    assert (("new1", "new2"),) == new.allowed
+
+
+def test_no_re_wrap_gives_one_person_a_threshold(cast: Cast) -> None:
+    """new1's token was once listed as new2's: the publisher's tool does not sign for both."""
+    token = person("new2", "officer")
+    cast.people["new2"] = token
+    cast.certify(token)
+    cast.next_policy(principals=people(cast))
+    del cast.people["new2"]
+    cast.next_policy(principals=people(cast))
+    made = recovery.found(cast)
+    bundle = cast.seal()
+    recovery.lose_every_officer(cast)
+    cast.people["new1"] = PersonKeys("new1", token.roles, token.signing, token.sharing)
+    cast.certify(cast.people["new1"])
+    newest = max(cast.documents.policies, key=lambda s: s.predicate.version).predicate
+    others = tuple(p for p in newest.principals if p.id != "new1")
+    everybody = sorted((*others, cast.people["new1"].principal()), key=lambda p: p.id)
+    cast.next_policy(principals=tuple(everybody))
+    done = recovery.broken(cast, bundle, made, recovery.words(made, "cus3", "enr1", "cus1", "enr3"))
+    with refused(cast, "manifest.alone"):
+        recovery.signed(cast, bundle, done, cast.folder / "again")
