@@ -85,8 +85,12 @@ class BrokenView(Record, frozen=True, kw_only=True):
     files: tuple[str, ...]
 
 
-def _need_words() -> None:
-    """Say what is missing where shares cannot be read or written."""
+def _begin() -> None:
+    """Say what is missing where shares cannot be read; see that words stay in memory alone."""
+    import resource
+
+    # A process that is killed while it holds the seed must not leave it in a file.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
         import shamir_mnemonic  # noqa: F401
     except ImportError as error:
@@ -149,7 +153,7 @@ def make(
     The words are on no disk and shown once. Name the record in the next policy's draft:
     recovery = "recovery-1.dsse".
     """
-    _need_words()
+    _begin()
     from custody.cli import _mnemonics as paper
     from custody.ops import recovery as ops
 
@@ -200,7 +204,7 @@ def check_share(
 
     Nothing is sent or kept. A wrong word is named by its position.
     """
-    _need_words()
+    _begin()
     from custody.cli import _mnemonics as paper
     from custody.ops import recovery as ops
 
@@ -242,7 +246,7 @@ def break_glass(
     Works when every officer's token is lost. Neither the content key nor any plaintext leaves the
     program. The publisher signs what it makes: custody publisher rewrap.
     """
-    _need_words()
+    _begin()
     from custody.cli import _mnemonics as paper
     from custody.ops import break_glass as glass
 
@@ -323,7 +327,7 @@ def drill(
 
     Uses no token. The seed, keys and new envelopes are forgotten; nothing is signed.
     """
-    _need_words()
+    _begin()
     from custody.cli import _mnemonics as paper
     from custody.ops import drill as ops
 
