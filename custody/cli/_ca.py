@@ -311,13 +311,16 @@ def revoke_certificates(
 ) -> None:
     """Revoke certificates: issue the next revocation list with them in it.
 
-    For any reason but superseded, no certificate is issued for these keys again.
+    For any reason but superseded, no certificate is issued for these keys again, and the TLS
+    certificates that an AK vouched for are revoked with it.
     """
     screen = Screen(as_json=as_json)
     where = open_home(home, _ROLE)
     when = moment(since, option="--since")
     check_new_file(out)
     ders = read_issued(where, which)
+    if reason != "superseded":
+        ders += ca.resting_on(where, ders)
     for der in ders:
         screen.say(f"{whose(der)}: {reason}, since {format_time(when)}")
     screen.confirm("revoke?", yes=yes)

@@ -212,6 +212,16 @@ def vouched_in(certificate: bytes) -> Vouched:
     return vouched
 
 
+def uris_of(certificate: bytes) -> tuple[str, ...]:
+    """Return the URIs among a certificate's names (RFC 5280, section 4.2.1.6)."""
+    extensions = read_certificate(certificate).extensions
+    try:
+        names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ()
+    return tuple(names.get_values_for_type(x509.UniformResourceIdentifier))
+
+
 def tpm_identity(ek_certificate: bytes) -> tuple[x509.NameAttribute[str | bytes], ...]:
     """Return how an EK certificate names its TPM: manufacturer, model, version."""
     try:

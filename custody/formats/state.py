@@ -33,12 +33,14 @@ class GoldenMemory(Record, frozen=True):
 class EnrolmentMemory(Record, frozen=True):
     """What was last seen of one EK's enrolment.
 
-    ``epoch`` is its newest record's.  Records up to ``retired`` were retired, the last of them at
+    ``epoch`` is its newest record's, and ``record`` what that one says (`record_identity`); 0 and
+    None where none was.  Records up to ``retired`` were retired, the last of them at
     ``retired_at``; 0 and None where none was.
     """
 
     ek_spki: Digest
     epoch: Annotated[int, msgspec.Meta(ge=0, le=2**31)]
+    record: Digest | None
     retired: Annotated[int, msgspec.Meta(ge=0, le=2**31)]
     retired_at: Moment | None
 
@@ -46,6 +48,8 @@ class EnrolmentMemory(Record, frozen=True):
         super().__post_init__()
         if (self.retired == 0) != (self.retired_at is None):
             raise ValueError("retired: an epoch and a time, or neither")
+        if (self.epoch == 0) != (self.record is None):
+            raise ValueError("record: an epoch and a digest, or neither")
 
 
 class KeyMemory(Record, frozen=True):

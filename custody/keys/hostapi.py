@@ -26,6 +26,9 @@ RETAINED_INDEXES = range(0x01800C10, 0x01800C18)
 #: How far behind each of them lies the counter of its epoch, where it has one.
 EPOCH_INDEX_OFFSET = len(RETAINED_INDEXES)
 
+#: An RSA-4096 key is 550 bytes.
+MAX_EK_SPKI_BYTES = 1024
+
 U32 = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
 
 

@@ -88,6 +88,7 @@ class TpmHost:
         self, tcti: str | None = None, *, ek_spki: bytes | None = None, owner_auth: bytes = b""
     ) -> None:
         self._tcti = tcti
+        self._ek_spki = ek_spki
         self._tpm = Tpm(tcti, ek_spki=ek_spki)
         self._owner_auth = owner_auth
 
@@ -95,6 +96,8 @@ class TpmHost:
         return f"<TpmHost {self._tpm.where}>"
 
     def salted_to(self, ek_spki: bytes) -> TpmHost:
+        if ek_spki == self._ek_spki:
+            return self
         return TpmHost(self._tcti, ek_spki=ek_spki, owner_auth=self._owner_auth)
 
     @contextmanager
@@ -320,7 +323,7 @@ class TpmHost:
     def _retained_standing(self, link: Connection, key: RetainedKey) -> RetainedStanding:
         updates = key.updates
         indexes = [key.counter_index, *([updates.epoch_index] if updates else [])]
-        if any(index not in link.handles(index, 1) for index in indexes):
+        if any(index not in link.attested_handles(index, 1) for index in indexes):
             return RetainedStanding(life="cleared", oldest=None)
         alive = self._counter(link, key.counter_index).value == key.counter
         life: Life = "alive" if alive else "forgotten"

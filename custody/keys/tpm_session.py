@@ -231,7 +231,19 @@ class Connection:
 
     def handles(self, first: int, count: int = _MAX_HANDLES) -> tuple[int, ...]:
         """List up to ``count`` handles of the TPM from ``first`` on, of the same kind."""
-        _, found = self.esys.get_capability(TPM2_CAP.HANDLES, first, count)
+        return self._handles(first, count, ESYS_TR.NONE)
+
+    def attested_handles(self, first: int, count: int = _MAX_HANDLES) -> tuple[int, ...]:
+        """List as `handles` does, in an audit session: nobody on the bus can leave one out."""
+        session = self.salted_session()
+        # Nothing here is secret, and the answer's first field is none that can be encrypted.
+        self.esys.trsess_set_attributes(session, TPMA_SESSION.AUDIT | TPMA_SESSION.CONTINUESESSION)
+        found = self._handles(first, count, session)
+        self.drop(session)
+        return found
+
+    def _handles(self, first: int, count: int, session: Handle) -> tuple[int, ...]:
+        _, found = self.esys.get_capability(TPM2_CAP.HANDLES, first, count, session1=session)
         return tuple(int(handle) for handle in found.data.handles)
 
     def flush_stale(self) -> None:

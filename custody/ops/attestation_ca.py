@@ -33,6 +33,7 @@ from custody.crypto.host_certificates import (
     issue_ak_certificate,
     issue_server_certificate,
     issue_tls_certificate,
+    uris_of,
     vouched_in,
 )
 from custody.crypto.signature import load_ec_public, public_bytes
@@ -310,11 +311,45 @@ def issue_tls(
             vouched=vouched,
             dns=tuple(dict.fromkeys(dns)),
             key_class=request.key_class,
-            term=_term(authority, now=now, life=life),
+            term=_ending_with(ak_certificate, _term(authority, now=now, life=life)),
         )
         write_new_file(used, encode(request), mode=0o600)
         keep_issued(authority, der)
     return Issued(der=der, vouched=vouched, verdicts=verdicts, key_class=request.key_class)
+
+
+def _ending_with(ak_certificate: bytes, term: Term) -> Term:
+    # What rests on the AK's word does not outlive it.
+    end = read_certificate(ak_certificate).not_valid_after_utc
+    return replace(term, not_after=min(term.not_after, end))
+
+
+def resting_on(home: Home, revoked: Sequence[bytes]) -> tuple[bytes, ...]:
+    """Return the TLS certificates this home issued on the word of an AK among those ``revoked``.
+
+    They rest on the AK, not on one of its certificates: those by its others are found too.  What is
+    on the list already, or among ``revoked``, is left out.
+    """
+    keys = {spki_of(der) for der in revoked if _vouched(der) is not None}
+    issued = issued_here(home)
+    vouched = [_vouched(der) for der in issued if spki_of(der) in keys]
+    words = {one.urn for one in vouched if one is not None}
+    listed = _revoked(home, besides=None)
+    return tuple(
+        der
+        for der in issued
+        if _vouched(der) is None
+        and words & set(uris_of(der))
+        and der not in revoked
+        and read_certificate(der).serial_number not in listed
+    )
+
+
+def _vouched(der: bytes) -> Vouched | None:
+    try:
+        return vouched_in(der)
+    except Malformed:
+        return None
 
 
 def certify_server(authority: Authority, names: Sequence[str], *, now: datetime) -> ServerKey:
@@ -376,10 +411,8 @@ def _check_name(authority: Authority, vouched: Vouched, *, now: datetime) -> Non
     """Refuse the name of a host that is another TPM, as long as that one's certificate is good."""
     revoked = _revoked(authority.home, besides=None)
     for der in issued_here(authority.home):
-        certificate = read_certificate(der)
-        try:
-            other = vouched_in(der)
-        except Malformed:
+        certificate, other = read_certificate(der), _vouched(der)
+        if other is None:
             continue
         if (
             other.host == vouched.host

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -26,6 +26,7 @@ from custody.formats.evidence import name
 from custody.formats.goldenset import GoldenSet
 from custody.formats.request import Request, Terms
 from custody.keys.hostapi import (
+    MAX_EK_SPKI_BYTES,
     RETAINED_INDEXES,
     U32,
     HostTpm,
@@ -37,7 +38,7 @@ from custody.keys.hostapi import (
 from custody.ops.folders import read_file, reading
 from custody.ops.landing import disk_errors, give_up, replace_file
 from custody.rules.authorisers import Authoriser, authorisers
-from custody.rules.request import golden_of
+from custody.rules.request import endorsement_key, enrolment_of, golden_of
 from custody.rules.situation import Situation
 
 #: 33 objects of a few hundred bytes each, in base64, and the keys of 32 enrollers.
@@ -48,13 +49,15 @@ _MAX_PATH_BYTES = 1 << 16
 class Kept(Record, frozen=True):
     """A key that this host keeps, by which request it may, and in which TPM it lies.
 
-    ``ending`` is the counter of the object that this one replaced, until it has moved on.
+    ``endorsement_key`` is that TPM's, as it was enrolled (DER SPKI).  ``ending`` is the counter of
+    the object that this one replaced, until it has moved on.
     """
 
     kind: Literal["custody/kept/v1"]
     manifest: Digest
     request: Digest
     ak_name: TpmName
+    endorsement_key: Annotated[bytes, msgspec.Meta(max_length=MAX_EK_SPKI_BYTES)]
     kept_at: Moment
     key: RetainedKey
     ending: U32 | None
@@ -208,6 +211,7 @@ def retain(
         manifest=terms.manifest,
         request=request.digest,
         ak_name=terms.ak_name,
+        endorsement_key=endorsement_key(enrolment_of(request, situation).predicate),
         kept_at=situation.now,
         key=key,
         ending=None,
@@ -332,7 +336,10 @@ def forget(
 
     Another TPM than the one that keeps it is `Refused`: it would say forgotten of what still opens.
     """
-    if kept.ak_name != name(tpm.ak_public()).hex():
+    # Whoever sits on the bus with a TPM of his own would be shown the owner's authorisation in an
+    # HMAC that he can guess it by, and could answer that it was done.
+    tpm = tpm.salted_to(kept.endorsement_key)
+    if not _is_here(kept, tpm):
         raise Refused(
             "this is not the TPM that keeps it",
             check="retained.tpm",
@@ -351,12 +358,22 @@ def prune(tpm: HostTpm, keys: KeptKeys) -> tuple[Kept, ...]:
 
     Only what this very TPM says it forgot, or lost: what another keeps is not its to judge.
     """
-    here = name(tpm.ak_public()).hex()
-    dead = tuple(
-        kept
-        for kept in keys.all()
-        if kept.ak_name == here and tpm.retained_standing(kept.key).life != "alive"
-    )
+    dead = tuple(kept for kept in keys.all() if _dead(kept, tpm))
     for kept in dead:
         keys.drop(kept)
     return dead
+
+
+def _dead(kept: Kept, tpm: HostTpm) -> bool:
+    own = tpm.salted_to(kept.endorsement_key)
+    return _is_here(kept, own) and own.retained_standing(kept.key).life != "alive"
+
+
+def _is_here(kept: Kept, own: HostTpm) -> bool:
+    """Whether the TPM, salted to the EK that keeps it, is the one that keeps it."""
+    try:
+        return kept.ak_name == name(own.ak_public()).hex()
+    except Refused as error:
+        if error.check == "tpm.ek":
+            return False
+        raise

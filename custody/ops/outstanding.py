@@ -20,7 +20,7 @@ from custody.encoding import Digest, Moment, Record, decode, encode
 from custody.errors import Incomplete, Refused
 from custody.formats.envelope import Statement
 from custody.formats.request import Request, Terms
-from custody.keys.hostapi import Clock, HostKey, SealedSeed
+from custody.keys.hostapi import MAX_EK_SPKI_BYTES, Clock, HostKey, SealedSeed
 from custody.ops.folders import read_file, reading
 from custody.ops.landing import disk_errors, give_up, replace_file
 
@@ -64,6 +64,8 @@ class Outstanding(Record, frozen=True):
     request: Digest
     manifest: Digest
     terms: Digest
+    endorsement_key: Annotated[bytes, msgspec.Meta(max_length=MAX_EK_SPKI_BYTES)]
+    """The enrolled EK (DER SPKI): to no other TPM is anything said of this request."""
     pcrs: tuple[Annotated[int, msgspec.Meta(ge=0, le=23)], ...]
     counter_index: Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
     counter: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]

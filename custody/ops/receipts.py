@@ -94,6 +94,7 @@ def burn(entry: Outstanding, tpm: HostTpm, place: HostPlace, *, now: datetime) -
         burned_at=now,
     )
     digest = bytes.fromhex(statement_digest(said))
+    tpm = tpm.salted_to(entry.endorsement_key)
     with tpm.conversation():
         tpm.increment(entry.counter_index)
         certified = tpm.certify_counter(entry.counter_index, bind("burn", digest))
@@ -192,6 +193,7 @@ def attested_receipt(
         finished_at=now,
     )
     digest = bytes.fromhex(statement_digest(receipt))
+    tpm = tpm.salted_to(entry.endorsement_key)
     with tpm.conversation():
         return _attested(receipt, tpm.quote(bind("receipt", digest), entry.pcrs), tpm)
 
@@ -205,6 +207,7 @@ def forgotten_statement(kept: Kept, tpm: HostTpm, *, now: datetime) -> bytes:
         counter=kept.key.counter,
         forgotten_at=now,
     )
+    tpm = tpm.salted_to(kept.endorsement_key)
     over = bind("forgotten", bytes.fromhex(statement_digest(said)))
     return _attested(said, tpm.certify_counter(kept.key.counter_index, over), tpm)
 

@@ -92,8 +92,10 @@ def request_release(
     # would be sent them; he cannot show one with the EK that the enrollers vouch for.
     salted = tpm.salted_to(endorsement_key(host.enrolment.predicate))
     shown = _Shown(event_log=event_log, further=tuple(further))
-    with place.ledger.lock(), salted.conversation():
-        return _make(manifest, host, salted, situation, place, shown, mode)
+    with place.ledger.lock():
+        end_dead(salted, place, now=situation.now)
+        with salted.conversation():
+            return _make(manifest, host, salted, situation, place, shown, mode)
 
 
 def _make(
@@ -107,7 +109,7 @@ def _make(
 ) -> Requested:
     """Take a counter, make H for it, attest both, and remember them."""
     policy = situation.trusted.policy
-    counter = _free_counter(tpm, place, situation)
+    counter = _free_counter(tpm, place)
     terms = _terms(manifest, host, counter, tpm, situation, mode)
     tree, officers = signing_tree(policy)
     auth_policy = host_policy(
@@ -133,7 +135,9 @@ def _make(
     data = encode_statement(request, [signature])
     statement = decode_statement(Request, data)
     require(check_request(statement, manifest, situation))
-    place.ledger.keep(_entry(statement, counter, key, seed, tuple(policy.host.pcrs)))
+    place.ledger.keep(
+        _entry(statement, counter, key, seed, tuple(policy.host.pcrs), host.enrolment.predicate)
+    )
     return Requested(statement=statement, data=data)
 
 
@@ -201,8 +205,7 @@ def _boot_state(tpm: HostTpm, situation: Situation) -> Statement[GoldenSet]:
     )
 
 
-def _free_counter(tpm: HostTpm, place: HostPlace, situation: Situation) -> Counter:
-    end_dead(tpm, place, now=situation.now)
+def _free_counter(tpm: HostTpm, place: HostPlace) -> Counter:
     living = place.ledger.all()
     try:
         return tpm.allocate_counter({entry.counter_index for entry in living})
@@ -315,6 +318,7 @@ def _entry(
     key: HostKey,
     seed: SealedSeed | None,
     pcrs: tuple[int, ...],
+    enrolment: EnrolmentRecord,
 ) -> Outstanding:
     terms = statement.predicate.terms
     return Outstanding(
@@ -322,6 +326,7 @@ def _entry(
         request=statement.digest,
         manifest=terms.manifest,
         terms=terms.digest().hex(),
+        endorsement_key=endorsement_key(enrolment),
         pcrs=pcrs,
         counter_index=counter.index,
         counter=counter.value,

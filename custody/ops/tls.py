@@ -9,10 +9,12 @@ from typing import Protocol
 from cryptography.hazmat.primitives.asymmetric import ec
 from msgspec.structs import replace
 
-from custody.crypto.certificates import make_csr
+from custody.crypto.certificates import make_csr, spki_of
+from custody.encoding import Digest, key_id
+from custody.errors import Refused
 from custody.formats.evidence import pack_quote
 from custody.formats.hostcertificate import TlsRequest
-from custody.keys.hostapi import Attested, CertifiedKey
+from custody.keys.hostapi import Attested, CertifiedKey, HostTpm
 from custody.ops.wellformed import check_name, well_formed
 
 #: The register a quote is over: its content is not judged, the rest of the quote is.
@@ -33,6 +35,14 @@ class TlsTpm(Protocol):
     def certify_tls_key(self, qualifying: bytes) -> CertifiedKey:
         """See `HostTpm`."""
         ...
+
+
+def of_ek(tpm: HostTpm, ek_spki: Digest) -> HostTpm:
+    """Return the TPM as one that sessions reach only under the EK with this digest (``tpm.ek``)."""
+    spki = spki_of(tpm.ek_certificate())
+    if key_id(spki) != ek_spki:
+        raise Refused("this TPM shows another EK", check="tpm.ek")
+    return tpm.salted_to(spki)
 
 
 def ask_for_tpm_key(tpm: TlsTpm, *, host: str, dns: Sequence[str], now: datetime) -> TlsRequest:

@@ -142,7 +142,8 @@ def kept_standing(
     elif situation is not None:
         try:
             _check_receipt(kept, place)
-            state = _state_of(kept, request, situation, tpm, b"")
+            own = tpm.salted_to(kept.endorsement_key)
+            state = _state_of(kept, request, situation, own, b"")
             require(
                 check_kept(
                     request,
@@ -185,7 +186,7 @@ def _unsealed(
     """Give the content key for the block, after every rule and then the TPM have agreed."""
     # First of all, and whatever is refused next: states that were retired must not open again,
     # for whoever starts one of them later and asks none of these rules.
-    _raise_epoch(kept, situation, _enrolled(kept, situation, tpm, place))
+    _raise_epoch(kept, situation, tpm.salted_to(kept.endorsement_key))
     _check_receipt(kept, place)
     request = place.keys.request(kept)
     enrolment = enrolment_of(request, situation)
@@ -239,15 +240,6 @@ def _check_receipt(kept: Kept, place: HostPlace) -> None:
             where=f"request {kept.request[:16]}",
             hint="custody host open finishes it, custody host forget destroys the key",
         )
-
-
-def _enrolled(kept: Kept, situation: Situation, tpm: HostTpm, place: HostPlace) -> HostTpm:
-    """Speak to the TPM that was enrolled, where the record is here; a lack of it waits."""
-    try:
-        record = enrolment_of(place.keys.request(kept), situation).predicate
-        return tpm.salted_to(endorsement_key(record))
-    except CustodyError:
-        return tpm
 
 
 def _raise_epoch(kept: Kept, situation: Situation, tpm: HostTpm) -> None:

@@ -2,20 +2,21 @@
 
 Records are immutable, and so are good for ever by their signatures.  What ends one is a newer
 record of its EK, or a retirement: both signed by the enrolment threshold, found among the files at
-hand, and remembered, so that leaving them out later brings no host back.
+hand, and remembered, so that leaving them out later brings no host back; and so is what the newest
+record said, so that another one of its number is seen when the first is no longer shown.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 
 from msgspec.structs import replace
 
 from custody.encoding import Digest, format_time
 from custody.formats.case import Documents
 from custody.formats.enrolment import EnrolmentRecord
-from custody.formats.envelope import Statement
+from custody.formats.envelope import Statement, statement_digest
 from custody.formats.retirement import Retirement
 from custody.formats.state import EnrolmentMemory
 from custody.rules.situation import Situation
@@ -25,7 +26,18 @@ from custody.rules.verdicts import Ledger, Verdict
 #: What is said of a record that nobody has ended.
 NOT_RETIRED = "not retired"
 
+_NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
+
 Vouching = Statement[EnrolmentRecord] | Statement[Retirement]
+
+
+def record_identity(record: EnrolmentRecord) -> Digest:
+    """Return what two records of one number must agree in: everything but when it was found.
+
+    Two threads of enrollers who found the same at different times agree.  It is the statement
+    digest that the record would have had at the beginning of 1970.
+    """
+    return statement_digest(replace(record, enrolled_at=_NO_TIME))
 
 
 def is_vouched(statement: Vouching, trusted: TrustedPolicy) -> bool:
@@ -57,7 +69,7 @@ def enrolments_seen(
         if only not in (None, said.ek_spki) or said.epoch <= held.epoch or said.enrolled_at > now:
             continue
         if is_vouched(record, trusted):
-            found[said.ek_spki] = replace(held, epoch=said.epoch)
+            found[said.ek_spki] = replace(held, epoch=said.epoch, record=record_identity(said))
     for retirement in documents.retirements:
         ended = retirement.predicate
         held = found.get(ended.ek_spki) or _nothing(ended.ek_spki)
@@ -81,7 +93,7 @@ def enrolment_seen(ek_spki: Digest, situation: Situation) -> EnrolmentMemory:
 
 
 def _nothing(ek_spki: Digest) -> EnrolmentMemory:
-    return EnrolmentMemory(ek_spki=ek_spki, epoch=0, retired=0, retired_at=None)
+    return EnrolmentMemory(ek_spki=ek_spki, epoch=0, record=None, retired=0, retired_at=None)
 
 
 def check_in_force(record: Statement[EnrolmentRecord], situation: Situation) -> tuple[Verdict, ...]:
@@ -99,7 +111,8 @@ def check_in_force(record: Statement[EnrolmentRecord], situation: Situation) -> 
     # would choose which of them is believed.
     ledger.add(
         "enrolment.fork",
-        not _twin(record, situation),
+        not _twin(record, situation)
+        and (said.epoch != seen.epoch or seen.record == record_identity(said)),
         "no other record has its number",
         otherwise=f"another record {said.epoch} of this TPM says otherwise",
     )
@@ -142,8 +155,7 @@ def _twin(record: Statement[EnrolmentRecord], situation: Situation) -> bool:
     return any(
         other.predicate.ek_spki == said.ek_spki
         and other.predicate.epoch == said.epoch
-        # Two threads of enrollers who found the same at different times agree.
-        and replace(other.predicate, enrolled_at=said.enrolled_at) != said
+        and record_identity(other.predicate) != record_identity(said)
         and is_vouched(other, situation.trusted)
         for other in situation.documents.enrolments
     )

@@ -10,15 +10,20 @@ import pytest
 
 from custody.crypto.certificates import spki_of
 from custody.encoding import key_id
+from custody.errors import Refused
 from custody.formats.case import sort_documents
 from custody.formats.enrolment import EnrolmentRecord
 from custody.formats.envelope import Statement
 from custody.formats.evidence import ek_public
 from custody.keys import tpm_session
 from custody.keys.tpm import open_host
+from custody.keys.tpm_host import TpmHost
 from custody.keys.uri import TpmUri
+from custody.ops.kept import forget, prune
 from custody.ops.open import unlocked
-from tests.release.cast import Cast
+from custody.ops.receipts import give_up
+from tests.device.tpm.relay import bus
+from tests.release.cast import NOW, Cast
 from tests.release.conftest import fresh
 from tests.release.expect import QUORUM, refused
 
@@ -79,3 +84,34 @@ def test_a_host_speaks_to_the_enrolled_tpm_only(cast: Cast, stranger: bytes) -> 
         cast.documents = replace(cast.documents, enrolments=(lie,))
         with refused(cast, check):
             cast.request(bundle)
+
+
+def test_another_tpm_on_the_bus_burns_and_forgets_nothing(cast: Cast) -> None:
+    """A TPM swapped in shows no use of the owner's password, and cannot answer that it was done."""
+    cast.next_policy(modes=("once", "sealed"))
+    bundle = cast.seal()
+    request = cast.request(bundle, mode="sealed")
+    answers = [cast.approve(bundle, request, who) for who in QUORUM]
+    cast.open(bundle, request, answers, cast.folder / "first")
+    (kept,) = cast.place.keys.all()
+    asked = cast.request(cast.seal("other"))
+    entry = cast.place.ledger.find(asked.digest)
+    with fresh(cast.machine.vendor) as machine, bus(machine) as relay:
+        swapped = TpmHost(relay.tcti, owner_auth=b"the owner's password")
+        for attempt, check in (
+            (lambda: forget(kept, swapped, cast.place.keys), "retained.tpm"),
+            (lambda: swapped.salted_to(kept.endorsement_key).forget_retained(kept.key), "tpm.ek"),
+            (lambda: give_up(entry, swapped, cast.place, now=NOW), "tpm.ek"),
+        ):
+            with pytest.raises(Refused) as caught:
+                attempt()
+            assert check == caught.value.check
+        assert () == prune(swapped, cast.place.keys)
+        # What asks for the owner's word (part 3): EvictControl, NV_DefineSpace, and NV_Increment.
+        for command in ("00000120", "0000012a", "00000134"):
+            assert bytes.fromhex(command) not in relay.traffic
+    assert (kept,) == cast.place.keys.all()
+    assert entry == cast.place.ledger.find(asked.digest)
+    assert kept.key.counter < forget(kept, cast.tpm, cast.place.keys)
+    give_up(entry, cast.tpm, cast.place, now=NOW)
+    assert () == cast.place.ledger.all()

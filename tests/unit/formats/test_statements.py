@@ -140,7 +140,13 @@ records: st.SearchStrategy[Record] = st.one_of(
             max_size=2,
         ).map(
             lambda held: tuple(
-                EnrolmentMemory(ek_spki=ek, epoch=new, retired=old if at else 0, retired_at=at)
+                EnrolmentMemory(
+                    ek_spki=ek,
+                    epoch=new,
+                    record=ek if new else None,
+                    retired=old if at else 0,
+                    retired_at=at,
+                )
                 for ek, new, old, at in held
             )
         ),

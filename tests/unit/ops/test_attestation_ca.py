@@ -469,6 +469,35 @@ def test_a_revoked_ak_speaks_by_none_of_its_certificates(rack: Ca, tpm: TlsSoftT
     assert "certificate.revoked" == refused_by(refused)
 
 
+def test_a_tls_certificate_ends_with_the_ak_that_vouched_for_it(rack: Ca, tpm: TlsSoftTpm) -> None:
+    """Asked for late, it ends when its AK's certificate does, not a month from then."""
+    ak = rack.issue_ak(tpm).der
+    later = NOW + timedelta(days=3)
+    tls = rack.issue_tls(tls_request(tpm, now=later), ak, now=later).der
+    ends = [read_certificate(der).not_valid_after_utc for der in (ak, tls)]
+    assert ends[0] == ends[1]
+    assert ends[0] < later + ca.TLS_LIFE
+
+
+def test_what_rests_on_a_revoked_ak_is_named(rack: Ca, tpm: TlsSoftTpm) -> None:
+    """Its TLS certificates, by whichever of its certificates, and no other host's."""
+    other_tpm = TlsSoftTpm(certificate=EkCertificate(key="second").issue())
+    request = ask(other_tpm, host="gpu-2")
+    given = rack.answered(other_tpm, request)
+    other = ca.issue_ak(
+        rack.authority, request, given, accepted=rack.accepted(request), now=NOW
+    ).der
+    first, second = rack.issue_ak(tpm).der, rack.issue_ak(tpm).der
+    tls = rack.issue_tls(tls_request(tpm), first).der
+    more = rack.issue_tls(tls_request(tpm, dns=DNS[:1]), second, dns=DNS[:1]).der
+    assert {tls, more} == set(ca.resting_on(rack.home, [first]))
+    assert (more,) == ca.resting_on(rack.home, [second, tls])
+    assert () == ca.resting_on(rack.home, [other])
+    assert () == ca.resting_on(rack.home, [tls])
+    revoke(rack.authority, [second, tls], reason="keyCompromise", since=NOW, now=NOW)
+    assert (more,) == ca.resting_on(rack.home, [second])
+
+
 def test_two_tpms_are_not_one_host(rack: Ca, tpm: TlsSoftTpm) -> None:
     """A name is certified for another TPM once what has it was revoked, or has expired."""
     first = rack.issue_ak(tpm).der

@@ -13,7 +13,7 @@ from custody.formats.enrolment import EnrolmentRecord
 from custody.formats.envelope import Statement, decode_statement
 from custody.formats.retirement import Retirement
 from custody.formats.state import EnrolmentMemory, Memory
-from custody.rules.enrolment import check_in_force, enrolments_seen
+from custody.rules.enrolment import check_in_force, enrolments_seen, record_identity
 from custody.rules.situation import Situation
 from custody.rules.trust import trust_chain
 from tests.unit.people import NOW, policy, signed, signed_policy
@@ -97,6 +97,18 @@ def reason(held: Statement[EnrolmentRecord], situation: Situation, check: str) -
     return next(v.reason for v in check_in_force(held, situation) if v.check == check)
 
 
+def remembered(held: Statement[EnrolmentRecord]) -> EnrolmentMemory:
+    """Return what is remembered of an EK whose newest record this is."""
+    said = held.predicate
+    return EnrolmentMemory(
+        ek_spki=said.ek_spki,
+        epoch=said.epoch,
+        record=record_identity(said),
+        retired=0,
+        retired_at=None,
+    )
+
+
 def test_a_record_is_in_force_until_something_ends_it() -> None:
     """The only record of an EK, and the newest of several, are good."""
     assert [] == failed(record(), standing(record()))
@@ -113,7 +125,7 @@ def test_a_newer_record_ends_the_older() -> None:
 
 def test_a_newer_record_is_remembered_without_its_file() -> None:
     """Leaving the newer record out of the folder brings the older one back to nobody who knows."""
-    held = EnrolmentMemory(ek_spki=EK, epoch=2, retired=0, retired_at=None)
+    held = remembered(record(2))
     assert ["enrolment.epoch"] == failed(record(), standing(record(), remembered=[held]))
     assert [] == failed(record(2), standing(remembered=[held]))
 
@@ -139,7 +151,7 @@ def test_a_retirement_ends_a_record_for_good() -> None:
     assert ["enrolment.retired"] == failed(record(), ended)
     said = reason(record(), ended, "enrolment.retired")
     assert "host retired on 2027-01-05T11:00:00Z: sold" == said
-    held = EnrolmentMemory(ek_spki=EK, epoch=1, retired=1, retired_at=NOW - DAY)
+    held = replace(remembered(record()), retired=1, retired_at=NOW - DAY)
     later = standing(record(), remembered=[held])
     assert ["enrolment.retired"] == failed(record(), later)
     assert "host retired on 2027-01-04T12:00:00Z" == reason(record(), later, "enrolment.retired")
@@ -182,16 +194,29 @@ def test_two_records_of_one_number_are_both_refused() -> None:
     assert [] == failed(record(), twice)
 
 
+def test_a_second_record_of_one_number_is_seen_without_the_first() -> None:
+    """Who was shown one record of an epoch takes no other for it, though the first lies nowhere."""
+    trusted = standing().trusted
+    seen = enrolments_seen((), heap(record(ak="11")), trusted=trusted, now=NOW)
+    assert (remembered(record(ak="11")),) == seen
+    assert seen == enrolments_seen(seen, heap(record(ak="22")), trusted=trusted, now=NOW)
+    other = standing(record(ak="22"), remembered=list(seen))
+    assert ["enrolment.fork"] == failed(record(ak="22"), other)
+    later = standing(record(ak="11", at=NOW - 2 * DAY), remembered=list(seen))
+    assert [] == failed(record(ak="11", at=NOW - 2 * DAY), later)
+    assert [] == failed(record(2, ak="22"), standing(record(2, ak="22"), remembered=list(seen)))
+
+
 def test_memory_only_grows() -> None:
     """What is seen raises what is known of an EK, and never lowers it."""
     known = (
-        EnrolmentMemory(ek_spki=EK, epoch=5, retired=4, retired_at=NOW - 9 * DAY),
-        EnrolmentMemory(ek_spki=OTHER_EK, epoch=1, retired=0, retired_at=None),
+        replace(remembered(record(5)), retired=4, retired_at=NOW - 9 * DAY),
+        remembered(record(ek=OTHER_EK)),
     )
     trusted = standing().trusted
     old = heap(record(2), retirement(record(3)), record(7, ek=OTHER_EK))
     seen = enrolments_seen(known, old, trusted=trusted, now=NOW)
-    assert (known[0], replace(known[1], epoch=7)) == seen
+    assert (known[0], remembered(record(7, ek=OTHER_EK))) == seen
     new = heap(record(6), retirement(record(6)))
     seen = enrolments_seen(known, new, trusted=trusted, now=NOW)
     assert (6, 6, NOW - timedelta(hours=1)) == (seen[0].epoch, seen[0].retired, seen[0].retired_at)

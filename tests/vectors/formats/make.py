@@ -46,6 +46,7 @@ from custody.ops.home import Home
 from custody.ops.pem import read_certificate_file
 from custody.ops.recovery import RecoveryOrder, make_recovery
 from custody.ops.trust import pin
+from custody.rules.enrolment import record_identity
 from custody.rules.situation import Situation
 from tests.unit.formats.examples import BLOCK, DOCUMENTS, VECTORS, lay_out
 from tests.unit.people import NOW, key, policy, principal, signed_policy, signer
@@ -169,7 +170,8 @@ def _vouch(folder: Path, tpm: TpmHost, statement: Statement[Policy]) -> None:
     _write("golden-events.dsse", data)
     _retire(folder, statement, record)
     _recovery(statement)
-    _state(statement, enroll.ek_digest(request))
+    assert record is not None
+    _state(statement, enroll.ek_digest(request), record_identity(record.predicate))
 
 
 def _retire(
@@ -234,7 +236,7 @@ def _identity(name: str, role: str) -> Identity:
     )
 
 
-def _state(statement: Statement[Policy], ek: str) -> None:
+def _state(statement: Statement[Policy], ek: str, record: str) -> None:
     share = ShareIdentity(
         suite="P256",
         spki=public_bytes(key("dora share").public_key()),
@@ -252,7 +254,9 @@ def _state(statement: Statement[Policy], ek: str) -> None:
         crls=(CrlMemory(authority=key_id(public_bytes(key("ca").public_key())), number=4),),
         golden_sets=(GoldenMemory(name="lab-6.1", oldest=2),),
         hosts=(HostMemory(ek_spki=ek, reset_count=3, keys=(known,)),),
-        enrolments=(EnrolmentMemory(ek_spki=ek, epoch=1, retired=0, retired_at=None),),
+        enrolments=(
+            EnrolmentMemory(ek_spki=ek, epoch=1, record=record, retired=0, retired_at=None),
+        ),
     )
     _write("memory.json", encode(memory))
 
