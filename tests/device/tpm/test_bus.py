@@ -7,7 +7,7 @@ import os
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from custody.encoding import sha256
+from custody.encoding import key_id, sha256
 from custody.errors import Refused
 from custody.formats import evidence
 from custody.keys.api import KeyRole
@@ -18,6 +18,7 @@ from custody.keys.tpm_host import TpmHost
 from custody.keys.tpm_session import Tpm, certificate_spki
 from custody.keys.uri import TpmUri
 from custody.lab.swtpm import Swtpm
+from custody.ops.tls import of_ek
 from tests.device.tpm.asking import ALL, ask
 from tests.device.tpm.relay import bus
 
@@ -176,3 +177,24 @@ def test_a_certificate_slipped_in_for_the_enrolled_one_changes_nothing(
             host.seal_seed(bytes(32), b"seed")
         assert "tpm.ek" == refused.value.check
         assert host.salted_to(certificate_spki(ours)).seal_seed(bytes(32), b"seed")
+
+
+def test_a_tls_key_is_asked_of_the_named_ek_only(machine: Swtpm, other_machine: Swtpm) -> None:
+    """With the EK named, a TPM swapped in makes no key, whatever certificate the bus shows."""
+    ours = TpmHost(machine.tcti).ek_certificate()
+    named = key_id(certificate_spki(ours))
+    with pytest.raises(Refused) as refused:
+        of_ek(TpmHost(other_machine.tcti), named)
+    assert "tpm.ek" == refused.value.check
+
+    class Shown(TpmHost):
+        """Somebody on the bus shows our certificate before his own TPM."""
+
+        def ek_certificate(self) -> bytes:
+            return ours
+
+    asking = of_ek(Shown(other_machine.tcti, owner_auth=b"an owner's word"), named)
+    with pytest.raises(Refused) as refused:
+        asking.tls_key()
+    assert "tpm.ek" == refused.value.check
+    assert of_ek(TpmHost(machine.tcti), named).tls_key()
