@@ -383,7 +383,7 @@ def _fresh_memory(
     What he knows of newer records has no date, and so says nothing about an earlier moment.
     """
     ended = [
-        msgspec.structs.replace(host, epoch=0)
+        msgspec.structs.replace(host, epoch=0, record=None)
         for host in retired
         if host.retired_at is not None and host.retired_at <= moment
     ]
