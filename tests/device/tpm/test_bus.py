@@ -22,6 +22,7 @@ from custody.ops.tls import of_ek
 from tests.device.tpm.asking import ALL, ask
 from tests.device.tpm.relay import bus
 
+_CC_GET_CAPABILITY = bytes.fromhex("0000017a")
 _CC_NV_READ = bytes.fromhex("0000014e")
 _CC_READ_PUBLIC = bytes.fromhex("00000173")
 _CC_CREATE_PRIMARY = bytes.fromhex("00000131")
@@ -198,3 +199,26 @@ def test_a_tls_key_is_asked_of_the_named_ek_only(machine: Swtpm, other_machine: 
         asking.tls_key()
     assert "tpm.ek" == refused.value.check
     assert of_ek(TpmHost(machine.tcti), named).tls_key()
+
+
+def test_a_kept_key_is_not_taken_for_cleared_on_somebodys_word(machine: Swtpm) -> None:
+    """Who leaves its counter out of what the TPM lists has no key given up for lost."""
+    ek = certificate_spki(TpmHost(machine.tcti).ek_certificate())
+    own = TpmHost(machine.tcti).salted_to(ek)
+    pcr_digest = sha256(*own.pcr_values((0,)))
+    kept = own.retain(b"x", pcrs=(0,), pcr_digest=pcr_digest, index=RETAINED_INDEXES[0])
+    listed = kept.counter_index.to_bytes(4, "big")
+    left_out = []
+
+    def leave_out(command: bytes, answer: bytes) -> bytes:
+        if command[6:10] != _CC_GET_CAPABILITY or listed not in answer:
+            return answer
+        left_out.append(command)
+        return answer.replace(listed, (kept.counter_index + 0x100).to_bytes(4, "big"))
+
+    with bus(machine, leave_out) as relay:
+        with pytest.raises(Refused) as refused:
+            TpmHost(relay.tcti, ek_spki=ek).retained_standing(kept)
+        assert "tpm.session" == refused.value.check
+    assert left_out
+    assert "alive" == own.retained_standing(kept).life
