@@ -13,10 +13,15 @@ from tests.wheel import ROOT, build_wheel
 
 #: Modules that import a library of one of the extras.
 _OF_EXTRAS = (
+    "cli._mnemonics",
+    "crypto.slip39",
+    "ops.break_glass",
+    "ops.drill",
     "ops.filesystem",
     "ops.frame_codec",
     "ops.frame_plan",
     "ops.frame_seal",
+    "ops.recovery",
     "ops.tensors",
     "transports.objects",
 )
