@@ -176,7 +176,11 @@ def _random_kills(tmp_path: Path, verb: str, count: int) -> None:
         time.sleep(moments.uniform(0, whole))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        early += not room.target.exists()
+        if room.target.exists():
+            # The first run may have been a slow one, on a busy machine: draw earlier moments.
+            whole *= 0.8
+        else:
+            early += 1
         check()
     # Were most kills too late, the test would show nothing.
     assert early > count // 3
