@@ -52,7 +52,7 @@ def decode_token(data: bytes) -> Token:
         # Two readers: the one that verifies, which takes only DER, and one that shows every field.
         decode_timestamp_response(data)
         return _read(tsp.TimeStampResp.load(data, strict=True), data)
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
         raise Malformed("not a timestamp response") from error
 
 

@@ -200,3 +200,11 @@ def test_the_document_shows_before_it_rules() -> None:
     places = [text.find(f"\n{section}\n") for section in SECTIONS]
     assert -1 not in places
     assert sorted(places) == places
+
+
+def test_a_signature_that_commits_to_no_certificate_is_malformed() -> None:
+    """A SigningCertificateV2 with an empty list of certificates is no list to look into."""
+    committed = bytes.fromhex("3026302430220420")
+    assert 1 == TOKEN.count(committed)
+    with pytest.raises(Malformed, match="not a timestamp response"):
+        decode_token(TOKEN.replace(committed, bytes.fromhex("3026300030220420")))
