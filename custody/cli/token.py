@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from custody.cli._home import JsonOption, PinFdOption, example, role_app
+from custody.cli._kek import add_kek
 from custody.cli._ui import Screen, to_json
 from custody.cli._wiring import audit_token, list_tokens, probe_token
 from custody.encoding import Record
@@ -180,3 +181,6 @@ def _show_audit(screen: Screen, report: AuditReport) -> None:
 def _show_finding(screen: Screen, finding: Finding) -> None:
     mark = "NO " if finding.weak else "-- "
     screen.show(f"{mark} {finding.name:24} {finding.subject}: {finding.says}")
+
+
+add_kek(app)

@@ -28,6 +28,7 @@ from custody.errors import CustodyError, Malformed, Refused, Unavailable
 from custody.keys import pkcs11_module as modules
 from custody.keys.api import KeyInfo, KeyRole, TokenInfo
 from custody.keys.pin import PinNotice, PinReader
+from custody.keys.pkcs11_kek import Pkcs11Wrapping
 from custody.keys.pkcs11_key import TokenKey
 from custody.keys.pkcs11_session import Connection
 from custody.keys.pkcs11_templates import (
@@ -126,6 +127,10 @@ class Pkcs11Token:
     def session(self) -> AbstractContextManager[None]:
         """Do all operations of the block under one login; others of this process wait."""
         return self._connection.scope()
+
+    def wrapping(self) -> Pkcs11Wrapping:
+        """Return the token's key-encryption keys, under this login."""
+        return Pkcs11Wrapping(self._connection, self._profile, self._uri)
 
     def random(self, size: int) -> bytes:
         """Draw ``size`` bytes by C_GenerateRandom; needs no login."""

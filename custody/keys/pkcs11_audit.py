@@ -16,6 +16,7 @@ from custody.keys.api import KeyRole, SeenToken
 from custody.keys.audit import AuditReport, HeldObject, ObjectKind, audit
 from custody.keys.pin import PinNotice, PinReader
 from custody.keys.pkcs11 import role_in
+from custody.keys.pkcs11_kek import KEK_PREFIX, check_kek
 from custody.keys.pkcs11_session import Connection
 from custody.keys.pkcs11_templates import check_private
 from custody.keys.profiles import Profile, library_paths, load_profiles, profile_of
@@ -111,7 +112,7 @@ def _describe(item: Any, profile: Profile) -> HeldObject:
         type=type_.name if isinstance(type_, KeyType) else "",
         label=str(_value(item, Attribute.LABEL) or ""),
         id=bytes(id_).hex(),
-        role=_role(item, bytes(id_), profile) if kind == "private" else "",
+        role=_role(item, kind, bytes(id_), profile),
         flags=tuple(sorted(name for name, value in told.items() if value is True)),
         untold=tuple(sorted(name for name, value in told.items() if value is None)),
         mechanisms=tuple(map(_name, _value(item, Attribute.ALLOWED_MECHANISMS) or ())),
@@ -148,7 +149,15 @@ def _name(number: int) -> str:
         return f"{number:#010x}"
 
 
-def _role(item: Any, id_: bytes, profile: Profile) -> str:
+def _role(item: Any, kind: ObjectKind, id_: bytes, profile: Profile) -> str:
+    if kind == "secret" and id_.startswith(KEK_PREFIX):
+        try:
+            check_kek(item, profile, recoverable=_value(item, Attribute.EXTRACTABLE) is True)
+        except Refused:
+            return ""
+        return "kek"
+    if kind != "private":
+        return ""
     role: KeyRole | None = role_in(id_)
     if role is None:
         return ""

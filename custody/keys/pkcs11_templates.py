@@ -175,6 +175,11 @@ def check_public(key: pkcs11.Object, role: KeyRole, profile: Profile) -> tuple[s
     return _compare(key, {**_public_flags(role), **made}, "public", profile)
 
 
+def check_secret(key: pkcs11.Object, wanted: Template, profile: Profile) -> tuple[str, ...]:
+    """Compare a secret key with what it must be, as `check_private` does."""
+    return _compare(key, wanted, "secret", profile)
+
+
 def public_key_of(item: pkcs11.Object) -> ec.EllipticCurvePublicKey:
     """Read a public key object: CKA_EC_PARAMS and CKA_EC_POINT, of our curves, strictly DER.
 

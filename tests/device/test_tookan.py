@@ -18,7 +18,6 @@ from pkcs11 import Attribute, KeyType, Mechanism, MechanismFlag, ObjectClass, _p
 from custody.keys.api import KeyRole
 from custody.keys.pkcs11 import Pkcs11Token
 from custody.keys.pkcs11_audit import audit_token
-from custody.keys.pkcs11_templates import kek_template
 from custody.keys.uri import Pkcs11Uri
 from tests.cli.transcript import run
 
@@ -26,8 +25,8 @@ KWP = Mechanism.AES_KEY_WRAP_PAD
 #: How a key is wrapped and how it is decrypted, if both are by AES-CBC.
 CBC: dict[str, Any] = {"mechanism": Mechanism.AES_CBC, "mechanism_param": bytes(16)}
 NONE = MechanismFlag(0)
-#: Every one of our keys: the roles, and the template for key-encryption keys.
-OURS = [role.value for role in KeyRole] + ["kek"]
+#: Every one of our keys: the roles, and key-encryption keys, which may have a backup.
+OURS = [role.value for role in KeyRole] + ["kek", "recoverable kek"]
 
 
 def aes(session: Any, **flags: Any) -> Any:
@@ -46,10 +45,11 @@ def bare(key: Any) -> Any:
 
 def ours(token: Pkcs11Token, session: Any, name: str) -> Any:
     """Make one of our keys; return its private or secret object."""
-    if name == "kek":
-        template = kek_template(label="kek", id=b"kek", mechanism=KWP)
-        key = session.generate_key(KeyType.AES, 256, capabilities=NONE, template=dict(template))
-        return bare(key)
+    if name.endswith("kek"):
+        info = token.wrapping().make_kek(name, recoverable=name != "kek").info
+        wanted = {Attribute.CLASS: ObjectClass.SECRET_KEY, Attribute.ID: info.id}
+        (found,) = session.get_objects(wanted)
+        return bare(found)
     made: Any = token.make(KeyRole(name), name, ec.SECP256R1())
     wanted = {Attribute.CLASS: ObjectClass.PRIVATE_KEY, Attribute.ID: made.info.id}
     (found,) = session.get_objects(wanted)
@@ -219,9 +219,9 @@ def test_the_audit_finds_nothing_in_keys_of_ours(
     report = audit_token(uri)
     assert [] == [finding for finding in report.findings if finding.weak]
     assert {"unwraps"} == {finding.name for finding in report.findings}
-    roles = {item.role for item in report.objects if item.kind == "private"}
-    assert {role.value for role in KeyRole} == roles
-    assert 2 * len(KeyRole) + 1 == len(report.objects)
+    roles = {item.role for item in report.objects if item.kind in ("private", "secret")}
+    assert {role.value for role in KeyRole} | {"kek"} == roles
+    assert 2 * len(KeyRole) + 2 == len(report.objects)
     said = run("token", "audit", str(uri), capsys=capsys, monkeypatch=monkeypatch)
     assert (0, "") == (said.code, said.err)
 

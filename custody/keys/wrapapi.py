@@ -1,0 +1,89 @@
+"""What a token that wraps keys looks like from above: key-encryption keys, made and used.
+
+A key-encryption key (KEK) is an AES-256 key that wraps and unwraps secrets of 32 bytes inside its
+token and does nothing else.  It has no public half: what tells one from another is its check value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol, cast
+
+from custody.crypto.secret import Octets
+from custody.encoding import Digest
+from custody.errors import Unavailable
+from custody.keys.api import KeyUri, Token
+
+#: How a KEK wraps: RFC 5649 under either of its two numbers in PKCS#11, or RFC 3394.
+WrapMechanism = Literal["AES_KEY_WRAP_PAD", "AES_KEY_WRAP_KWP", "AES_KEY_WRAP"]
+
+#: Size of what a KEK wraps.
+SECRET_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KekInfo:
+    """One KEK in a token, as it can be told from others."""
+
+    id: bytes
+    label: str
+    check: Digest
+    """Its check value: ``bind("kek-check", W)``, W what it makes of `CHECKED` (40 bytes)."""
+    mechanism: WrapMechanism
+    recoverable: bool
+    """It may leave under a key that the token's security officer trusts, and under no other."""
+    restored: bool
+    """It was brought here from a backup, and not made in this token."""
+    uri: KeyUri
+
+
+class Kek(Protocol):
+    """A KEK that was found.  Errors as `Token` has them."""
+
+    @property
+    def info(self) -> KekInfo:
+        """Which one it is."""
+
+    def wrap(self, secret: Octets) -> bytes:
+        """Wrap 32 bytes by C_WrapKey: 40 bytes.  Nothing but the KEK is bound to the result."""
+
+    def unwrap(self, wrapped: bytes) -> bytearray:
+        """Undo `wrap` by C_UnwrapKey; what this KEK did not wrap is `Refused` (``kek.unwrap``)."""
+
+
+class Wrapping(Protocol):
+    """The KEKs of one opened token."""
+
+    def make_kek(self, label: str, *, recoverable: bool) -> Kek:
+        """Make a KEK in the token with its full template, read back."""
+
+    def find_kek(
+        self, *, label: str | None = None, id: bytes | None = None, check: Digest | None = None
+    ) -> Kek:
+        """Find the one KEK with this label, id and check value.
+
+        With neither ``id`` nor ``check`` the answer is `Refused` (``key.unpinned``).  None found:
+        `Unavailable`; several: `Refused` (``key.ambiguous``); another check value: `Refused`
+        (``kek.check``); a key that may do more than a KEK: `Refused` (``key.template``).
+        """
+
+    def keks(self) -> tuple[KekInfo, ...]:
+        """List the KEKs that are as they must be."""
+
+
+class WrappingToken(Token, Protocol):
+    """A token that may have KEKs."""
+
+    def wrapping(self) -> Wrapping:
+        """Return its KEKs, under the token's own login."""
+
+
+def wrapping_of(token: Token) -> Wrapping:
+    """Return the KEKs of an opened token; one that wraps nothing is `Unavailable`."""
+    if not hasattr(token, "wrapping"):
+        raise Unavailable(
+            "this token wraps no keys",
+            where=f"token {token.info.label}",
+            hint="a key-encryption key needs a PKCS#11 token with AES key wrap",
+        )
+    return cast("WrappingToken", token).wrapping()
