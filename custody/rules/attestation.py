@@ -7,45 +7,25 @@ believe.
 
 from __future__ import annotations
 
-import hmac
-from dataclasses import dataclass
-from typing import cast
+from hmac import compare_digest
 
 from custody.crypto.bind import bind
 from custody.crypto.tpmpolicy import Conditions, host_policy
 from custody.encoding import key_id, sha256
-from custody.errors import CustodyError
 from custody.formats.enrolment import EnrolmentRecord
 from custody.formats.envelope import Statement
 from custody.formats.evidence import (
     AK_TEMPLATE,
-    ATTEST_CREATION,
-    ATTEST_QUOTE,
     HOST_PARENT_TEMPLATE,
-    MAGIC,
-    RH_ENDORSEMENT,
     RH_NULL,
     Alg,
-    Attest,
-    Created,
-    CreationData,
     Curve,
-    NvPublic,
     PcrBank,
-    Public,
-    Quote,
-    Quoted,
-    attest_kind,
     counter_public,
-    cut_quote,
     host_key_template,
     matches,
     name,
     nv_name,
-    parse_attest,
-    parse_creation_data,
-    parse_nv_public,
-    parse_public,
     qualified_name,
     spki,
     verify_attest,
@@ -54,52 +34,15 @@ from custody.formats.goldenset import GoldenSet
 from custody.formats.policy import Policy
 from custody.formats.request import Request, Terms
 from custody.formats.state import HostMemory
+from custody.rules.attested import is_endorsed, is_over
 from custody.rules.eventlog import check_event_log, explain
+from custody.rules.evidence import Evidence, read_evidence
 from custody.rules.quorum import signing_tree
 from custody.rules.verdicts import Ledger, Verdict
 
 #: The only locality an operating system's commands come from (TPM 2.0 part 2, TPMA_LOCALITY).
 _LOCALITY_ZERO = 1
 _SUITE_CURVES = {"P256": Curve.P256, "P384": Curve.P384, "MLKEM1024_P384": Curve.P384}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evidence:
-    """The TPM structures of a request, parsed.  Nothing in them is verified.
-
-    ``registers`` and ``made`` are the bodies of the two attestations.
-    """
-
-    quote: Quote
-    quoted: Attest
-    registers: Quoted
-    created: Attest
-    made: Created
-    creation: CreationData
-    host_key: Public
-    parent: Public
-    ak: Public
-    nv: NvPublic
-
-    @classmethod
-    def read(cls, request: Request, quote: Quote) -> Evidence:
-        """Parse every structure; raise `Malformed` on the first that does not follow its format.
-
-        That both attestations are of the type of their place is known by now (V22).
-        """
-        quoted, created = parse_attest(quote.attest), parse_attest(request.key.attest)
-        return cls(
-            quote=quote,
-            quoted=quoted,
-            registers=cast("Quoted", quoted.body),
-            created=created,
-            made=cast("Created", created.body),
-            creation=parse_creation_data(request.key.creation_data),
-            host_key=parse_public(request.key.public),
-            parent=parse_public(request.key.parent_public),
-            ak=parse_public(request.ak_public),
-            nv=parse_nv_public(request.nv_public),
-        )
 
 
 def check_evidence(
@@ -116,15 +59,9 @@ def check_evidence(
     """
     request = statement.predicate
     ledger = Ledger(subject=f"evidence of {request.host}")
-    try:
-        quote = cut_quote(statement.envelope.signatures[0].sig)
-        if not _check_kinds(ledger, quote.attest, request.key.attest):
-            return ledger.done()
-        evidence = Evidence.read(request, quote)
-    except CustodyError as error:
-        ledger.add("attestation.V02", False, error.reason)
+    evidence = read_evidence(ledger, statement)
+    if evidence is None:
         return ledger.done()
-    ledger.add("attestation.V02", True, "every TPM structure parses strictly")
     _check_ak(ledger, statement, evidence, enrolment, policy)
     _check_attests(ledger, statement, evidence, enrolment)
     _check_clock(ledger, request.terms, evidence, policy, remembered)
@@ -136,32 +73,6 @@ def check_evidence(
     ledger.extend(_judged_log(request, evidence, golden, policy))
     _check_reuse(ledger, statement, remembered)
     return ledger.done()
-
-
-def _same(left: bytes, right: bytes) -> bool:
-    return hmac.compare_digest(left, right)
-
-
-def _check_kinds(ledger: Ledger, quote: bytes, creation: bytes) -> bool:
-    """Look at what comes before everything else in an attestation: its magic, then its type."""
-    (quote_magic, quote_type), (creation_magic, creation_type) = map(attest_kind, (quote, creation))
-    # A restricted key signs any bytes but those that begin so: without the magic they are its
-    # owner's own (CVE-2024-29038, CVE-2024-29040).
-    made = ledger.add(
-        "attestation.V21",
-        quote_magic == MAGIC and creation_magic == MAGIC,
-        "both attestations were made inside a TPM",
-        otherwise="an attestation does not begin as what a TPM makes: anybody may have made it",
-    )
-    # An NV index holds what its owner writes: certified, it must not pass for a quote
-    # (GHSA-gwfg-w3jr-xh66).
-    placed = ledger.add(
-        "attestation.V22",
-        quote_type == ATTEST_QUOTE and creation_type == ATTEST_CREATION,
-        "one quote and one creation attestation",
-        otherwise="an attestation is of another type than its place",
-    )
-    return made and placed
 
 
 def _check_ak(
@@ -214,7 +125,6 @@ def _check_attests(
     enrolment: EnrolmentRecord,
 ) -> None:
     request = statement.predicate
-    signer = qualified_name(RH_ENDORSEMENT, name(request.ak_public))
     for label, attest, signature in (
         ("creation", request.key.attest, request.key.signature),
         ("quote", evidence.quote.attest, evidence.quote.signature),
@@ -223,17 +133,16 @@ def _check_attests(
             verify_attest(request.ak_public, attest, signature)
             ledger.add("attestation.V20", True, f"{label}: signed by the AK")
     both = (evidence.created, evidence.quoted)
-    # A Qualified Name under the endorsement hierarchy; an AK elsewhere reports obfuscated counts.
     ledger.add(
         "attestation.V23",
-        all(_same(attest.signer, signer) for attest in both),
+        all(is_endorsed(attest, request.ak_public) for attest in both),
         "the signer is the AK in the endorsement hierarchy",
         otherwise="the signer is not the AK in the endorsement hierarchy",
     )
     ledger.add(
         "attestation.V24",
-        _same(evidence.created.extra_data, request.terms.digest())
-        and _same(evidence.quoted.extra_data, bind("request", bytes.fromhex(statement.digest))),
+        is_over(evidence.created, request.terms.digest())
+        and is_over(evidence.quoted, bind("request", bytes.fromhex(statement.digest))),
         "creation is bound to the terms, the quote to this request",
         otherwise="an attestation is bound to other terms or another request",
     )
@@ -283,13 +192,13 @@ def _check_clock(
 def _check_key(ledger: Ledger, request: Request, evidence: Evidence) -> None:
     ledger.add(
         "attestation.V30",
-        _same(evidence.made.object_name, name(request.key.public)),
+        compare_digest(evidence.made.object_name, name(request.key.public)),
         "the attested key is H",
         otherwise="the creation attestation is about another key",
     )
     ledger.add(
         "attestation.V31",
-        _same(evidence.made.creation_hash, sha256(request.key.creation_data)),
+        compare_digest(evidence.made.creation_hash, sha256(request.key.creation_data)),
         "creation data are the attested ones",
         otherwise="creation data were swapped",
     )
@@ -323,7 +232,7 @@ def _check_policy(
     )
     ledger.add(
         "attestation.V35",
-        _same(evidence.host_key.auth_policy, expected),
+        compare_digest(evidence.host_key.auth_policy, expected),
         "H opens only to the quorum in force, this boot state, this counter and this deadline",
         otherwise="H's authPolicy is not the one recomputed from policy and terms",
     )
@@ -349,8 +258,8 @@ def _check_parent(ledger: Ledger, request: Request, evidence: Evidence) -> None:
     ledger.add(
         "attestation.V36",
         matches(evidence.parent, HOST_PARENT_TEMPLATE)
-        and _same(evidence.creation.parent_name, parent_name)
-        and _same(evidence.creation.parent_qualified_name, in_null),
+        and compare_digest(evidence.creation.parent_name, parent_name)
+        and compare_digest(evidence.creation.parent_qualified_name, in_null),
         "H's parent is a storage key of the NULL hierarchy: H dies with this boot",
         otherwise="H's parent is not the storage key of the NULL hierarchy",
     )
@@ -389,7 +298,8 @@ def _check_pcrs(
     pcr_digest = golden.pcr_digest()
     expected = bytes.fromhex(pcr_digest)
     approved = (
-        _same(evidence.registers.pcr_digest, expected) and request.terms.pcr_digest == pcr_digest
+        compare_digest(evidence.registers.pcr_digest, expected)
+        and request.terms.pcr_digest == pcr_digest
     )
     changed = "" if approved else explain(request.event_log, golden)
     ledger.add(
@@ -401,7 +311,8 @@ def _check_pcrs(
     )
     ledger.add(
         "attestation.V37",
-        evidence.creation.banks == wanted and _same(evidence.creation.pcr_digest, expected),
+        evidence.creation.banks == wanted
+        and compare_digest(evidence.creation.pcr_digest, expected),
         "H was made in that boot state",
         otherwise="H was made in another boot state",
     )

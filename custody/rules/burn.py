@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-import hmac
-
-from custody.crypto.bind import bind
-from custody.encoding import key_id
-from custody.errors import CustodyError
 from custody.formats.burn import Burn
 from custody.formats.envelope import Statement
-from custody.formats.evidence import (
-    RH_ENDORSEMENT,
-    Attest,
-    NvCertified,
-    name,
-    parse_attest,
-    qualified_name,
-    spki,
-    unpack_certified,
-    verify_attest,
-)
+from custody.formats.evidence import Attest, NvCertified
 from custody.formats.request import Request, Terms
+from custody.rules.attested import check_statement, counter_value
 from custody.rules.verdicts import Ledger, Verdict
-
-_COUNTER_BYTES = 8
 
 
 def check_burn(statement: Statement[Burn], request: Statement[Request]) -> tuple[Verdict, ...]:
@@ -40,51 +24,30 @@ def check_burn(statement: Statement[Burn], request: Statement[Request]) -> tuple
         "is about this request",
         otherwise="is about another request or counter",
     )
-    signature = statement.envelope.signatures[0]
     ak = request.predicate.ak_public
-    try:
-        certified = unpack_certified(signature.sig)
-        attest = parse_attest(certified.attest)
-        verify_attest(ak, certified.attest, certified.signature)
-    except CustodyError as error:
-        ledger.add("burn.signature", False, error.reason)
-        return ledger.done()
-    ledger.add(
-        "burn.signature",
-        signature.keyid == key_id(spki(ak)),
-        "certified by the request's AK",
-        otherwise="the envelope names another key",
-    )
-    ledger.add(
-        "burn.binding",
-        hmac.compare_digest(attest.extra_data, bind("burn", bytes.fromhex(statement.digest)))
-        and hmac.compare_digest(attest.signer, qualified_name(RH_ENDORSEMENT, name(ak))),
-        "the certificate is over this burn receipt",
-        otherwise="the certificate is over something else",
-    )
-    _check_counter(ledger, attest, terms)
+    attest = check_statement(ledger, statement, ak_public=ak, kind=NvCertified, tag="burn")
+    if attest is not None:
+        _check_counter(ledger, attest, terms)
     return ledger.done()
 
 
 def _check_counter(ledger: Ledger, attest: Attest, terms: Terms) -> None:
-    body = attest.body
-    # The Name covers index and attributes: no index that could be set, and no other counter.
+    value = counter_value(attest, bytes.fromhex(terms.nv_name))
     ledger.add(
         "burn.counter",
-        isinstance(body, NvCertified)
-        and hmac.compare_digest(body.index_name, bytes.fromhex(terms.nv_name))
-        and body.offset == 0
-        and len(body.contents) == _COUNTER_BYTES,
+        value is not None,
         "the certificate is of the whole counter of the terms",
         otherwise="the certificate is of another NV index, or of a part of the counter",
     )
-    value = int.from_bytes(body.contents, "big") if isinstance(body, NvCertified) else 0
-    ledger.add(
-        "burn.value",
-        value > terms.counter,
-        f"the counter stands at {value}, above {terms.counter}: the key opens nothing more",
-        otherwise=f"the counter stands at {value}, not above {terms.counter}",
-    )
+    if value is None:
+        ledger.skip("burn.value", "no value of that counter is certified")
+    else:
+        ledger.add(
+            "burn.value",
+            value > terms.counter,
+            f"the counter stands at {value}, above {terms.counter}: the key opens nothing more",
+            otherwise=f"the counter stands at {value}, not above {terms.counter}",
+        )
     made = (attest.clock.reset_count, attest.clock.restart_count)
     asked = (terms.reset_count, terms.restart_count)
     # A later boot killed H as well.  An earlier count is a TPM that was cleared, or another

@@ -21,18 +21,15 @@ from custody.errors import Malformed, Refused
 from custody.formats.enrolment import EnrolmentRequest, FirmwareVersion
 from custody.formats.evidence import (
     AK_TEMPLATE,
-    RH_ENDORSEMENT,
     EccPublic,
     RsaPublic,
     ek_public,
     matches,
-    name,
     parse_attest,
     parse_public,
-    qualified_name,
     unpack_quote,
-    verify_attest,
 )
+from custody.rules.attested import is_endorsed, is_over, read_attested
 from custody.rules.certificate_path import extension, issued_by, walk_chain
 from custody.rules.certificates import Lists, check_revocation
 from custody.rules.verdicts import Ledger, Verdict
@@ -143,19 +140,17 @@ def check_attestation_key(request: EnrolmentRequest) -> tuple[Verdict, ...]:
             otherwise="not the restricted template",
         )
     with ledger.failing("enrolment.quote"):
-        quote = unpack_quote(request.quote)
-        attest = parse_attest(quote.attest)
-        verify_attest(request.ak_public, quote.attest, quote.signature)
+        attest = read_attested(request.ak_public, unpack_quote(request.quote))
         ledger.add("enrolment.quote", True, "the AK's signature is good")
         ledger.add(
             "enrolment.bound",
-            attest.extra_data == request.qualifying(),
+            is_over(attest, request.qualifying()),
             "the quote is over this host, EK and AK",
             otherwise="the quote is over another enrolment",
         )
         ledger.add(
             "enrolment.signer",
-            attest.signer == qualified_name(RH_ENDORSEMENT, name(request.ak_public)),
+            is_endorsed(attest, request.ak_public),
             "the AK is a primary key of the endorsement hierarchy",
             otherwise="the AK is not in the endorsement hierarchy",
         )

@@ -12,21 +12,18 @@ from typing import cast
 
 from custody.crypto.certificates import read_csr
 from custody.formats.evidence import (
-    RH_ENDORSEMENT,
     TLS_KEY_TEMPLATE,
     Attest,
     Certified,
     matches,
     name,
-    parse_attest,
     parse_public,
-    qualified_name,
     spki,
     unpack_key_certified,
     unpack_quote,
-    verify_attest,
 )
 from custody.formats.hostcertificate import TlsRequest
+from custody.rules.attested import is_endorsed, is_over, read_attested
 from custody.rules.verdicts import Ledger, Verdict
 
 #: By files a request takes days; an older one may be from before a key was stolen.
@@ -65,13 +62,13 @@ def check_tls_request(
         ledger.add("tls.proof", True, "the AK's signature is good")
         ledger.add(
             "tls.bound",
-            hmac.compare_digest(attest.extra_data, request.qualifying()),
+            is_over(attest, request.qualifying()),
             "the AK speaks of this request",
             otherwise="the AK speaks of another request",
         )
         ledger.add(
             "tls.signer",
-            hmac.compare_digest(attest.signer, qualified_name(RH_ENDORSEMENT, name(ak_public))),
+            is_endorsed(attest, ak_public),
             "its signer is the AK under the endorsement hierarchy",
             otherwise="its signer is another key",
         )
@@ -81,9 +78,7 @@ def check_tls_request(
 
 def _read_proof(request: TlsRequest, ak_public: bytes) -> Attest:
     unpack = unpack_quote if request.key_public is None else unpack_key_certified
-    proof = unpack(request.proof)
-    verify_attest(ak_public, proof.attest, proof.signature)
-    return parse_attest(proof.attest)
+    return read_attested(ak_public, unpack(request.proof))
 
 
 def _check_key(ledger: Ledger, request: TlsRequest, attest: Attest) -> None:

@@ -71,18 +71,27 @@ class Mutant:
 
 
 class Laboratory:
-    """A module of its own making, in which one thing at a time is exchanged for a mutant."""
+    """A module of its own making, in which one thing at a time is exchanged for a mutant.
 
-    def __init__(self, module: ModuleType) -> None:
-        self._path = Path(str(module.__file__))
-        self._source = self._path.read_text(encoding="utf-8")
-        self._names: dict[str, object] = {"__name__": module.__name__}
-        exec(compile(self._source, str(self._path), "exec"), self._names)
+    Of several modules it makes one: each is given before those that it imports, so that its names
+    for what is in them are the laboratory's own.
+    """
+
+    def __init__(self, *modules: ModuleType) -> None:
+        self._paths = [Path(str(module.__file__)) for module in modules]
+        self._names: dict[str, object] = {"__name__": modules[0].__name__}
+        for path in self._paths:
+            exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), self._names)
 
     def mutants(self) -> Iterator[Mutant]:
-        """Make every mutant of the module, in order of its lines."""
-        lines = self._source.splitlines()
-        for top in ast.parse(self._source).body:
+        """Make every mutant of the modules, in order of their lines."""
+        for path in self._paths:
+            yield from self._mutants_of(path)
+
+    def _mutants_of(self, path: Path) -> Iterator[Mutant]:
+        source = path.read_text(encoding="utf-8")
+        lines = source.splitlines()
+        for top in ast.parse(source).body:
             for place, at, node in _nodes(top):
                 for what, edit in _edits(node):
                     changed = copy.deepcopy(top)
@@ -92,7 +101,7 @@ class Laboratory:
                     # Annotations stay words, as the module's own first line has it.
                     flags = __future__.annotations.compiler_flag
                     whole = ast.fix_missing_locations(ast.Module([changed], []))
-                    code = compile(whole, str(self._path), "exec", flags, dont_inherit=True)
+                    code = compile(whole, str(path), "exec", flags, dont_inherit=True)
                     yield Mutant(f"{place}: {text}: {what}", line, code)
 
     @contextmanager
@@ -240,7 +249,7 @@ def _calls(node: ast.Call) -> Iterator[tuple[str, _Edit]]:
             for value, what in ((True, "holds always"), (False, "holds never")):
                 if not (isinstance(node.args[1], ast.Constant) and node.args[1].value is value):
                     yield what, _at("args", 1, ast.Constant(value=value))
-        case ast.Name(id="_same" | "matches"):
+        case ast.Name(id="compare_digest" | "is_endorsed" | "is_over" | "matches"):
             truth = ast.Constant(value=True)
             yield f"{ast.unparse(node)} is true", _become(truth)
 

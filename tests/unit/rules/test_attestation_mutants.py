@@ -1,11 +1,11 @@
-"""Every fault put into rules/attestation is noticed, or is none."""
+"""Every fault put into rules/attestation and rules/evidence is noticed, or is none."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from custody.rules import attestation
+from custody.rules import attestation, evidence
 from tests.unit.crypto.vectors import read
 from tests.unit.rules.attesting import Case
 from tests.unit.rules.mutants import Laboratory, Look
@@ -20,8 +20,8 @@ def _look(case: Case) -> Look:
 
 
 def test_no_fault_goes_unnoticed() -> None:
-    """Of all mutants of the rule only those survive that tests/vectors/mutants explains."""
-    laboratory = Laboratory(attestation)
+    """Of all mutants of the rules only those survive that tests/vectors/mutants explains."""
+    laboratory = Laboratory(attestation, evidence)
     looks = [_look(case) for case in cases()]
     looks.append(lambda names: names["host_spki"](cases()[0].statement.predicate))
     explained = {vector["mutant"]: vector["why"] for vector in _explained()}
@@ -33,9 +33,9 @@ def test_no_fault_goes_unnoticed() -> None:
 def test_there_are_faults_to_notice() -> None:
     """Each condition of each check is changed somehow: a runner that finds nothing proves nothing.
 
-    Every check that the rule writes down is made to hold always in one of the mutants.
+    Every check that the rules write down is made to hold always in one of the mutants.
     """
-    names = [mutant.name for mutant in Laboratory(attestation).mutants()]
+    names = [mutant.name for mutant in Laboratory(attestation, evidence).mutants()]
     always = [name for name in names if name.endswith("holds always")]
     assert 300 < len(names)
     assert 25 < len(always)
