@@ -44,6 +44,7 @@ from custody.rules.endorsement import (
 )
 from custody.rules.enrolment import check_in_force, enrolment_seen, is_vouched
 from custody.rules.situation import Situation
+from custody.rules.trust import require_signatory
 from custody.rules.verdicts import Verdict, passed, require
 
 #: The register a host's enrolment quote is over: its content is not judged, the quote's rest is.
@@ -224,9 +225,10 @@ def check_vouching(
     trust_class: TrustClass,
 ) -> None:
     """Refuse what this enroller may not vouch for, whatever the host answers."""
-    _check_role(situation, signer)
+    policy = situation.trusted.policy
+    require_signatory(policy, signer.key_id, role="enroller", check="enrolment.signer")
     require(judge_request(request, situation=situation, inventory=inventory))
-    if trust_class not in situation.trusted.policy.host.trust_classes:
+    if trust_class not in policy.host.trust_classes:
         raise Refused(f"the policy takes no {trust_class} hosts", check="enrolment.class")
 
 
@@ -325,12 +327,6 @@ def _epoch(ek_spki: Digest, situation: Situation, onto: Statement[EnrolmentRecor
             hint="have the newest records and retirements in --env, or enrol the host again",
         )
     return number
-
-
-def _check_role(situation: Situation, signer: Signer) -> None:
-    person = situation.trusted.policy.holder(signer.key_id)
-    if person is None or "enroller" not in person.roles:
-        raise Refused("the signing key is no enroller's in this policy", check="enrolment.signer")
 
 
 def _check_onto(

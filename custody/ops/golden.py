@@ -24,7 +24,7 @@ from custody.rules.authorisers import authorisers
 from custody.rules.eventlog import check_event_log, replay
 from custody.rules.request import oldest_epoch
 from custody.rules.situation import Situation
-from custody.rules.trust import count_signers
+from custody.rules.trust import count_signers, require_signatory
 from custody.rules.verdicts import require
 
 
@@ -72,9 +72,7 @@ def approve_state(
     ``onto`` is what other enrollers have signed, which must say the same but for its time.
     """
     policy = situation.trusted.policy
-    person = policy.holder(signer.key_id)
-    if person is None or "enroller" not in person.roles:
-        raise Refused("the signing key is no enroller's in this policy", check="golden.signer")
+    require_signatory(policy, signer.key_id, role="enroller", check="golden.signer")
     values = {value.pcr: value for value in measurement.pcrs}
     absent = [pcr for pcr in policy.host.pcrs if pcr not in values]
     if absent:

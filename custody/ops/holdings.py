@@ -25,7 +25,7 @@ from custody.rules.holdings import (
     find_sealings,
 )
 from custody.rules.living import Papers, key_faults, officer_fault
-from custody.rules.trust import judge_chain
+from custody.rules.trust import judge_chain, signatory
 from custody.rules.verdicts import Verdict, require
 
 #: More pairs of minimal sets than these are not listed, only described.
@@ -169,10 +169,10 @@ def _forbidden(sealing: Sealing, environment: Environment) -> str:
         return "withdrawn by the policy in force"
     if environment.papers.now >= core.not_after:
         return f"its time ended {core.not_after:%Y-%m-%d}"
-    key, publisher = policy.signing_key(core.publisher), policy.holder(core.publisher)
-    if key is None or publisher is None or "publisher" not in publisher.roles:
+    found = signatory(policy, core.publisher, "publisher")
+    if found is None:
         return f"the key of {sealing.publisher} that signed it is no publisher's any more"
-    faults = key_faults(policy, publisher, key, environment.papers)
+    faults = key_faults(policy, *found, environment.papers)
     return f"the publisher's key: {faults[0].reason}" if faults else ""
 
 

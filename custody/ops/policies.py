@@ -22,7 +22,7 @@ from custody.ops.pem import read_certificate_file
 from custody.ops.policy_words import describe, describe_changes
 from custody.ops.wellformed import well_formed
 from custody.rules.policy import check_policy
-from custody.rules.trust import Signed, check_step, count_signers
+from custody.rules.trust import Signed, check_step, count_signers, signatory
 from custody.rules.verdicts import Verdict, require
 
 _HOUR = 3600
@@ -246,8 +246,5 @@ def _check_sound(policy: Policy, previous: Statement[Policy] | None) -> None:
 
 def _check_custodian(signer: Signer, policy: Policy, previous: Statement[Policy] | None) -> None:
     judges = [policy] if previous is None else [policy, previous.predicate]
-    for judge in judges:
-        person = judge.holder(signer.key_id)
-        if person and "custodian" in person.roles and judge.signing_key(signer.key_id):
-            return
-    raise Refused("the signing key is no custodian's", check="policy.signer")
+    if not any(signatory(judge, signer.key_id, "custodian") for judge in judges):
+        raise Refused("the signing key is no custodian's", check="policy.signer")

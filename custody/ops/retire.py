@@ -14,6 +14,7 @@ from custody.ops.keys import Signer
 from custody.ops.wellformed import well_formed
 from custody.rules.enrolment import is_vouched
 from custody.rules.situation import Situation
+from custody.rules.trust import require_signatory
 
 
 def retire(
@@ -29,9 +30,8 @@ def retire(
     It counts when as many enrollers have signed it as a record needs.  ``onto`` is what others have
     signed: what this enroller derives from ``record`` himself, but for the reason and the time.
     """
-    person = situation.trusted.policy.holder(signer.key_id)
-    if person is None or "enroller" not in person.roles:
-        raise Refused("the signing key is no enroller's in this policy", check="retirement.signer")
+    policy = situation.trusted.policy
+    require_signatory(policy, signer.key_id, role="enroller", check="retirement.signer")
     if not is_vouched(record, situation.trusted):
         raise Refused(
             "no threshold of this environment has signed that record: it counts for nothing",

@@ -16,7 +16,7 @@ from custody.crypto.signature import verify
 from custody.encoding import Digest, KeyId, format_time, key_id
 from custody.errors import Refused
 from custody.formats.envelope import Envelope, Predicate, Statement
-from custody.formats.policy import Policy, Role
+from custody.formats.policy import Policy, Principal, Role, SigningKey
 from custody.rules.policy import check_policy
 from custody.rules.verdicts import Ledger, Verdict, passed, require
 
@@ -64,6 +64,22 @@ class TrustedPolicy:
         return next((policy for policy in self.versions if policy.version == number), None)
 
 
+def signatory(policy: Policy, key: KeyId, role: Role) -> tuple[Principal, SigningKey] | None:
+    """Return whose signing key that is, and the key; None if of nobody in ``role``."""
+    person, listed = policy.holder(key), policy.signing_key(key)
+    if person is None or listed is None or role not in person.roles:
+        return None
+    return person, listed
+
+
+def require_signatory(policy: Policy, key: KeyId, *, role: Role, check: str) -> Principal:
+    """Return whose signing key that is; of nobody in ``role``: `Refused` (``check``)."""
+    found = signatory(policy, key, role)
+    if found is None:
+        raise Refused(f"the signing key is no {role}'s in this policy", check=check)
+    return found[0]
+
+
 def count_signers(envelope: Envelope, policy: Policy, *, role: Role, needed: int) -> Signed:
     """Count the distinct principals in ``role`` whose signature on ``envelope`` is good.
 
@@ -73,10 +89,10 @@ def count_signers(envelope: Envelope, policy: Policy, *, role: Role, needed: int
     message = envelope.signed_bytes()
     signers = set()
     for signature in envelope.signatures:
-        key = policy.signing_key(signature.keyid)
-        person = policy.holder(signature.keyid)
-        if key is None or person is None or role not in person.roles:
+        found = signatory(policy, signature.keyid, role)
+        if found is None:
             continue
+        person, key = found
         try:
             verify(key.spki, message, signature.sig)
         except Refused:
@@ -109,11 +125,11 @@ def check_author(
     """
     ledger = Ledger(subject=subject)
     signature = statement.envelope.signatures[0]
-    key = policy.signing_key(signature.keyid)
-    person = policy.holder(signature.keyid)
-    if key is None or person is None or role not in person.roles:
+    found = signatory(policy, signature.keyid, role)
+    if found is None:
         ledger.add(f"{check}.author", False, f"signed by a key that is no {role}'s in this policy")
         return signature.keyid, "", ledger.done()
+    person, key = found
     ledger.add(
         f"{check}.author", True, f"{person.id} is a {role}, by a key in a {key.token_class} token"
     )
