@@ -41,6 +41,8 @@ class NvAttributes(IntFlag, boundary=STRICT):
     READ_ST_CLEAR = 1 << 31
 
 
+#: What a counter holds: a number, most significant byte first.
+COUNTER_BYTES = 8
 #: A request's counter as it is defined; the first increment adds `NvAttributes.WRITTEN`.
 COUNTER_ATTRIBUTES = (
     NvAttributes.COUNTER
@@ -102,7 +104,7 @@ def counter_public(index: int) -> NvPublic:
         name_alg=Alg.SHA256,
         attributes=COUNTER_ATTRIBUTES | NvAttributes.WRITTEN,
         auth_policy=b"",
-        data_bytes=8,
+        data_bytes=COUNTER_BYTES,
     )
 
 

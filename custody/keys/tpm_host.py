@@ -13,7 +13,6 @@ from tpm2_pytss.types import (
     TPM2B_DIGEST,
     TPM2B_ENCRYPTED_SECRET,
     TPM2B_ID_OBJECT,
-    TPM2B_NV_PUBLIC,
     TPML_DIGEST,
     TPML_PCR_SELECTION,
     TPMT_SIG_SCHEME,
@@ -25,19 +24,15 @@ from custody.crypto.tpmretained import EPOCHS
 from custody.errors import Incomplete, Malformed, Refused, Unavailable
 from custody.formats.evidence import (
     AK_TEMPLATE,
-    COUNTER_ATTRIBUTES,
     Alg,
     Curve,
-    NvAttributes,
-    NvPublic,
-    counter_public,
     low_s,
     matches,
-    nv_name,
     parse_public,
 )
+from custody.formats.tpmnv import COUNTER_BYTES
 from custody.formats.tpmwire import sized
-from custody.keys import tpm_hostkey, tpm_retained, tpm_tlskey
+from custody.keys import tpm_counters, tpm_hostkey, tpm_retained, tpm_tlskey
 from custody.keys.hostapi import (
     EPOCH_INDEX_OFFSET,
     Attested,
@@ -65,15 +60,10 @@ from custody.keys.tpm_session import (
 
 #: Where the AK is kept, so that a slow TPM makes it once (endorsement range of the registry).
 AK_HANDLE = 0x81010C01
-#: The pool of counters: so many requests of one host can be open at a time (owner range).
-COUNTER_FIRST = 0x01800C00
-COUNTER_POOL = 4
-
 _EK_CHAIN_FIRST = 0x01C00100
 _EK_CHAIN_LAST = 0x01C001FF
 _MAX_CREDENTIAL_BYTES = 512
 _PCRS_PER_READ = 8
-_COUNTER_BYTES = 8
 
 
 class TpmHost:
@@ -182,13 +172,10 @@ class TpmHost:
 
     def counters(self) -> tuple[Counter, ...]:
         with self._tpm.connect("list its counters") as link:
-            return tuple(
-                self._counter(link, index) for index in self._defined(link) if _written(link, index)
-            )
+            return tpm_counters.pool(link)
 
     def allocate_counter(self, busy: Collection[int]) -> Counter:
-        pool = range(COUNTER_FIRST, COUNTER_FIRST + COUNTER_POOL)
-        free = next((index for index in pool if index not in busy), None)
+        free = next((index for index in tpm_counters.POOL if index not in busy), None)
         if free is None:
             raise Incomplete(
                 "every counter of the TPM is held by an open request",
@@ -197,25 +184,25 @@ class TpmHost:
                 hint="open or cancel one of the open requests",
             )
         with self._tpm.connect("set up a counter") as link:
-            return self._renewed(link, free)
+            return tpm_counters.renew(link, free, owner_auth=self._owner_auth)
 
     def read_counter(self, index: int) -> int:
         with self._tpm.connect("read a counter") as link:
-            return self._counter(link, index).value
+            return tpm_counters.read(link, index).value
 
     def increment(self, index: int) -> None:
         with self._tpm.connect("increment a counter") as link:
-            self._increment(link, self._handle(link, index))
+            tpm_counters.increment(link, tpm_counters.handle(link, index))
 
     def certify_counter(self, index: int, qualifying: bytes) -> Attested:
         with self._tpm.connect("certify a counter") as link:
-            counter = self._handle(link, index)
+            counter = tpm_counters.handle(link, index)
             attest, signature = link.esys.nv_certify(
                 self._ak(link),
                 counter,
                 qualifying,
                 TPMT_SIG_SCHEME(scheme=TPM2_ALG.NULL),
-                _COUNTER_BYTES,
+                COUNTER_BYTES,
                 0,
                 auth_handle=counter,
             )
@@ -277,8 +264,13 @@ class TpmHost:
         updating: Updating | None = None,
     ) -> RetainedKey:
         with self._tpm.connect("keep a key for restarts") as link:
-            counter = self._renewed(link, index)
-            epoch = None if updating is None else self._standing(link, index + EPOCH_INDEX_OFFSET)
+            auth = self._owner_auth
+            counter = tpm_counters.renew(link, index, owner_auth=auth)
+            epoch = (
+                None
+                if updating is None
+                else tpm_counters.stand(link, index + EPOCH_INDEX_OFFSET, owner_auth=auth)
+            )
             link.esys.tr_set_auth(ESYS_TR.OWNER, self._owner_auth)
             if updating is None or epoch is None:
                 return tpm_retained.seal(
@@ -313,7 +305,7 @@ class TpmHost:
                 raise Refused("there is no kept key to raise the epoch of", check="tpm.retained")
             wanted = min(oldest, key.updates.epoch + EPOCHS)
             handle = link.esys.tr_from_tpmpublic(key.updates.epoch_index)
-            self._increment(link, handle, times=max(0, wanted - standing.oldest))
+            tpm_counters.increment(link, handle, times=max(0, wanted - standing.oldest))
             return max(standing.oldest, wanted)
 
     def retained_standing(self, key: RetainedKey) -> RetainedStanding:
@@ -325,37 +317,17 @@ class TpmHost:
         indexes = [key.counter_index, *([updates.epoch_index] if updates else [])]
         if any(index not in link.attested_handles(index, 1) for index in indexes):
             return RetainedStanding(life="cleared", oldest=None)
-        alive = self._counter(link, key.counter_index).value == key.counter
+        alive = tpm_counters.read(link, key.counter_index).value == key.counter
         life: Life = "alive" if alive else "forgotten"
         if updates is None:
             return RetainedStanding(life=life, oldest=None)
-        raised = self._counter(link, updates.epoch_index).value - updates.epoch_counter
+        raised = tpm_counters.read(link, updates.epoch_index).value - updates.epoch_counter
         return RetainedStanding(life=life, oldest=updates.epoch + max(0, raised))
 
     def forget_retained(self, key: RetainedKey) -> int:
         with self._tpm.connect("forget a kept key") as link:
             # Also where TPM2_Clear has taken the counter: made again it stands higher than ever.
-            return self._renewed(link, key.counter_index).value
-
-    def _standing(self, link: Connection, index: int) -> Counter:
-        """Return a counter as it stands, made where it is not there yet."""
-        if index in link.handles(index, 1) and _written(link, index):
-            return self._counter(link, index)
-        return self._renewed(link, index)
-
-    def _renewed(self, link: Connection, index: int) -> Counter:
-        """Make a counter or increment it: whatever was bound to its value before is dead now."""
-        if index not in link.handles(index, 1):
-            self._define(link, index)
-        self._increment(link, link.esys.tr_from_tpmpublic(index))
-        return self._counter(link, index)
-
-    def _increment(self, link: Connection, counter: Handle, *, times: int = 1) -> None:
-        # In a session: on somebody else's word that it was done, what should be dead would live.
-        session = link.salted_session()
-        for _ in range(times):
-            link.esys.nv_increment(counter, session1=session)
-        link.drop(session)
+            return tpm_counters.renew(link, key.counter_index, owner_auth=self._owner_auth).value
 
     def _ak(self, link: Connection) -> Handle:
         return link.shared(AK_HANDLE, lambda: self._find_ak(link))
@@ -383,53 +355,6 @@ class TpmHost:
             branches = [TPM2B_DIGEST(branch) for branch in template.branches]
             link.esys.policy_or(session, TPML_DIGEST(branches))
         return session
-
-    def _defined(self, link: Connection) -> tuple[int, ...]:
-        last = COUNTER_FIRST + COUNTER_POOL - 1
-        found = link.handles(COUNTER_FIRST, COUNTER_POOL)
-        return tuple(index for index in found if COUNTER_FIRST <= index <= last)
-
-    def _define(self, link: Connection, index: int) -> None:
-        public = NvPublic(
-            index=index,
-            name_alg=Alg.SHA256,
-            attributes=COUNTER_ATTRIBUTES,
-            auth_policy=b"",
-            data_bytes=8,
-        )
-        link.esys.tr_set_auth(ESYS_TR.OWNER, self._owner_auth)
-        link.esys.nv_define_space(
-            b"",
-            unmarshal(TPM2B_NV_PUBLIC, sized(public.pack())),
-            session1=link.salted_session(),
-        )
-
-    def _handle(self, link: Connection, index: int) -> Handle:
-        """Return the handle of a counter, refusing an index that is none."""
-        handle = link.esys.tr_from_tpmpublic(index)
-        public = bytes(link.esys.nv_read_public(handle)[0].nvPublic.marshal())
-        if public != counter_public(index).pack():
-            raise Refused(f"NV index 0x{index:08x} is not a request's counter", check="tpm.counter")
-        return handle
-
-    def _counter(self, link: Connection, index: int) -> Counter:
-        handle = self._handle(link, index)
-        public = counter_public(index).pack()
-        session = link.salted_session()
-        value = bytes(link.esys.nv_read(handle, _COUNTER_BYTES, session1=session))
-        # A TPM without a resource manager holds three sessions, and the pool is larger.
-        link.drop(session)
-        return Counter(
-            index=index,
-            public=public,
-            name=nv_name(public),
-            value=int.from_bytes(value, "big"),
-        )
-
-
-def _written(link: Connection, index: int) -> bool:
-    public = link.esys.nv_read_public(link.esys.tr_from_tpmpublic(index))[0].nvPublic
-    return bool(NvAttributes.WRITTEN & int(public.attributes))
 
 
 def _attested(attest: Any, signature: Any) -> Attested:

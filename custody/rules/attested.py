@@ -27,10 +27,10 @@ from custody.formats.evidence import (
     unpack_quote,
     verify_attest,
 )
+from custody.formats.tpmnv import COUNTER_BYTES
 from custody.rules.verdicts import Ledger
 
 P = TypeVar("P", bound=Predicate)
-_COUNTER_BYTES = 8
 
 
 def read_attested(ak_public: bytes, signed: Quote) -> Attest:
@@ -63,7 +63,7 @@ def counter_value(attest: Attest, nv_name: bytes) -> int | None:
         not isinstance(body, NvCertified)
         or not compare_digest(body.index_name, nv_name)
         or body.offset != 0
-        or len(body.contents) != _COUNTER_BYTES
+        or len(body.contents) != COUNTER_BYTES
     ):
         return None
     return int.from_bytes(body.contents, "big")

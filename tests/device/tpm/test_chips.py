@@ -15,7 +15,8 @@ from custody.formats.evidence import Alg, Curve, EccPublic
 from custody.formats.tpmek import H_3
 from custody.keys import tpm_session
 from custody.keys.hostapi import HostTpm
-from custody.keys.tpm_host import COUNTER_FIRST, COUNTER_POOL, TpmHost
+from custody.keys.tpm_counters import COUNTER_FIRST, COUNTER_POOL
+from custody.keys.tpm_host import TpmHost
 from custody.keys.tpm_session import Tpm, certificate_spki
 from custody.lab import firmware
 from custody.lab.swtpm import Swtpm

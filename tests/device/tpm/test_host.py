@@ -16,8 +16,9 @@ from custody.formats.evidence import Alg, Attributes, Created, EccPublic, NvPubl
 from custody.keys import tpm_session
 from custody.keys.hostapi import HostTpm
 from custody.keys.tpm import open_host
+from custody.keys.tpm_counters import COUNTER_FIRST, COUNTER_POOL
 from custody.keys.tpm_credential import make_credential
-from custody.keys.tpm_host import AK_HANDLE, COUNTER_FIRST, COUNTER_POOL, TpmHost
+from custody.keys.tpm_host import AK_HANDLE, TpmHost
 from custody.keys.tpm_session import Tpm, certificate_spki, read_certificates
 from custody.keys.uri import TpmUri
 from custody.lab import bootlog, firmware

@@ -11,7 +11,8 @@ from custody.encoding import sha256
 from custody.errors import Refused
 from custody.formats import evidence
 from custody.keys.hostapi import RETAINED_INDEXES, HostTpm, RetainedKey
-from custody.keys.tpm_host import COUNTER_FIRST, COUNTER_POOL, TpmHost
+from custody.keys.tpm_counters import COUNTER_FIRST, COUNTER_POOL
+from custody.keys.tpm_host import TpmHost
 from custody.keys.tpm_session import Tpm, certificate_spki
 from custody.lab import bootlog
 from custody.lab.firmware import pcr_extend
