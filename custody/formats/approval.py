@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 import msgspec
 
 from custody.encoding import Digest, Moment, Record, Text
+from custody.formats.envelope import Authored
 from custody.formats.manifest import LeafPath, Sealed
 
 
@@ -36,8 +37,8 @@ class Approval(Record, frozen=True):
         return "request.dsse", self.request
 
 
-class Denial(Record, frozen=True):
-    """One officer's refusal.  It never blocks; it is evidence."""
+class Denial(Authored, frozen=True):
+    """One officer's refusal, by his key ``author``.  It never blocks; it is evidence."""
 
     PREDICATE_TYPE: ClassVar[str] = "urn:custody:denial:v1"
     MANY_SIGNERS: ClassVar[bool] = False

@@ -76,6 +76,16 @@ class Predicate(Protocol):
 P = TypeVar("P", bound=Predicate)
 
 
+class Authored(Record, frozen=True):
+    """What names the one key that may sign it.
+
+    Without, a text whose digest is logged could be signed again by another key that the policy
+    lists, and the copy stand in its author's place.  Rules hold it against who signed.
+    """
+
+    author: KeyId
+
+
 class _Statement(Record, Generic[P], frozen=True):
     type_: Literal["https://in-toto.io/Statement/v1"] = msgspec.field(name="_type")
     predicate: P

@@ -14,6 +14,7 @@ from custody.crypto.quorum import Node, Person, Threshold
 from custody.crypto.recoverykey import MAX_SET_ID
 from custody.encoding import Blob, Bytes32, Digest, KeyId, Moment, Name, Record, Text
 from custody.errors import Malformed
+from custody.formats.envelope import Authored
 from custody.formats.manifest import Core, SecretEnvelope
 from custody.formats.policy import RecoveryKey, SuiteName
 
@@ -89,7 +90,7 @@ def share_digest(salt: bytes, words: str) -> Digest:
     return bind("recovery-share", salt, " ".join(words.split()).encode()).hex()
 
 
-class RecoveryRecord(Record, frozen=True):
+class RecoveryRecord(Authored, frozen=True):
     """A custodian's statement that a recovery key was made and split.  Not checked yet."""
 
     PREDICATE_TYPE: ClassVar[str] = "urn:custody:recovery-record:v1"
@@ -155,7 +156,7 @@ class UsedShare(Record, frozen=True):
     holder: Name
 
 
-class BreakGlass(Record, frozen=True):
+class BreakGlass(Authored, frozen=True):
     """A custodian's statement that a bundle was opened by the recovery key and sealed anew.
 
     ``replacement`` is C of the new core.  The new envelope holds no secret that the old one did

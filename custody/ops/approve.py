@@ -242,6 +242,7 @@ def deny_requests(
     denials = [
         signer.statement(
             Denial(
+                author=signer.key_id,
                 request=request.digest,
                 manifest=manifest.digest,
                 policy=situation.trusted.digest,

@@ -7,10 +7,19 @@ from collections.abc import Sequence
 from custody.formats.envelope import Statement
 from custody.formats.logentry import LogEntry, entry_of
 from custody.formats.receipt import Receipt
+from custody.rules.approvals import JudgedApproval, JudgedDenial
 from custody.rules.logged import JudgedLogged, check_proven
 from custody.rules.release import Judgement
 from custody.rules.situation import Situation
-from custody.rules.verdicts import Ledger
+from custody.rules.verdicts import Ledger, Verdict
+
+#: What shows whose an answer is.
+_AUTHORSHIP = frozenset(
+    {
+        *("approval.author", "approval.signature", "approval.terms-signature"),
+        *("denial.author", "denial.signature"),
+    }
+)
 
 
 def judge_logging(
@@ -30,7 +39,7 @@ def judge_logging(
         else:
             ledger.skip("logged.signed", f"{judgement.log} has not signed these terms")
     good = tuple(word for word in judgement.logged if word.counts)
-    _judge_whole(ledger, good, judgement, situation)
+    _judge_whole(ledger, good, judgement)
     documents, request = situation.documents, judgement.request.digest
     others = (
         *(p.envelope for p in documents.policies if p.digest == situation.trusted.digest),
@@ -43,15 +52,16 @@ def judge_logging(
     return good
 
 
-def _judge_whole(
-    ledger: Ledger, good: Sequence[JudgedLogged], judgement: Judgement, situation: Situation
-) -> None:
-    """Judge whether every answer that the log signed for is here: nobody can leave one out."""
-    documents = situation.documents
-    here = {
-        entry_of(statement.envelope)
-        for statements in ([judgement.request], documents.approvals, documents.denials)
-        for statement in statements
+def _judge_whole(ledger: Ledger, good: Sequence[JudgedLogged], judgement: Judgement) -> None:
+    """Judge whether every answer that the log signed for is here: nobody can leave one out.
+
+    An entry is of a text.  A copy of it by another key than its author's is not the answer.
+    """
+    tally = judgement.tally
+    answers: list[JudgedApproval | JudgedDenial] = [*tally.counted, *tally.passed_over]
+    answers += tally.denials
+    here = {entry_of(judgement.request.envelope)} | {
+        entry_of(answer.statement.envelope) for answer in answers if _is_authors(answer.verdicts)
     }
     gone = [
         f"{entry.kind} {entry.statement[:16]}…, entry {entry.index} of {word.log}"
@@ -66,3 +76,8 @@ def _judge_whole(
             "every answer that the log signed for is here",
             otherwise=f"logged and not here: {'; '.join(gone[:3])}",
         )
+
+
+def _is_authors(verdicts: Sequence[Verdict]) -> bool:
+    """Tell whether an answer is by its author, by the checks that were made on it."""
+    return all(v.outcome != "fail" for v in verdicts if v.check in _AUTHORSHIP)

@@ -85,6 +85,7 @@ def break_glass(
         made = rewrap(manifest, key, situation=situation, token_random=token_random)
     used = [check_share(record, text)[0] for text in shares]
     stated = BreakGlass(
+        author=signer.key_id,
         environment=situation.trusted.genesis,
         manifest=manifest.digest,
         replacement=made.core.binding().hex(),

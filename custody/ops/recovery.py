@@ -93,6 +93,7 @@ def make_recovery(
     )
     record = well_formed(
         RecoveryRecord(
+            author=signer.key_id,
             environment=order.environment,
             epoch=order.epoch,
             suite=order.suite,

@@ -53,11 +53,11 @@ def superseded(
 
 
 def is_published(manifest: Statement[Manifest], policy: Policy) -> bool:
-    """Tell whether a publisher of the policy signed a manifest."""
-    _, _, verdicts = check_author(
+    """Tell whether the publisher that a manifest names, one of the policy's, signed it."""
+    keyid, _, verdicts = check_author(
         manifest, policy, role="publisher", check="manifest", subject="manifest"
     )
-    return passed(verdicts)
+    return passed(verdicts) and keyid == manifest.predicate.core.publisher
 
 
 def check_disposal(

@@ -19,27 +19,50 @@ from custody.crypto.certificates import certificate_signed_by, read_certificate,
 from custody.crypto.signature import verify
 from custody.encoding import Digest, KeyId, encode, key_id
 from custody.errors import CustodyError, Refused
+from custody.formats.approval import Approval, Denial
+from custody.formats.authorisation import Authorisation
 from custody.formats.case import Documents, EntryProof
 from custody.formats.checkpoint import SignedCheckpoint, decode_checkpoint
-from custody.formats.envelope import Predicate, Statement
+from custody.formats.disposal import Disposal
+from custody.formats.enrolment import EnrolmentRecord
+from custody.formats.envelope import Predicate, Signature, Statement
 from custody.formats.evidence import parse_attest, unpack_quote, verify_attest
+from custody.formats.goldenset import GoldenSet
 from custody.formats.logged import Logged
 from custody.formats.logpolicy import LogPolicy
+from custody.formats.manifest import Manifest
 from custody.formats.note import Note
-from custody.formats.policy import Policy, SigningKey
+from custody.formats.policy import Policy, Role, SigningKey
+from custody.formats.recovery import BreakGlass, RecoveryRecord
 from custody.formats.request import Request
+from custody.formats.retirement import Retirement
 from custody.formats.timestamp import Token
 from custody.rules.burn import check_burn
 from custody.rules.certificates import read_revocation_lists
 from custody.rules.forgotten import check_forgotten
+from custody.rules.quorum import policy_signed_bytes
 from custody.rules.receipt import check_receipt
 from custody.rules.times import imprint_of, verify_token
-from custody.rules.trust import judge_chain
+from custody.rules.trust import author_of, judge_chain
 from custody.rules.verdicts import passed
 
 P = TypeVar("P", bound=Predicate)
 
 _DIGEST = re.compile(rb"[0-9a-f]{64}")
+#: Who signs what.  Requests, how they ended and a log's word have rules of their own.
+_ROLES: Mapping[type[Predicate], Role] = {
+    Policy: "custodian",
+    RecoveryRecord: "custodian",
+    BreakGlass: "custodian",
+    Manifest: "publisher",
+    Disposal: "publisher",
+    EnrolmentRecord: "enroller",
+    Retirement: "enroller",
+    GoldenSet: "enroller",
+    Authorisation: "enroller",
+    Approval: "officer",
+    Denial: "officer",
+}
 #: The fields of `Documents` that have a rule of their own; other statements follow one rule.
 _RULED = {
     *("policies", "manifests", "requests", "approvals", "denials", "receipts", "burns"),
@@ -101,12 +124,13 @@ class _Gathering:
     def __init__(self, documents: Documents, chain: tuple[Statement[Policy], ...]) -> None:
         self._documents = documents
         self._chain = chain
-        self._keys: Mapping[KeyId, bytes] = {
-            key.key_id: key.spki
+        self._keys: Mapping[tuple[KeyId, Role], bytes] = {
+            (key.key_id, role): key.spki
             for policy in chain
             for person in policy.predicate.principals
             for key in person.keys
             if isinstance(key, SigningKey)
+            for role in person.roles
         }
         self._signed: set[KeyId] = set()
         self._mentioned: set[Digest] = set()
@@ -130,15 +154,16 @@ class _Gathering:
         return (*statements, *dict.fromkeys(self._others))
 
     def clean(self, statement: Statement[P]) -> Statement[P] | None:
-        """Return a statement with only its good signatures by keys of the policy; None: there
-        is none.
+        """Return a statement with only its good signatures, by keys of the policy of who may sign
+        such a statement, and this one; None: there is none.
         """
-        message = statement.envelope.signed_bytes()
+        role = _ROLES[type(statement.predicate)]
+        author = author_of(statement)
         good = {
             s.keyid: s
             # Of two good ones by one key the one that sorts first, whoever collects.
             for s in sorted(statement.envelope.signatures, key=lambda s: s.sig, reverse=True)
-            if self._is_good(s.keyid, message, s.sig)
+            if author in (None, s.keyid) and self._is_good(statement, role, s)
         }
         if not good:
             return None
@@ -146,12 +171,15 @@ class _Gathering:
         envelope = msgspec.structs.replace(statement.envelope, signatures=signatures)
         return msgspec.structs.replace(statement, envelope=envelope)
 
-    def _is_good(self, keyid: KeyId, message: bytes, sig: bytes) -> bool:
-        spki = self._keys.get(keyid)
+    def _is_good(self, statement: Statement[P], role: Role, signature: Signature) -> bool:
+        spki, said = self._keys.get((signature.keyid, role)), statement.predicate
         if spki is None:
             return False
         try:
-            verify(spki, message, sig)
+            verify(spki, statement.envelope.signed_bytes(), signature.sig)
+            if isinstance(said, Approval):
+                # What is signed for the TPM says whose it is; around it there could be another.
+                verify(spki, policy_signed_bytes(bytes.fromhex(said.terms)), said.terms_signature)
         except Refused:
             return False
         return True
@@ -188,6 +216,7 @@ class _Gathering:
         self._add_endings(request)
 
     def _add_answer(self, answer: Statement[P]) -> None:
+        """Keep an answer of an officer; nobody else's copy of it stands in its place."""
         good = self.clean(answer)
         if good is not None:
             self.keep(good)

@@ -15,7 +15,7 @@ from typing import TypeVar
 from custody.crypto.signature import verify
 from custody.encoding import Digest, KeyId, format_time, key_id
 from custody.errors import Refused
-from custody.formats.envelope import Envelope, Predicate, Statement
+from custody.formats.envelope import Authored, Envelope, Predicate, Statement
 from custody.formats.policy import Policy, Principal, Role, SigningKey
 from custody.rules.policy import check_policy
 from custody.rules.verdicts import Ledger, Verdict, passed, require
@@ -116,10 +116,17 @@ def check_threshold(
     return ledger.verdicts[0]
 
 
+def author_of(statement: Statement[P]) -> KeyId | None:
+    """Return the one key that a statement itself says it is signed by, where it says so."""
+    said = statement.predicate
+    return said.author if isinstance(said, Authored) else None
+
+
 def check_author(
     statement: Statement[P], policy: Policy, *, role: Role, check: str, subject: str
 ) -> tuple[KeyId, str, tuple[Verdict, ...]]:
     """Judge a one-signer statement: a listed key of a principal in ``role``, and a good signature.
+    What says by which key it is must be by that one.
 
     Returns the key id, the principal's id (empty when unknown) and the verdicts.
     """
@@ -130,6 +137,10 @@ def check_author(
         ledger.add(f"{check}.author", False, f"signed by a key that is no {role}'s in this policy")
         return signature.keyid, "", ledger.done()
     person, key = found
+    if author_of(statement) not in (None, signature.keyid):
+        # The copy of another: what he signed is not his to say, nor to be taken for the author's.
+        ledger.add(f"{check}.author", False, "signed by another key than the one that it names")
+        return signature.keyid, "", ledger.done()
     ledger.add(
         f"{check}.author", True, f"{person.id} is a {role}, by a key in a {key.token_class} token"
     )

@@ -239,23 +239,29 @@ def test_the_publisher_signs_no_other_payload(cast: Cast, tmp_path: Path) -> Non
         new.core, not_after=new.core.not_after.replace(year=new.core.not_after.year + 1)
     )
     said = decode_statement(BreakGlass, done.statement).predicate
-    said = msgspec.structs.replace(said, replacement=later.binding().hex())
+    by = cast.people["cus2"].signer
+    said = msgspec.structs.replace(said, author=by.key_id, replacement=later.binding().hex())
     bent = Broken(
         rewrapped=encode(msgspec.structs.replace(new, core=later)),
-        statement=cast.people["cus2"].signer.statement(said),
+        statement=by.statement(said),
         digest="",
     )
     with refused(cast, "recovery.core"):
         signed(cast, bundle, bent, tmp_path / "again")
-    forged = Broken(
-        rewrapped=done.rewrapped,
-        statement=cast.people["sec1"].signer.statement(
-            decode_statement(BreakGlass, done.statement).predicate
-        ),
-        digest="",
-    )
-    with refused(cast, "recovery.author"):
-        signed(cast, bundle, forged, tmp_path / "again")
+    stated = decode_statement(BreakGlass, done.statement)
+    # Not by an officer, and not by a custodian who takes another's words for his own.
+    others = [n for n in ("sec1", "cus1", "cus2", "cus3") if not did(cast, n, stated)]
+    assert 3 == len(others)
+    for name in others:
+        statement = cast.people[name].signer.statement(stated.predicate)
+        forged = Broken(rewrapped=done.rewrapped, statement=statement, digest="")
+        with refused(cast, "recovery.author"):
+            signed(cast, bundle, forged, tmp_path / "again")
+
+
+def did(cast: Cast, name: str, stated: Statement[BreakGlass]) -> bool:
+    """Tell whether somebody is the custodian who broke the glass."""
+    return cast.people[name].signer.key_id == stated.envelope.signatures[0].keyid
 
 
 def test_a_manifest_without_its_recovery_slot_is_refused(cast: Cast) -> None:

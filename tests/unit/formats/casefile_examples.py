@@ -28,9 +28,10 @@ BLOCK = re.compile(r"^```text casefile=(\S+)\n(.*?)^```$", re.MULTILINE | re.DOT
 _AT = datetime(2027, 1, 5, 12, 0, tzinfo=UTC)
 
 
-def denial(who: str, reason: str) -> bytes:
-    """A denial by one officer."""
+def denial(who: str, reason: str, *, by: str | None = None) -> bytes:
+    """A denial by one officer; ``by`` is another who signs it in his place."""
     said = Denial(
+        author=key_id(spki(who)),
         request=octets("a request").hex(),
         manifest=octets("a manifest").hex(),
         policy=octets("a policy").hex(),
@@ -38,7 +39,8 @@ def denial(who: str, reason: str) -> bytes:
         reason=reason,
         denied_at=_AT,
     )
-    signature = Signature(keyid=key_id(spki(who)), sig=sign(who, signing_bytes(said)))
+    signer = by or who
+    signature = Signature(keyid=key_id(spki(signer)), sig=sign(signer, signing_bytes(said)))
     return encode_statement(said, [signature])
 
 

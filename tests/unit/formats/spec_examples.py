@@ -346,6 +346,7 @@ def approval(leaf: str = "0") -> Approval:
 def denial() -> Denial:
     """What bob could have said instead."""
     return Denial(
+        author=key_id(spki("bob sign")),
         request=statement_digest(request()),
         manifest=terms().manifest,
         policy=terms().policy,

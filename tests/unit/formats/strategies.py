@@ -330,6 +330,7 @@ APPROVALS = st.builds(
 )
 DENIALS = st.builds(
     Denial,
+    author=DIGESTS,
     request=DIGESTS,
     manifest=DIGESTS,
     policy=DIGESTS,
@@ -415,6 +416,7 @@ def recovery_records(draw: st.DrawFn) -> RecoveryRecord:
     )
     among = groups[0] if len(groups) == 1 else Threshold(k=draw(st.integers(1, 2)), of=groups)
     return RecoveryRecord(
+        author=draw(DIGESTS),
         environment=draw(NAMES),
         epoch=draw(st.integers(1, 2**31)),
         suite=draw(SUITES),
@@ -438,6 +440,7 @@ def recovery_records(draw: st.DrawFn) -> RecoveryRecord:
 RECOVERY_RECORDS = recovery_records()
 BROKEN = st.builds(
     BreakGlass,
+    author=DIGESTS,
     environment=DIGESTS,
     manifest=DIGESTS,
     replacement=DIGESTS,

@@ -108,8 +108,8 @@ def test_cut_and_filled_files_are_refused(start: int, size: int, put: bytes) -> 
 
 
 def test_one_statement_by_two_signers_is_two_members() -> None:
-    """Two officers who deny in the same words at the same time have both denied."""
-    files = [(".dsse", example.denial(who, "no")) for who in ("alice", "bob")]
+    """A copy that somebody else signed is a member of its own, to be named as such."""
+    files = [(".dsse", example.denial("alice", "no", by=who)) for who in ("alice", "bob")]
     read = decode_case_file(encode_case_file(files))
     assert 1 == len({name for name, _ in read})
     assert {data for _, data in files} == {data for _, data in read}

@@ -205,6 +205,7 @@ def _recovery(statement: Statement[Policy]) -> None:
     _write("recovery-record.dsse", made.statement)
     used = [handed.share for handed in made.shares if handed.share.holder != "ben"]
     broken = BreakGlass(
+        author=signer("ben").key_id,
         environment=statement.digest,
         manifest="b0" * 32,
         replacement="c0" * 32,
