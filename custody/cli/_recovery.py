@@ -24,7 +24,7 @@ from custody.cli._ui import Screen
 from custody.encoding import Digest, Record
 from custody.errors import Unavailable
 from custody.formats.envelope import Statement, decode_statement
-from custody.formats.policy import SuiteName
+from custody.formats.policy import HpkeSuite
 from custody.formats.policy_text import format_quorum, parse_quorum
 from custody.formats.recovery import BreakGlass, RecoveryRecord
 from custody.ops.bundle import Bundle
@@ -137,7 +137,7 @@ def make(
     ],
     out: OutOption,
     suite: Annotated[
-        SuiteName, typer.Option("--suite", help="What content keys are sealed to it by.")
+        HpkeSuite, typer.Option("--suite", help="What content keys are sealed to it by.")
     ] = "P256",
     epoch: Annotated[int, typer.Option("--epoch", help="1, then one more each time.", min=1)] = 1,
     passphrase: Annotated[

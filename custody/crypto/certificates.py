@@ -9,12 +9,13 @@ The strict readers of `certificate_reader` are offered here too.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Literal
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
@@ -35,6 +36,7 @@ from custody.crypto.certificate_reader import (
     spki_of,
 )
 from custody.crypto.der import GENERALIZED_TIME, tlv
+from custody.crypto.oaepslots import load_rsa_public
 from custody.crypto.signature import load_ec_public, public_bytes
 from custody.encoding import sha256
 from custody.errors import Malformed, Refused
@@ -162,7 +164,7 @@ def issue_leaf(
         .subject_name(subject)
         .issuer_name(authority.subject)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_key_usage(sign=use == "sign", share=use == "share"), critical=True)
+        .add_extension(_leaf_usage(spki, use), critical=True)
         .add_extension(_authority_key(ca_certificate), critical=False)
     )
     for extension, critical in extensions:
@@ -223,8 +225,7 @@ def _name(common: str, display: str = "") -> x509.Name:
 
 
 def _builder(spki: bytes, *, not_before: datetime, not_after: datetime) -> x509.CertificateBuilder:
-    public = load_ec_public(spki)
-    _hash_for(spki)
+    public = _public_key(spki)
     return (
         x509.CertificateBuilder()
         .public_key(public)
@@ -236,19 +237,40 @@ def _builder(spki: bytes, *, not_before: datetime, not_after: datetime) -> x509.
 
 
 def _key_usage(
-    *, sign: bool = False, share: bool = False, certificates: bool = False
+    *,
+    sign: bool = False,
+    agree: bool = False,
+    decrypt: bool = False,
+    certificates: bool = False,
 ) -> x509.KeyUsage:
     return x509.KeyUsage(
         digital_signature=sign,
         content_commitment=False,
-        key_encipherment=False,
+        key_encipherment=decrypt,
         data_encipherment=False,
-        key_agreement=share,
+        key_agreement=agree,
         key_cert_sign=certificates,
         crl_sign=certificates,
         encipher_only=False,
         decipher_only=False,
     )
+
+
+def _leaf_usage(spki: bytes, use: Use) -> x509.KeyUsage:
+    # RFC 3279 section 2.3.1: an RSA key does not agree, it deciphers keys.
+    if not isinstance(_public_key(spki), rsa.RSAPublicKey):
+        return _key_usage(sign=use == "sign", agree=use == "share")
+    if use == "sign":
+        raise Malformed("an RSA key signs nothing here")
+    return _key_usage(decrypt=True)
+
+
+def _public_key(spki: bytes) -> ec.EllipticCurvePublicKey | rsa.RSAPublicKey:
+    """Read a key that gets certificates: on P-256 or P-384, or an RSA key that shares go to."""
+    with suppress(Malformed):
+        return load_rsa_public(spki)
+    _hash_for(spki)
+    return load_ec_public(spki)
 
 
 def _hash_for(spki: bytes) -> hashes.SHA256 | hashes.SHA384:

@@ -1,7 +1,8 @@
 """Key slots, wraps and share commitments.  Protocol: docs/protocol.md section 3.7.
 
-A slot is one HPKE message (RFC 9180, base mode, single shot, empty AAD) to one recipient; a wrap
-is one AES-256-GCM message under a derived key.  Both are bound to the manifest's core by its
+A slot is one HPKE message (RFC 9180, base mode, single shot, empty AAD) to one recipient, or where
+his token only has RSA one of `oaepslots`; a wrap is one AES-256-GCM message under a derived key.
+All are bound to the manifest's core by its
 digest ``C`` (32 bytes), so nothing copied into another manifest opens there.
 """
 
@@ -10,23 +11,43 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal, NoReturn
+from typing import Literal, NoReturn, TypeGuard, get_args
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes, hpke
-from cryptography.hazmat.primitives.asymmetric import ec, mlkem
+from cryptography.hazmat.primitives.asymmetric import ec, mlkem, rsa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from custody.crypto.bind import bind
+from custody.crypto.oaepslots import (
+    OaepSuite,
+    load_rsa_public,
+    open_oaep,
+    parameters_of,
+    seal_oaep,
+)
 from custody.crypto.secret import Octets
 from custody.crypto.signature import load_ec_public
 from custody.encoding import Digest, KeyId, key_id
 from custody.errors import Malformed, Refused
 
-SuiteName = Literal["P256", "P384", "MLKEM1024_P384"]
-#: The suites, weakest first.
-STRENGTH: tuple[SuiteName, ...] = ("P256", "P384", "MLKEM1024_P384")
+#: What a key that agrees (ECDH) is sealed to by; a host's key and a recovery key are such.
+HpkeSuite = Literal["P256", "P384", "MLKEM1024_P384"]
+SuiteName = Literal[
+    "RSA2048_OAEP_SHA1",
+    "RSA3072_OAEP_SHA1",
+    "RSA2048_OAEP_SHA256",
+    "RSA3072_OAEP_SHA256",
+    "P256",
+    "P384",
+    "MLKEM1024_P384",
+]
+#: The suites, weakest first.  A token that knows no hash but SHA-1 comes before every one that
+#: does, whatever its key's size, so that a policy that names a SHA-256 suite takes no SHA-1.
+STRENGTH: tuple[SuiteName, ...] = get_args(SuiteName)
+#: A private key that opens slots, whatever device it lives in.
+SlotKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 #: What a slot is for.
 SlotPurpose = Literal["share", "contents", "site", "recovery"]
 
@@ -65,9 +86,26 @@ _SUITES: dict[str, _Triple] = {
 }
 
 
-def curve_of(suite: SuiteName) -> str:
+def is_oaep(suite: SuiteName) -> TypeGuard[OaepSuite]:
+    """Say whether a suite is for keys that only decrypt."""
+    return suite in get_args(OaepSuite)
+
+
+def curve_of(suite: HpkeSuite) -> str:
     """Return the curve of a suite's keys, as `cryptography` names it."""
     return _triple(suite).curve
+
+
+def check_recipient(suite: SuiteName, spki: bytes, mlkem: bytes | None) -> None:
+    """Raise `Malformed` unless these public keys, read strictly, are a recipient's of ``suite``."""
+    found = parameters_of(suite)
+    if found is not None:
+        fits = load_rsa_public(spki).key_size == found.modulus_bits and mlkem is None
+    else:
+        triple = _triple(suite)
+        fits = (load_ec_public(spki).curve.name, mlkem is not None) == (triple.curve, triple.hybrid)
+    if not fits:
+        raise Malformed(f"the recipient has no key for {suite}")
 
 
 def recipient_id(spki: bytes, mlkem: bytes | None = None) -> KeyId:
@@ -78,15 +116,16 @@ def recipient_id(spki: bytes, mlkem: bytes | None = None) -> KeyId:
 def seal(
     suite: SuiteName, spki: bytes, mlkem: bytes | None, plaintext: Octets, *, info: bytes
 ) -> bytes:
-    """Seal ``plaintext`` to a public key: enc ‖ ciphertext ‖ tag.
+    """Seal ``plaintext`` to a public key: enc ‖ ciphertext ‖ tag, or as `seal_oaep` has it.
 
     ``mlkem`` is the raw ML-KEM-1024 public key (1568 bytes) of a hybrid recipient, else None.  A
     key that is not the suite's is `Malformed`.
     """
+    check_recipient(suite, spki, mlkem)
+    if is_oaep(suite):
+        return seal_oaep(suite, spki, plaintext, info=info)
     triple = _triple(suite)
     classical = load_ec_public(spki)
-    if classical.curve.name != triple.curve or (mlkem is not None) != triple.hybrid:
-        raise Malformed(f"the recipient has no key for {suite}")
     if mlkem is None:
         return triple.hpke.encrypt(plaintext, classical, info=info)
     recipient = hpke.MLKEM1024P384PublicKey(_mlkem_public(mlkem), classical)
@@ -95,7 +134,7 @@ def seal(
 
 def open(
     suite: SuiteName,
-    private_key: ec.EllipticCurvePrivateKey,
+    private_key: SlotKey,
     mlkem_private: bytes | None,
     sealed: bytes,
     *,
@@ -107,8 +146,16 @@ def open(
     wrong ``info`` or changed byte is `Refused`, all alike; what the token itself raises (PIN
     locked, token gone) passes through.
     """
+    if is_oaep(suite):
+        if not isinstance(private_key, rsa.RSAPrivateKey) or mlkem_private is not None:
+            raise Refused(f"the key is no {suite} key", check="slot.open")
+        return open_oaep(suite, private_key, sealed, info=info)
     triple = _triple(suite)
-    if private_key.curve.name != triple.curve or (mlkem_private is not None) != triple.hybrid:
+    if (
+        isinstance(private_key, rsa.RSAPrivateKey)
+        or private_key.curve.name != triple.curve
+        or (mlkem_private is not None) != triple.hybrid
+    ):
         raise Refused(f"the key is no {suite} key", check="slot.open")
     watched = _Watched(private_key)
     try:

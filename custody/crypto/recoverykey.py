@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, mlkem
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
-from custody.crypto.keyslots import MLKEM_SEED_BYTES, SuiteName, curve_of, recipient_id
+from custody.crypto.keyslots import MLKEM_SEED_BYTES, HpkeSuite, curve_of, recipient_id
 from custody.crypto.keyslots import open as open_slot
 from custody.crypto.secret import Octets, wipe
 from custody.crypto.signature import public_bytes
@@ -49,7 +49,7 @@ _KEMS = {
 class RecoveryKeyPair:
     """A recovery key, for the moment of a ceremony.  Leave the block, and its ML-KEM half goes."""
 
-    suite: SuiteName
+    suite: HpkeSuite
     key: ec.EllipticCurvePrivateKey = field(repr=False)
     mlkem_seed: bytearray | None = field(repr=False)
 
@@ -82,7 +82,7 @@ class RecoveryKeyPair:
             wipe(self.mlkem_seed)
 
 
-def derive_key(seed: Octets, suite: SuiteName) -> RecoveryKeyPair:
+def derive_key(seed: Octets, suite: HpkeSuite) -> RecoveryKeyPair:
     """Make the recovery key of a seed (32 bytes)."""
     if len(seed) != SEED_BYTES:
         raise Malformed("a recovery seed has 32 bytes")

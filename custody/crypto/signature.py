@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import (
     decode_dss_signature,
     encode_dss_signature,
@@ -44,8 +44,8 @@ def load_ec_public(spki: bytes) -> ec.EllipticCurvePublicKey:
     return key
 
 
-def public_bytes(key: ec.EllipticCurvePublicKey) -> bytes:
-    """Write a public key as `load_ec_public` reads it."""
+def public_bytes(key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey) -> bytes:
+    """Write a public key in its one form, as `load_ec_public` and `load_rsa_public` read it."""
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
+from custody.crypto import keyslots
 from custody.crypto.keyslots import recipient_id
 from custody.crypto.notekeys import KeyKind, NoteKey
 from custody.crypto.quorum import Person, Threshold, tree_digest
@@ -15,7 +16,9 @@ from custody.errors import Malformed
 from custody.formats.logpolicy import LogPolicy, canonical_lines, decode_log_policy
 
 Role = Literal["custodian", "publisher", "officer", "enroller", "host", "log", "auditor"]
-SuiteName = Literal["P256", "P384", "MLKEM1024_P384"]
+#: How a secret is sealed to a key, and how to one that agrees rather than decrypts.
+SuiteName = keyslots.SuiteName
+HpkeSuite = keyslots.HpkeSuite
 TrustClass = Literal["hardware", "firmware", "virtual", "software"]
 #: What is known of where a key lives: a vendor's chain was verified, its holder says so, or in
 #: software.  Nothing here verifies a vendor's chain yet, so no key is listed as vendor-attested.
@@ -114,7 +117,7 @@ class RecoveryKey(Record, frozen=True):
     """
 
     epoch: Annotated[int, msgspec.Meta(ge=1, le=2**31)]
-    suite: SuiteName
+    suite: HpkeSuite
     spki: Blob
     mlkem: Annotated[bytes, msgspec.Meta(min_length=1568, max_length=1568)] | None
     set_id: Annotated[int, msgspec.Meta(ge=0, le=MAX_SET_ID)]

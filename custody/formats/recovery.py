@@ -16,7 +16,7 @@ from custody.encoding import Blob, Bytes32, Digest, KeyId, Moment, Name, Record,
 from custody.errors import Malformed
 from custody.formats.envelope import Authored
 from custody.formats.manifest import Core, SecretEnvelope
-from custody.formats.policy import RecoveryKey, SuiteName
+from custody.formats.policy import HpkeSuite, RecoveryKey
 
 #: SLIP-0039: sixteen groups of sixteen.
 MAX_GROUPS = 16
@@ -98,7 +98,7 @@ class RecoveryRecord(Authored, frozen=True):
 
     environment: Name
     epoch: Annotated[int, msgspec.Meta(ge=1, le=2**31)]
-    suite: SuiteName
+    suite: HpkeSuite
     spki: Blob
     mlkem: Annotated[bytes, msgspec.Meta(min_length=1568, max_length=1568)] | None
     set_id: Annotated[int, msgspec.Meta(ge=0, le=MAX_SET_ID)]

@@ -10,7 +10,7 @@ from custody.crypto.bind import bind
 from custody.encoding import Blob, Count, Digest, Moment, Name, Record, TpmName
 from custody.formats.eventlog import MAX_LOG_BYTES
 from custody.formats.logstate import NoteBytes
-from custody.formats.policy import FurtherType, Mode, SuiteName
+from custody.formats.policy import FurtherType, HpkeSuite, Mode
 
 #: The longest evidence of one further kind, and how many kinds a request may carry.
 MAX_FURTHER_BYTES = 256 << 10
@@ -90,7 +90,7 @@ class Request(Record, frozen=True):
     host: Name
     enrolment: Digest
     golden: Digest
-    suite: SuiteName
+    suite: HpkeSuite
     key: Creation
     mlkem: Annotated[bytes, msgspec.Meta(min_length=1568, max_length=1568)] | None
     ak_public: Blob

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from custody.crypto.keyslots import SuiteName
+from custody.crypto.keyslots import HpkeSuite
 from custody.crypto.quorum import Node, leaves, minimal_sets
 from custody.crypto.recoverykey import SEED_BYTES, RecoveryKeyPair, derive_key
 from custody.crypto.secret import fresh_secret, wipe
@@ -39,7 +39,7 @@ class RecoveryOrder:
 
     environment: str
     epoch: int
-    suite: SuiteName
+    suite: HpkeSuite
     among: Node
     passphrase: bytes = field(default=b"", repr=False)
 

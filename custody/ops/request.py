@@ -26,7 +26,7 @@ from custody.formats.envelope import (
 from custody.formats.evidence import Curve, EccPublic, name, pack_quote, parse_public, spki
 from custody.formats.goldenset import GoldenSet
 from custody.formats.manifest import Manifest
-from custody.formats.policy import Mode, Policy, SuiteName
+from custody.formats.policy import HpkeSuite, Mode, Policy
 from custody.formats.request import Creation, Further, Request, Terms
 from custody.keys.hostapi import Counter, HostKey, HostTpm, SealedSeed
 from custody.ops.outstanding import Outstanding
@@ -121,7 +121,7 @@ def _make(
     key = tpm.create_host_key(
         auth_policy,
         tuple(policy.host.pcrs),
-        curve=Curve.P384 if policy.weakest_suite != "P256" else None,
+        curve=Curve.P384 if policy.weakest_suite in ("P384", "MLKEM1024_P384") else None,
     )
     suite = _suite(policy, key)
     seed, mlkem_public = _post_quantum_half(tpm, auth_policy, suite)
@@ -255,7 +255,7 @@ def _last_head(situation: Situation) -> SignedCheckpoint | None:
     return situation.seen if log is not None else None
 
 
-def _suite(policy: Policy, key: HostKey) -> SuiteName:
+def _suite(policy: Policy, key: HostKey) -> HpkeSuite:
     """Use what the policy demands, and otherwise the best curve this TPM has."""
     if policy.weakest_suite == "MLKEM1024_P384":
         return "MLKEM1024_P384"
@@ -264,7 +264,7 @@ def _suite(policy: Policy, key: HostKey) -> SuiteName:
 
 
 def _post_quantum_half(
-    tpm: HostTpm, auth_policy: bytes, suite: SuiteName
+    tpm: HostTpm, auth_policy: bytes, suite: HpkeSuite
 ) -> tuple[SealedSeed | None, bytes | None]:
     if suite != "MLKEM1024_P384":
         return None, None
@@ -285,7 +285,7 @@ def _request(
     situation: Situation,
     counter: Counter,
     shown: _Shown,
-    suite: SuiteName,
+    suite: HpkeSuite,
 ) -> Request:
     creation = tpm.certify_creation(key, terms.digest())
     return Request(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 
 from custody.crypto.certificates import CertificateRequest, read_csr
-from custody.crypto.keyslots import curve_of
+from custody.crypto.keyslots import check_recipient
 from custody.crypto.possession import check_possession
-from custody.crypto.signature import load_ec_public, verify
+from custody.crypto.signature import verify
 from custody.encoding import key_id
 from custody.errors import Malformed, Refused
 from custody.formats.admission import Admission, InvitationKeys
@@ -76,8 +76,7 @@ def _check_signature(
 def _check_keys(admission: Admission, request: CertificateRequest | None, ledger: Ledger) -> None:
     with ledger.failing("admission.keys"):
         for share in admission.shares:
-            if load_ec_public(share.spki).curve.name != curve_of(share.suite):
-                raise Malformed(f"a share key does not fit suite {share.suite}")
+            check_recipient(share.suite, share.spki, share.mlkem)
         spkis = [share.spki for share in admission.shares]
         if request is not None:
             spkis.append(request.spki)

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 
 from cryptography import x509
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, PublicKeyAlgorithmOID
 
 from custody.crypto.certificates import (
     Revocation,
@@ -230,7 +230,7 @@ def _check_usage(certificate: x509.Certificate, use: Use, ledger: Ledger) -> Non
     elif usage.key_cert_sign or usage.crl_sign or (constraints is not None and constraints.ca):
         fault = "is an authority's, not a principal's"
     # Key roles never share a key, so a certificate for both uses is for neither.
-    elif (usage.digital_signature, usage.key_agreement) != (use == "sign", use == "share"):
+    elif (usage.digital_signature, _opens(certificate, usage)) != (use == "sign", use == "share"):
         fault = f"its key is not for use {use!r} alone"
     else:
         extended = extension(certificate, x509.ExtendedKeyUsage)
@@ -240,6 +240,12 @@ def _check_usage(certificate: x509.Certificate, use: Use, ledger: Ledger) -> Non
         if extended is not None and not allowed & set(extended):
             fault = "is restricted to purposes that are none of ours"
     ledger.add("certificate.usage", not fault, f"for use {use!r}", otherwise=fault)
+
+
+def _opens(certificate: x509.Certificate, usage: x509.KeyUsage) -> bool:
+    if certificate.public_key_algorithm_oid == PublicKeyAlgorithmOID.RSAES_PKCS1_v1_5:
+        return usage.key_encipherment
+    return usage.key_agreement
 
 
 def _check_subject(certificate: x509.Certificate, principal: str, ledger: Ledger) -> None:

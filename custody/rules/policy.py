@@ -6,7 +6,7 @@ from collections import Counter
 from datetime import timedelta
 
 from custody.crypto.certificates import read_certificate, spki_of
-from custody.crypto.keyslots import STRENGTH, curve_of
+from custody.crypto.keyslots import STRENGTH, check_recipient
 from custody.crypto.notekeys import NoteKey
 from custody.crypto.quorum import leaves, lint, minimal_sets
 from custody.crypto.signature import load_ec_public
@@ -95,14 +95,18 @@ def _check_keys(policy: Policy, ledger: Ledger) -> None:
 
 
 def _check_key(person: Principal, key: SigningKey | ShareKey) -> None:
-    curve = load_ec_public(key.spki).curve.name
     if isinstance(key, SigningKey):
+        curve = load_ec_public(key.spki).curve.name
         # TPM2_PolicySigned takes officers' signatures, and every TPM knows P-256.
         if curve != "secp256r1" and ("officer" in person.roles or curve != "secp384r1"):
             raise Malformed(f"signing key of {person.id} is on {curve}")
         return
-    if curve != curve_of(key.suite) or (key.mlkem is not None) != (key.suite == "MLKEM1024_P384"):
-        raise Malformed(f"share key of {person.id} does not fit suite {key.suite}")
+    try:
+        check_recipient(key.suite, key.spki, key.mlkem)
+    except Malformed as error:
+        raise Malformed(
+            f"share key of {person.id} does not fit suite {key.suite}: {error.reason}"
+        ) from error
 
 
 def _logs(policy: Policy) -> tuple[NoteKey, ...]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hmac
+from typing import get_args
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, mlkem
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from custody.crypto import keyslots
-from custody.crypto.keyslots import SuiteName
+from custody.crypto.keyslots import HpkeSuite, SuiteName
 from custody.crypto.signature import public_bytes
 from custody.encoding import key_id
 from custody.errors import Malformed, Refused, Unavailable
@@ -18,7 +19,8 @@ from tests.unit.crypto.vectors import Vector, each
 CORE = bytes(range(32))
 INFO = b"i" * 32
 PLAINTEXT = bytes(range(64))
-SUITES = pytest.mark.parametrize("suite", keyslots.STRENGTH)
+HPKE: tuple[HpkeSuite, ...] = get_args(HpkeSuite)
+SUITES = pytest.mark.parametrize("suite", HPKE)
 CURVES: dict[SuiteName, ec.EllipticCurve] = {
     "P256": ec.SECP256R1(),
     "P384": ec.SECP384R1(),
@@ -66,7 +68,7 @@ class Recipient:
         return keyslots.open(self.suite, key or self.key, self.seed, sealed, info=info)  # type: ignore[arg-type]
 
 
-RECIPIENTS = {suite: Recipient(suite) for suite in keyslots.STRENGTH}
+RECIPIENTS: dict[SuiteName, Recipient] = {suite: Recipient(suite) for suite in HPKE}
 
 
 def refused(check: str) -> pytest.RaisesExc[Refused]:
@@ -236,7 +238,7 @@ def test_a_watched_key_only_opens_slots() -> None:
 
 def test_keys_that_are_not_the_suites() -> None:
     """A key on another curve, a missing or extra ML-KEM half and an unknown suite are named."""
-    p256, p384, hybrid = (RECIPIENTS[suite] for suite in keyslots.STRENGTH)
+    p256, p384, hybrid = (RECIPIENTS[suite] for suite in HPKE)
     for suite, spki, raw in (
         ("P256", p384.spki, None),
         ("P384", p256.spki, None),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 
 import hypothesis.strategies as st
 import msgspec
@@ -28,6 +28,7 @@ from custody.formats.manifest import (
 )
 from custody.formats.policy import (
     HostRequirements,
+    HpkeSuite,
     Limits,
     Policy,
     Principal,
@@ -70,7 +71,8 @@ BYTES32 = st.binary(min_size=32, max_size=32)
 TPM_NAMES = st.one_of(
     DIGESTS.map("000b".__add__), st.binary(min_size=48, max_size=48).map(lambda b: "000c" + b.hex())
 )
-SUITES: st.SearchStrategy[SuiteName] = st.sampled_from(("P256", "P384", "MLKEM1024_P384"))
+SUITES: st.SearchStrategy[SuiteName] = st.sampled_from(get_args(SuiteName))
+HPKE_SUITES: st.SearchStrategy[HpkeSuite] = st.sampled_from(get_args(HpkeSuite))
 MODES = ("once", "sealed", "sealed-updatable")
 MLKEM = st.none() | st.integers(0, 255).map(lambda byte: bytes([byte]) * 1568)
 LEAVES = st.lists(st.integers(0, 31), min_size=1, max_size=8).map(lambda p: "/".join(map(str, p)))
@@ -147,7 +149,7 @@ POLICIES = st.builds(
     | st.builds(
         RecoveryKey,
         epoch=st.integers(1, 2**31),
-        suite=SUITES,
+        suite=HPKE_SUITES,
         spki=BLOBS,
         mlkem=MLKEM,
         set_id=st.integers(0, 2**15 - 1),
@@ -295,7 +297,7 @@ REQUESTS = st.builds(
     host=NAMES,
     enrolment=DIGESTS,
     golden=DIGESTS,
-    suite=SUITES,
+    suite=HPKE_SUITES,
     key=st.builds(
         Creation,
         public=BLOBS,
@@ -419,7 +421,7 @@ def recovery_records(draw: st.DrawFn) -> RecoveryRecord:
         author=draw(DIGESTS),
         environment=draw(NAMES),
         epoch=draw(st.integers(1, 2**31)),
-        suite=draw(SUITES),
+        suite=draw(HPKE_SUITES),
         spki=draw(BLOBS),
         mlkem=draw(MLKEM),
         set_id=draw(st.integers(0, 2**15 - 1)),
