@@ -30,6 +30,7 @@ from custody.encoding import Digest, Record, decode, encode, format_time
 from custody.formats.enrolment import Answer, EnrolmentRecord, EnrolmentRequest
 from custody.formats.hostcertificate import TlsRequest
 from custody.ops import attestation_ca as ca
+from custody.ops import tls_certificates
 from custody.ops.authority import (
     newest_crl,
     open_authority,
@@ -261,7 +262,7 @@ def issue_tls(
         typer.Option("--dns", help="A name that is the host's; may be repeated.", metavar="NAME"),
     ],
     out: OutOption,
-    days: DaysOption = ca.TLS_LIFE.days,
+    days: DaysOption = tls_certificates.TLS_LIFE.days,
     home: HomeOption = None,
     pin_fd: PinFdOption = None,
     as_json: JsonOption = False,
@@ -275,7 +276,7 @@ def issue_tls(
     where = open_home(home, _ROLE)
     asked, certificate = _read(TlsRequest, request), read_certificate_file(ak)
     with open_token(ca.settings_of(where).token, pin_fd=pin_fd) as opened:
-        issued = ca.issue_tls(
+        issued = tls_certificates.issue_tls(
             open_authority(where, opened),
             asked,
             ak_certificate=certificate,
@@ -320,7 +321,7 @@ def revoke_certificates(
     check_new_file(out)
     ders = read_issued(where, which)
     if reason != "superseded":
-        ders += ca.resting_on(where, ders)
+        ders += tls_certificates.resting_on(where, ders)
     for der in ders:
         screen.say(f"{whose(der)}: {reason}, since {format_time(when)}")
     screen.confirm("revoke?", yes=yes)

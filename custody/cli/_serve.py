@@ -30,9 +30,8 @@ from custody.encoding import Digest, Record, format_time, key_id
 from custody.errors import Incomplete
 from custody.formats.policy import TrustClass
 from custody.keys.api import Token
-from custody.ops import attestation_ca as ca
 from custody.ops.actor import signer_of
-from custody.ops.attestation_ca import ServerKey
+from custody.ops.attestation_ca import settings_of
 from custody.ops.authority import open_authority
 from custody.ops.desk import Desk, DeskFiles, DeskRules, Standing, Unattended
 from custody.ops.enroll import ek_digest
@@ -41,6 +40,7 @@ from custody.ops.home import Home
 from custody.ops.inventory import read_inventory
 from custody.ops.landing import check_absent, write_new_file
 from custody.ops.pem import read_certificates
+from custody.ops.tls_certificates import ServerKey, certify_server
 from custody.ops.trust import current
 
 _ROLE = "enroller"
@@ -254,8 +254,8 @@ def _certified(
                 key_id=key_id(spki_of(read_certificates([certificate])[0])),
             )
         case None, None, [_, *_]:
-            token = token_of(ca.settings_of(home).token)
-            return ca.certify_server(open_authority(home, token), names, now=moment(None))
+            token = token_of(settings_of(home).token)
+            return certify_server(open_authority(home, token), names, now=moment(None))
         case _:
             raise typer.BadParameter(
                 "--tls-cert with --tls-key, or --tls-name", param_hint="--tls-cert"

@@ -17,6 +17,7 @@ from custody.errors import Malformed
 from custody.formats.evidence import parse_attest, unpack_key_certified
 from custody.formats.hostcertificate import MAX_DNS_NAMES, TlsRequest
 from custody.ops import attestation_ca as ca
+from custody.ops.tls_certificates import TLS_LIFE
 from custody.rules.tls_request import REQUEST_LIFE
 from tests.unit.crypto.vectors import Vector, each
 from tests.vectors.hostcertificate import make
@@ -63,7 +64,7 @@ def test_the_limits_are_those_of_the_program() -> None:
         f"in the last {REQUEST_LIFE.days} days",
     ):
         assert words in text, words
-    assert ca.AK_LIFE == ca.TLS_LIFE
+    assert ca.AK_LIFE == TLS_LIFE
 
 
 def test_the_examples_proof_is_over_the_example() -> None:

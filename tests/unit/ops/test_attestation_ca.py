@@ -42,6 +42,7 @@ from custody.ops.authority import open_authority, renew, revoke
 from custody.ops.enroll import answer, ask, ek_digest
 from custody.ops.home import Home
 from custody.ops.tls import ask_for_file_key, ask_for_tpm_key
+from custody.ops.tls_certificates import TLS_LIFE, issue_tls, resting_on
 from custody.rules.tls_request import REQUEST_LIFE
 from tests.sim.softtoken import SoftToken
 from tests.unit.machine import EkCertificate, SoftTpm, Vendor, make_credential
@@ -131,7 +132,7 @@ class Ca:
         now: datetime = NOW,
     ) -> ca.Issued:
         """Certify a TLS key."""
-        return ca.issue_tls(self.authority, request, ak_certificate=ak, dns=dns, now=now)
+        return issue_tls(self.authority, request, ak_certificate=ak, dns=dns, now=now)
 
 
 @pytest.fixture
@@ -476,7 +477,7 @@ def test_a_tls_certificate_ends_with_the_ak_that_vouched_for_it(rack: Ca, tpm: T
     tls = rack.issue_tls(tls_request(tpm, now=later), ak, now=later).der
     ends = [read_certificate(der).not_valid_after_utc for der in (ak, tls)]
     assert ends[0] == ends[1]
-    assert ends[0] < later + ca.TLS_LIFE
+    assert ends[0] < later + TLS_LIFE
 
 
 def test_what_rests_on_a_revoked_ak_is_named(rack: Ca, tpm: TlsSoftTpm) -> None:
@@ -490,12 +491,12 @@ def test_what_rests_on_a_revoked_ak_is_named(rack: Ca, tpm: TlsSoftTpm) -> None:
     first, second = rack.issue_ak(tpm).der, rack.issue_ak(tpm).der
     tls = rack.issue_tls(tls_request(tpm), first).der
     more = rack.issue_tls(tls_request(tpm, dns=DNS[:1]), second, dns=DNS[:1]).der
-    assert {tls, more} == set(ca.resting_on(rack.home, [first]))
-    assert (more,) == ca.resting_on(rack.home, [second, tls])
-    assert () == ca.resting_on(rack.home, [other])
-    assert () == ca.resting_on(rack.home, [tls])
+    assert {tls, more} == set(resting_on(rack.home, [first]))
+    assert (more,) == resting_on(rack.home, [second, tls])
+    assert () == resting_on(rack.home, [other])
+    assert () == resting_on(rack.home, [tls])
     revoke(rack.authority, [second, tls], reason="keyCompromise", since=NOW, now=NOW)
-    assert (more,) == ca.resting_on(rack.home, [second])
+    assert (more,) == resting_on(rack.home, [second])
 
 
 def test_two_tpms_are_not_one_host(rack: Ca, tpm: TlsSoftTpm) -> None:

@@ -26,6 +26,7 @@ from custody.ops.enroll import answer, ask, ek_digest
 from custody.ops.home import Home
 from custody.ops.pem import certificate_pem, read_certificate_file
 from custody.ops.tls import ask_for_tpm_key
+from custody.ops.tls_certificates import issue_tls
 from tests.sim.softtoken import SoftToken
 from tests.unit.formats.examples import DOCUMENTS, lay_out
 
@@ -60,7 +61,7 @@ def _make(place: Path, tpm: TpmHost, root: bytes) -> None:
     )
     ak = ca.issue_ak(authority, asked, answer(tpm, posed), accepted=accepted, now=now).der
     request = ask_for_tpm_key(tpm, host="gpu-1", dns=("gpu-1.example.com",), now=now)
-    tls = ca.issue_tls(authority, request, ak_certificate=ak, dns=request.dns, now=now).der
+    tls = issue_tls(authority, request, ak_certificate=ak, dns=request.dns, now=now).der
     (HERE / "tls-request.json").write_bytes(encode(request))
     for name, der in (("authority", authority.certificate), ("ak", ak), ("tls", tls)):
         (HERE / f"{name}.pem").write_bytes(certificate_pem(der))
