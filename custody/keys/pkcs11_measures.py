@@ -1,8 +1,7 @@
 """What a probe does to a PKCS#11 token: one function per measure, each with throw-away keys.
 
 A function returns what it saw; an error of the token inside it is a "no" with the error's name.
-Every measure that wants the token to refuse first shows that the permitted case works, for a
-token that refuses everything enforces nothing.
+What a token enforces is in `custody.keys.pkcs11_enforced`.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, encode_dss_signature
-from pkcs11 import MGF, Attribute, KeyType, Mechanism, ObjectClass
+from pkcs11 import MGF, Attribute, KeyType, Mechanism
 
 from custody.keys.api import KeyRole
-from custody.keys.pkcs11_bench import LABEL, SESSION, Bench, Unmade, Untested, refuses, single_use
+from custody.keys.pkcs11_bench import LABEL, SESSION, Bench, Unmade, Untested, single_use
 from custody.keys.pkcs11_templates import (
     PARAMETERS,
     derived_template,
@@ -130,7 +129,7 @@ def _agrees(
         bench.offers(Mechanism.ECDH1_DERIVE)
         public, private = bench.ec_pair(curve.name, use=Attribute.DERIVE)
         ours = ec.generate_private_key(curve)
-        shared = _derive(private, ours, der=der, kdf=kdf)
+        shared = derive(private, ours, der=der, kdf=kdf)
         expected = ours.exchange(ec.ECDH(), public_key_of(public))
         if kdf is not pkcs11.KDF.NULL:
             # ANSI X9.63: the hash of the value and a counter of one.
@@ -142,7 +141,8 @@ def _agrees(
     return measure
 
 
-def _derive(private: Any, ours: ec.EllipticCurvePrivateKey, *, der: bool, kdf: pkcs11.KDF) -> bytes:
+def derive(private: Any, ours: ec.EllipticCurvePrivateKey, *, der: bool, kdf: pkcs11.KDF) -> bytes:
+    """Agree with ``ours`` in the token; ``der``: its point goes in as an OCTET STRING."""
     point = ours.public_key().public_bytes(
         serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint
     )
@@ -170,7 +170,7 @@ def _decrypts(name: str, label: bytes | None = None) -> Callable[[Bench], bool]:
         digest, mask, algorithm = _OAEP[name]
         message = os.urandom(32)
         scheme = padding.OAEP(padding.MGF1(algorithm), algorithm, label)
-        sealed = _rsa_public(public).encrypt(message, scheme)
+        sealed = rsa_public(public).encrypt(message, scheme)
         opened = private.decrypt(
             sealed, mechanism=Mechanism.RSA_PKCS_OAEP, mechanism_param=(digest, mask, label)
         )
@@ -192,7 +192,8 @@ def _any_label(bench: Bench) -> bool:
     return _decrypts(works, b"probe")(bench)
 
 
-def _rsa_public(public: Any) -> rsa.RSAPublicKey:
+def rsa_public(public: Any) -> rsa.RSAPublicKey:
+    """Return a token's RSA public key as `cryptography` has it."""
     exponent = int.from_bytes(public[Attribute.PUBLIC_EXPONENT], "big")
     return rsa.RSAPublicNumbers(
         exponent, int.from_bytes(public[Attribute.MODULUS], "big")
@@ -211,7 +212,8 @@ def _gcm(bench: Bench) -> bool:
     return len(sealed) == 5 + 16 and bytes(opened) == b"probe"
 
 
-def _kwp_of(bench: Bench) -> Mechanism:
+def kwp_of(bench: Bench) -> Mechanism:
+    """Return the name the token offers AES-KWP by."""
     for mechanism in _KWP:
         if mechanism in bench.mechanisms:
             return mechanism
@@ -232,7 +234,7 @@ def _wraps(choose: Callable[[Bench], Mechanism], size: int) -> Callable[[Bench],
 
 def _kek(bench: Bench) -> bool:
     template = {
-        **kek_template(label=LABEL, id=b"probe", mechanism=_kwp_of(bench)),
+        **kek_template(label=LABEL, id=b"probe", mechanism=kwp_of(bench)),
         **SESSION,
         Attribute.DESTROYABLE: True,
     }
@@ -244,131 +246,9 @@ def _kek(bench: Bench) -> bool:
     return all(key[name] == value for name, value in template.items())
 
 
-# ── what is enforced ─────────────────────────────────────────────────────────────────────────────
-
-
-def _allowed_mechanisms(bench: Bench) -> bool:
-    _, allowed = bench.ec_pair(ALLOWED_MECHANISMS=(Mechanism.ECDSA,))
-    allowed.sign(bytes(32), mechanism=Mechanism.ECDSA)
-    _, other = bench.ec_pair(ALLOWED_MECHANISMS=(Mechanism.ECDH1_DERIVE,))
-    return refuses(lambda: other.sign(bytes(32), mechanism=Mechanism.ECDSA))
-
-
-def _modifiable(bench: Bench) -> bool:
-    key = bench.aes(Attribute.WRAP)
-    key[Attribute.LABEL] = "changed"
-    fixed = bench.aes(Attribute.WRAP, MODIFIABLE=False)
-    return refuses(lambda: fixed.__setitem__(Attribute.DECRYPT, True)) and refuses(
-        lambda: fixed.__setitem__(Attribute.LABEL, "changed")
-    )
-
-
-def _copyable(bench: Bench) -> bool:
-    bench.made.append(bench.aes(Attribute.WRAP).copy({Attribute.LABEL: "copy"}))
-    fixed = bench.aes(Attribute.WRAP, COPYABLE=False)
-    return refuses(lambda: bench.made.append(fixed.copy({Attribute.LABEL: "copy"})))
-
-
-def _sticky(attribute: Attribute, *, value: bool) -> Callable[[Bench], bool]:
-    def measure(bench: Bench) -> bool:
-        key = bench.aes(Attribute.WRAP)
-        if not refuses(lambda: key.__setitem__(attribute, value)):
-            return False
-        # The other way round a copy of the key: PKCS#11 lets a copy differ where the key may not.
-        return refuses(lambda: bench.made.append(key.copy({attribute: value}))) and refuses(
-            lambda: key[Attribute.VALUE]
-        )
-
-    return measure
-
-
-def _with_trusted(bench: Bench) -> bool:
-    mechanism = _kwp_of(bench)
-    key = bench.aes(Attribute.WRAP)
-    key.wrap_key(bench.aes(Attribute.ENCRYPT, EXTRACTABLE=True), mechanism=mechanism)
-    guarded = bench.aes(Attribute.ENCRYPT, EXTRACTABLE=True, WRAP_WITH_TRUSTED=True)
-    return refuses(lambda: key.wrap_key(guarded, mechanism=mechanism)) and refuses(
-        lambda: guarded.__setitem__(Attribute.WRAP_WITH_TRUSTED, False)
-    )
-
-
-def _trusted(bench: Bench) -> bool:
-    key = bench.aes(Attribute.WRAP)
-    return refuses(lambda: key.__setitem__(Attribute.TRUSTED, True)) and refuses(
-        lambda: bench.aes(Attribute.WRAP, TRUSTED=True)
-    )
-
-
-def _unwrap_template(bench: Bench) -> bool:
-    mechanism = _kwp_of(bench)
-    demanded = {Attribute.DECRYPT: False}
-    key = bench.aes(Attribute.WRAP, Attribute.UNWRAP, UNWRAP_TEMPLATE=demanded)
-    wrapped = key.wrap_key(bench.secret(os.urandom(32)), mechanism=mechanism)
-    bench.unwrap(key, wrapped, mechanism, DECRYPT=False)
-    return refuses(lambda: bench.unwrap(key, wrapped, mechanism, DECRYPT=True))
-
-
-def _wrap_decrypt(bench: Bench) -> bool:
-    bench.aes(Attribute.WRAP)
-    return refuses(lambda: bench.aes(Attribute.WRAP, Attribute.DECRYPT))
-
-
-# ── ALWAYS_AUTHENTICATE ──────────────────────────────────────────────────────────────────────────
-
-
-def _asks_to_sign(bench: Bench) -> bool:
-    _, key = bench.ec_pair(ALWAYS_AUTHENTICATE=True)
-    if not refuses(lambda: key.sign(bytes(32), mechanism=Mechanism.ECDSA)):
-        return False
-    key.sign(bytes(32), mechanism=Mechanism.ECDSA, pin=bench.again)
-    return True
-
-
-def _asks_to_derive(bench: Bench) -> bool:
-    _, key = bench.ec_pair(use=Attribute.DERIVE, ALWAYS_AUTHENTICATE=True)
-    ours = ec.generate_private_key(ec.SECP256R1())
-    return refuses(lambda: _derive(key, ours, der=False, kdf=pkcs11.KDF.NULL))
-
-
-def _asks_to_decrypt(bench: Bench) -> bool:
-    public, key = bench.rsa_pair(ALWAYS_AUTHENTICATE=True)
-    algorithm = hashes.SHA1()  # noqa: S303  what every token has that has OAEP
-    sealed = _rsa_public(public).encrypt(
-        b"probe", padding.OAEP(padding.MGF1(algorithm), algorithm, None)
-    )
-    asked = {
-        "mechanism": Mechanism.RSA_PKCS_OAEP,
-        "mechanism_param": (Mechanism.SHA_1, MGF.SHA1, None),
-    }
-    if not refuses(lambda: key.decrypt(sealed, **asked)):
-        return False
-    return bytes(key.decrypt(sealed, pin=bench.again, **asked)) == b"probe"
-
-
-def _asks_to_unwrap(bench: Bench) -> bool:
-    public, key = bench.rsa_pair(use=Attribute.UNWRAP, ALWAYS_AUTHENTICATE=True)
-    asked = (Mechanism.SHA_1, MGF.SHA1, None)
-    wrapped = public.wrap_key(
-        bench.secret(os.urandom(32)), mechanism=Mechanism.RSA_PKCS_OAEP, mechanism_param=asked
-    )
-    return refuses(
-        lambda: bench.made.append(
-            key.unwrap_key(
-                ObjectClass.SECRET_KEY,
-                KeyType.GENERIC_SECRET,
-                wrapped,
-                mechanism=Mechanism.RSA_PKCS_OAEP,
-                mechanism_param=asked,
-                capabilities=pkcs11.MechanismFlag(0),
-                template=SESSION,
-            )
-        )
-    )
-
-
 _P256, _P384 = ec.SECP256R1(), ec.SECP384R1()
-#: How each measure of `custody.keys.probe.MEASURES` is made, but for those of the process.
-MEASURERS: Mapping[str, Callable[[Bench], bool]] = {
+#: How each measure of `custody.keys.probe.MEASURES` of what a token can do is made.
+ABLE: Mapping[str, Callable[[Bench], bool]] = {
     "ec.p256": _makes("secp256r1"),
     "ec.p384": _makes("secp384r1"),
     "ec.p521": _makes("secp521r1"),
@@ -385,20 +265,7 @@ MEASURERS: Mapping[str, Callable[[Bench], bool]] = {
     "oaep.label": _any_label,
     "aes.gcm": _gcm,
     "kw": _wraps(lambda _bench: Mechanism.AES_KEY_WRAP, 32),
-    "kwp": _wraps(_kwp_of, 32),
-    "kwp.length": _wraps(_kwp_of, 33),
+    "kwp": _wraps(kwp_of, 32),
+    "kwp.length": _wraps(kwp_of, 33),
     "template.kek": _kek,
-    "enforces.allowed-mechanisms": _allowed_mechanisms,
-    "enforces.modifiable": _modifiable,
-    "enforces.copyable": _copyable,
-    "enforces.sensitive": _sticky(Attribute.SENSITIVE, value=False),
-    "enforces.extractable": _sticky(Attribute.EXTRACTABLE, value=True),
-    "enforces.wrap-with-trusted": _with_trusted,
-    "enforces.trusted": _trusted,
-    "enforces.unwrap-template": _unwrap_template,
-    "enforces.wrap-decrypt": _wrap_decrypt,
-    "always-authenticate.sign": _asks_to_sign,
-    "always-authenticate.derive": _asks_to_derive,
-    "always-authenticate.decrypt": _asks_to_decrypt,
-    "always-authenticate.unwrap": _asks_to_unwrap,
 }

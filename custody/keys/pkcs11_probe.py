@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import pkcs11
@@ -16,7 +17,8 @@ from custody.keys.api import TokenInfo
 from custody.keys.pin import PinNotice, PinReader
 from custody.keys.pkcs11 import open_token
 from custody.keys.pkcs11_bench import Bench, Unmade, Untested
-from custody.keys.pkcs11_measures import MEASURERS
+from custody.keys.pkcs11_enforced import ENFORCED
+from custody.keys.pkcs11_measures import ABLE
 from custody.keys.pkcs11_session import Connection
 from custody.keys.probe import MEASURES, Answer, Measured, ProbeReport, differences, fitness
 from custody.keys.profiles import UNKNOWN, Profile, profile_named, profile_of
@@ -30,6 +32,8 @@ _GONE = (
     pkcs11.SessionClosed,
     pkcs11.UserNotLoggedIn,
 )
+#: How each measure of `custody.keys.probe.MEASURES` is made, but for those of the process.
+MEASURERS: Mapping[str, Callable[[Bench], bool]] = {**ABLE, **ENFORCED}
 #: Exit codes of `custody.keys.pkcs11_processes` that answer nothing.
 _UNTRIED = {2: "the child could not log in", 3: "the token makes no throw-away keys"}
 _TYPED_THERE = "the PIN is typed at the token"

@@ -7,7 +7,7 @@ from typing import get_args
 import msgspec
 import pytest
 
-from custody.keys.pkcs11_measures import MEASURERS
+from custody.keys.pkcs11_probe import MEASURERS
 from custody.keys.probe import MEASURES, Answer, Duty, Measured, differences, fitness
 from custody.keys.profiles import UNKNOWN, profile_named
 
