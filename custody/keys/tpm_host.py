@@ -48,11 +48,11 @@ from custody.keys.hostapi import (
     SealedSeed,
     Updating,
 )
+from custody.keys.tpm_errors import is_refusal
 from custody.keys.tpm_session import (
     Connection,
     Handle,
     Tpm,
-    is_refusal,
     read_certificates,
     read_ek_certificate,
     unmarshal,

@@ -39,20 +39,17 @@ from custody.formats.evidence import (
 from custody.formats.tpmpublic import sealed_template
 from custody.formats.tpmwire import sized
 from custody.keys.hostapi import HostKey, HostPolicyPlan, SealedSeed
-from custody.keys.tpm_key import TpmKey, shared_x, to_point
-from custody.keys.tpm_session import (
+from custody.keys.tpm_errors import (
     RC_INTEGRITY,
     RC_PCR_CHANGED,
     RC_POLICY,
     RC_POLICY_FAIL,
     RC_VALUE,
-    Connection,
-    Handle,
-    Tpm,
     code,
     is_refusal,
-    unmarshal,
 )
+from custody.keys.tpm_key import TpmKey, shared_x, to_point
+from custody.keys.tpm_session import Connection, Handle, Tpm, unmarshal
 
 #: What a TPM may seal (MAX_SYM_DATA, part 2 annex A).
 MAX_SEALED_BYTES = 128

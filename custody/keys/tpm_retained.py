@@ -39,8 +39,7 @@ from custody.keys.hostapi import (
     RetainedUpdates,
     Updating,
 )
-from custody.keys.tpm_hostkey import MAX_SEALED_BYTES, saying, tpm_signature
-from custody.keys.tpm_session import (
+from custody.keys.tpm_errors import (
     RC_HANDLE,
     RC_INTEGRITY,
     RC_PCR_CHANGED,
@@ -48,11 +47,10 @@ from custody.keys.tpm_session import (
     RC_POLICY_FAIL,
     RC_SIGNATURE,
     RC_VALUE,
-    Connection,
-    Handle,
     code,
-    unmarshal,
 )
+from custody.keys.tpm_hostkey import MAX_SEALED_BYTES, saying, tpm_signature
+from custody.keys.tpm_session import Connection, Handle, unmarshal
 
 
 def seal(

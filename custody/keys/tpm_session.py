@@ -32,14 +32,14 @@ from tpm2_pytss.constants import (
     TPM2_CAP,
     TPM2_SE,
     TPMA_SESSION,
-    TSS2_RC,
 )
 from tpm2_pytss.types import TPM2B_PUBLIC, TPM2B_SENSITIVE_CREATE
 
-from custody.errors import CustodyError, Malformed, Refused, Unavailable
+from custody.errors import Malformed, Refused, Unavailable
 from custody.formats.evidence import Alg, ek_publics
 from custody.formats.tpmek import EK_TEMPLATES, L_1, EkTemplate
 from custody.formats.tpmwire import sized
+from custody.keys.tpm_errors import translate
 
 _SESSION_HASHES = {Alg.SHA256: TPM2_ALG.SHA256, Alg.SHA384: TPM2_ALG.SHA384}
 _TRANSIENT_FIRST = 0x80000000
@@ -47,28 +47,6 @@ _HMAC_SESSION_FIRST = 0x02000000
 _MAX_HANDLES = 64
 _NV_CHUNK_BYTES = 1024
 _MAX_CERTIFICATE_BYTES = 4096
-
-_LAYER_TPM = 0x00
-_LAYER_RESOURCE_MANAGER_TPM = 0x0B
-_RC_WARNING = 0x900
-_RC_LOCKOUT = 0x921
-
-#: Response codes (part 2 section 6.6.3) that callers tell apart, without handle and parameter.
-RC_VALUE = 0x084
-RC_HANDLE = 0x08B
-RC_AUTH_FAIL = 0x08E
-RC_SIGNATURE = 0x09B
-RC_INTEGRITY = 0x09F
-RC_POLICY_FAIL = 0x09D
-RC_BAD_AUTH = 0x0A2
-RC_POLICY = 0x126
-RC_PCR_CHANGED = 0x128
-
-#: What tpm2-tss says of an answer whose HMAC or Name is wrong.
-_ALTERED = (
-    TSS2_RC.ESYS_RC_RSP_AUTH_FAILED,
-    TSS2_RC.ESYS_RC_MALFORMED_RESPONSE,
-)
 
 _NO_TPM = "is there a /dev/tpmrm0, and is your user in its group (tss)?"
 
@@ -344,29 +322,6 @@ def unmarshal(kind: Any, data: bytes) -> Any:
     if used != len(data):
         raise Malformed(f"not a {kind.__name__}: {len(data) - used} trailing bytes")
     return value
-
-
-def code(error: TSS2_Exception) -> int:
-    """Return a response code without handle, parameter and session; 0 if no TPM gave it."""
-    if error.rc >> 16 & 0xFF not in (_LAYER_TPM, _LAYER_RESOURCE_MANAGER_TPM):
-        return 0
-    return int(error.error) & 0xFFFF
-
-
-def is_refusal(error: TSS2_Exception) -> bool:
-    """Say whether a TPM answered no, rather than being away, busy or full."""
-    return code(error) != 0 and code(error) & 0xF80 != _RC_WARNING
-
-
-def translate(error: TSS2_Exception, doing: str, *, where: str) -> CustodyError:
-    """Turn a tpm2-tss error nobody expected into one of ours."""
-    if error.rc in _ALTERED:
-        return Refused("the TPM's answer was altered on its way", check="tpm.session", where=where)
-    if code(error) == _RC_LOCKOUT:
-        return Refused("the TPM is locked after wrong PINs", check="token.pin-locked", where=where)
-    if not is_refusal(error):
-        return Unavailable(f"the TPM cannot {doing} (0x{error.rc:x})", where=where)
-    return Refused(f"the TPM refused to {doing} (0x{error.rc:x})", check="tpm.command", where=where)
 
 
 def read_certificates(data: bytes) -> tuple[bytes, ...]:

@@ -39,16 +39,9 @@ from custody.formats.tpmwire import sized
 from custody.keys.api import KeyInfo, KeyRole, TokenInfo
 from custody.keys.pin import Pin, PinReader
 from custody.keys.prehash import digest_to_sign
+from custody.keys.tpm_errors import RC_AUTH_FAIL, RC_BAD_AUTH, code
 from custody.keys.tpm_key import TpmKey, shared_x, to_point
-from custody.keys.tpm_session import (
-    RC_AUTH_FAIL,
-    RC_BAD_AUTH,
-    Connection,
-    Handle,
-    Tpm,
-    code,
-    unmarshal,
-)
+from custody.keys.tpm_session import Connection, Handle, Tpm, unmarshal
 from custody.keys.uri import TpmUri
 
 #: Persistent handles by role (owner range 81000000 to 8100ffff of the TCG handle registry).

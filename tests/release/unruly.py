@@ -147,7 +147,7 @@ def refused_by_tpm(error: BaseException | None) -> bool:
     """Tell whether the first cause of an error is a response code that the TPM itself gave."""
     from tpm2_pytss import TSS2_Exception
 
-    from custody.keys.tpm_session import code
+    from custody.keys.tpm_errors import code
 
     while error is not None:
         if isinstance(error, TSS2_Exception):
