@@ -64,6 +64,8 @@ class AnswerLine(Record, frozen=True):
     manifest: str
     knew: str
     note: str
+    outcome: str
+    sound: bool
     file: str
 
 
@@ -150,7 +152,7 @@ def list_releases(
         (
             row.request[:_SHORT],
             row.host,
-            row.outcome if row.sound else f"{row.outcome}, NOT SOUND",
+            _ended(row.outcome, sound=row.sound),
             format_time(row.at),
             row.time,
             row.file,
@@ -219,8 +221,11 @@ def who_approved(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say who approved or refused what, in order, and on what each decided."""
-    from custody.ops.archive import acts_of
+    """Say who approved or refused what, in order, on what each decided, and what came of it.
+
+    Exit code 0 only if every release that one of these answers is sound.
+    """
+    from custody.ops.archive import ANSWERS, acts_of
 
     screen = Screen(as_json=as_json)
     found = opened(screen, archive, policy_pin, home, tsa_root)
@@ -234,20 +239,33 @@ def who_approved(
             manifest=act.release.manifest,
             knew=act.entry.knew,
             note=act.entry.note,
+            outcome=act.release.outcome,
+            sound=act.sound,
             file=act.held,
         )
         for act in acts_of(found)
-        if act.entry.act.startswith(("approval.", "denial."))
+        if act.entry.act.startswith(ANSWERS)
         and act.release.request.startswith((request or "").lower())
         and act.release.manifest.startswith((manifest or "").lower())
         and host in (None, act.release.host)
         and officer in (None, act.entry.who)
     ]
     cells = [
-        (format_time(r.at), r.officer, r.answer, r.host, r.request[:_SHORT], r.note) for r in rows
+        (
+            format_time(r.at),
+            r.officer,
+            r.answer,
+            r.host,
+            r.request[:_SHORT],
+            _ended(r.outcome, sound=r.sound),
+            r.note,
+        )
+        for r in rows
     ]
-    heads = ("at", "officer", "answer", "host", "request", "why")
+    heads = ("at", "officer", "answer", "host", "request", "outcome", "why")
     screen.result(rows, lambda: _table(screen, heads, cells))
+    if found.unopened or not all(row.sound for row in rows):
+        raise typer.Exit(EXIT_REFUSED)
 
 
 def overdue(
@@ -324,8 +342,19 @@ def since(
         for line in act_lines(found)
         if begin <= (line.there_by or line.at) and (end is None or (line.there_by or line.at) < end)
     ]
-    cells = [(format_time(r.at), r.who, r.words, r.host, r.request[:_SHORT], r.note) for r in rows]
-    heads = ("at", "who", "what", "host", "request", "note")
+    cells = [
+        (
+            format_time(r.at),
+            r.who,
+            r.words,
+            r.host,
+            r.request[:_SHORT],
+            _ended(r.outcome, sound=r.sound),
+            r.note,
+        )
+        for r in rows
+    ]
+    heads = ("at", "who", "what", "host", "request", "outcome", "note")
     screen.result(rows, lambda: _table(screen, heads, cells))
 
 
@@ -342,7 +371,12 @@ def export(
     tsa_root: TsaRootOption = None,
     home: HomeOption = None,
 ) -> None:
-    """Write an archive for other tools: a line for each act, or each DSSE envelope (in-toto)."""
+    """Write an archive for other tools: a line for each act, which says whether its release is
+    sound, or each DSSE envelope of those that are (in-toto).
+
+    Exit code 0 only if everything is sound; what is not is named.
+    """
+    from custody.cli._words import plain
     from custody.ops.export import intoto_bundle, json_lines
     from custody.ops.landing import check_absent, write_new_file
 
@@ -351,6 +385,11 @@ def export(
     found = opened(screen, archive, policy_pin, home, tsa_root)
     write_new_file(out, intoto_bundle(found) if form == "in-toto" else json_lines(found))
     screen.made(out)
+    unsound = [h.name for h in found.held if h.report.releases and not h.report.sound]
+    for name in unsound:
+        screen.say(f"NOT SOUND  {plain(name)}: custody auditor list")
+    if found.unopened or unsound:
+        raise typer.Exit(EXIT_REFUSED)
 
 
 def opened(
@@ -393,6 +432,10 @@ def _entries(archive: Archive, log: str, pin: str, now: datetime) -> Iterable[tu
         raise followed.refusal()
     size = followed.signed.checkpoint.size
     return [(index, decode_entry(data)) for index, data in followed.tree.entries(0, size)]
+
+
+def _ended(outcome: str, *, sound: bool) -> str:
+    return outcome if sound else f"{outcome}, NOT SOUND"
 
 
 def _table(screen: Screen, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

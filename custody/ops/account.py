@@ -5,8 +5,10 @@ Every entry has a stable id.  Nothing is decided here: what counts is what the v
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import math
+from bisect import bisect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal, TypeVar
 
@@ -16,7 +18,7 @@ from custody.formats.request import Request
 from custody.ops.audit import AuditedRelease
 from custody.ops.exhibits import Exhibits
 from custody.rules.approvals import Tally
-from custody.rules.verdicts import Verdict, passed
+from custody.rules.verdicts import Verdict
 
 Act = Literal[
     "policy.issued",
@@ -42,6 +44,8 @@ ACTS: tuple[Act, ...] = (
     *("release.logged", "release.opened", "release.retained", "release.failed"),
     *("key.burned", "key.forgotten"),
 )
+#: What comes before a request is told first where times are equal, how it ended last.
+_STAGES = (ACTS.index("request.made"), ACTS.index("release.logged"))
 CUSTODIANS, ENROLLERS = "custodians", "enrollers"
 _SHORT = 16
 _ENDS: dict[str, tuple[Act, str]] = {
@@ -58,7 +62,8 @@ class Entry:
     """One act.  ``at`` is the author's claim; ``there_by`` and ``vouched`` say who bears it out.
 
     ``knew`` is what the author's own statement names, in words: nobody can be shown to have known
-    more.
+    more.  ``index`` is where the log's word has it, and ``order`` what it is told in the order of:
+    what is claimed, unless the log, whose entries have an order, shows otherwise.
     """
 
     act: Act
@@ -70,6 +75,16 @@ class Entry:
     statement: Digest
     there_by: datetime | None = None
     vouched: str = ""
+    order: datetime | None = None
+    index: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _LoggedAt:
+    """Where a log has something, and when that is taken to have been made."""
+
+    index: int
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,9 +96,35 @@ class Gap:
 
 
 def account_of(release: AuditedRelease) -> tuple[Entry, ...]:
-    """Tell a release in order."""
-    entries = sorted(_entries(release), key=lambda e: (e.at, ACTS.index(e.act), e.who, e.statement))
-    return tuple(_vouched(entry, release) for entry in entries)
+    """Tell a release in order: that of the log, for what a log signed for, else that of claims."""
+    places = _places(release)
+    return tuple(sorted((_placed(e, release, places) for e in _entries(release)), key=in_order))
+
+
+def in_order(entry: Entry) -> tuple[datetime, int, float, int, str, str]:
+    """Return what entries are sorted by, of one release or of many."""
+    index = math.inf if entry.index is None else entry.index
+    stage = bisect(_STAGES, ACTS.index(entry.act))
+    return entry.order or entry.at, stage, index, ACTS.index(entry.act), entry.who, entry.statement
+
+
+def _places(release: AuditedRelease) -> Mapping[Digest, _LoggedAt]:
+    """Say of what a log has when it can have been made: no earlier than what it has before that."""
+    # An act begins with the kind of statement that it is of, and so does a log's entry.
+    claimed = {
+        (entry.statement, entry.act.partition(".")[0]): entry.at for entry in _entries(release)
+    }
+    logged = [(entry, word) for word in release.logged for entry in word.said.entries]
+    logged.sort(key=lambda pair: pair[0].index)
+    found: dict[Digest, _LoggedAt] = {}
+    reached: datetime | None = None
+    for entry, word in logged:
+        at = claimed.get((entry.statement, entry.kind))
+        if at is not None and entry.statement not in found:
+            earliest = [moment for moment in (word.after, reached) if moment is not None]
+            reached = max([min(at, word.by or word.said.logged_at), *earliest])
+            found[entry.statement] = _LoggedAt(index=entry.index, at=reached)
+    return found
 
 
 def gaps_of(release: AuditedRelease) -> tuple[Gap, ...]:
@@ -91,20 +132,14 @@ def gaps_of(release: AuditedRelease) -> tuple[Gap, ...]:
     return tuple(_gaps(release))
 
 
-def _vouched(entry: Entry, release: AuditedRelease) -> Entry:
-    stamp = release.times.stamps.get(entry.statement)
-    if stamp is None:
-        return entry
-    return Entry(
-        act=entry.act,
-        at=entry.at,
-        who=entry.who,
-        words=entry.words,
-        note=entry.note,
-        knew=entry.knew,
-        statement=entry.statement,
-        there_by=stamp.at,
-        vouched=stamp.by,
+def _placed(entry: Entry, release: AuditedRelease, places: Mapping[Digest, _LoggedAt]) -> Entry:
+    stamp, place = release.times.stamps.get(entry.statement), places.get(entry.statement)
+    return replace(
+        entry,
+        there_by=stamp.at if stamp else None,
+        vouched=stamp.by if stamp else "",
+        order=place.at if place else entry.at,
+        index=place.index if place else None,
     )
 
 
@@ -235,14 +270,15 @@ def _answers(tally: Tally, knew: str) -> Iterator[Entry]:
             statement=approval.statement.digest,
         )
     for denial in tally.denials:
-        good = passed(denial.verdicts)
-        said = denial.statement.predicate.reason
+        good = denial.counts
+        said = f"“{denial.statement.predicate.reason}”"
+        doubt = first_fault(denial.verdicts, "")
         yield Entry(
             act="denial.given" if good else "denial.uncounted",
             at=denial.statement.predicate.denied_at,
             who=denial.officer or "unknown",
             words="denied" if good else "denied, not counted",
-            note=f"“{said}”" if good else first_fault(denial.verdicts, ""),
+            note=f"{said}; {doubt}" if good and doubt else said if good else doubt,
             knew=knew,
             statement=denial.statement.digest,
         )

@@ -287,7 +287,7 @@ def _check_may_approve(
     # His own home remembers what he said, though nobody brought it along.
     denials = (*situation.documents.denials, *own_answers(home, Denial, request))
     now = tally((), denials, request, manifest, situation)
-    if any(denial.officer == officer and passed(denial.verdicts) for denial in now.denials):
+    if any(denial.officer == officer and denial.counts for denial in now.denials):
         raise Refused(
             "you denied these terms; a new request is needed",
             check="approval.denied",

@@ -2,6 +2,8 @@
 
 Every file is judged by itself, as `custody auditor verify` would, and none is believed for the
 sake of another; only questions about the whole (what was replaced, what ends) put them together.
+Files that tell of one request are judged as one case: else which of two stories is told would be
+a matter of their names.
 """
 
 from __future__ import annotations
@@ -16,11 +18,14 @@ from custody.encoding import Digest
 from custody.errors import CustodyError, Incomplete, Malformed
 from custody.formats.case import MAX_FILES, Documents, merge
 from custody.formats.casefile import MAX_BYTES, SUFFIX
-from custody.ops.account import ACTS, Entry, account_of
+from custody.ops.account import Entry, account_of, in_order
 from custody.ops.audit import AuditedRelease, AuditReport
 from custody.ops.collect import Case, audit_files, open_case_file, read_case
 from custody.ops.folders import read_file, reading
 from custody.rules.verdicts import passed
+
+#: How acts begin that are somebody's answer to a request.
+ANSWERS = ("approval.", "denial.")
 
 
 class Shelf(Protocol):
@@ -35,7 +40,7 @@ class Shelf(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """One case of an archive, and what it shows."""
+    """One case of an archive, and what it shows.  ``name`` names all its files."""
 
     name: str
     case: Case
@@ -62,7 +67,7 @@ class Archive:
     unopened: tuple[Unopened, ...]
 
     def releases(self) -> Iterator[tuple[Held, AuditedRelease]]:
-        """Give every release, the oldest request first; one in several files, once for each."""
+        """Give every release, the oldest request first, each once."""
         found = [(held, release) for held in self.held for release in held.report.releases]
         found.sort(
             key=lambda pair: (
@@ -96,11 +101,12 @@ class Archive:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Act:
-    """One act of one release of an archive."""
+    """One act of one release of an archive; ``sound`` says whether that release holds."""
 
     entry: Entry
     held: str
     release: AuditedRelease
+    sound: bool
 
 
 def read_archive(
@@ -126,6 +132,7 @@ def read_archive(
             continue
         cases.append((name, Case(documents=file.documents, files=(file,))))
     cases += [(path.name, read_case(path)) for path in paths if not any(_case_files(path))]
+    cases = list(_together(cases))
     held = tuple(
         Held(name=name, case=case, report=audit_files(case, pin=pin, at=at, tsa_roots=tsa_roots))
         for name, case in cases
@@ -134,18 +141,43 @@ def read_archive(
 
 
 def acts_of(archive: Archive) -> tuple[Act, ...]:
-    """Give every act of every release in order; what several releases share, a policy say, once."""
-    found: dict[tuple[str, Digest], Act] = {}
+    """Give every act of every release in order; what several releases share, a policy say, once,
+    as a sound one has it.  An answer is told for each request that it answers.
+    """
+    found: dict[tuple[str, Digest, Digest], Act] = {}
     for held, release in archive.releases():
+        sound = held.holds(release)
         for entry in account_of(release):
-            act = Act(entry=entry, held=held.name, release=release)
-            found.setdefault((entry.act, entry.statement), act)
-    return tuple(
-        sorted(
-            found.values(),
-            key=lambda act: (act.entry.at, ACTS.index(act.entry.act), act.entry.statement),
-        )
-    )
+            act = Act(entry=entry, held=held.name, release=release, sound=sound)
+            own = release.request if entry.act.startswith(ANSWERS) else ""
+            known = found.get((entry.act, entry.statement, own))
+            if known is None or (sound and not known.sound):
+                found[entry.act, entry.statement, own] = act
+    return tuple(sorted(found.values(), key=lambda act: in_order(act.entry)))
+
+
+def _together(cases: Sequence[tuple[str, Case]]) -> Iterator[tuple[str, Case]]:
+    """Put cases together that tell of the same request, by way of others too."""
+    groups: list[tuple[set[Digest], list[tuple[str, Case]]]] = []
+    for name, case in cases:
+        told = {request.digest for request in case.documents.requests}
+        group = [(name, case)]
+        apart = []
+        for others, members in groups:
+            if told.isdisjoint(others):
+                apart.append((others, members))
+            else:
+                told |= others
+                group = [*members, *group]
+        groups = [*apart, (told, group)]
+    for _, group in sorted(groups, key=lambda pair: min(name for name, _ in pair[1])):
+        if len(group) == 1:
+            yield group[0]
+            continue
+        documents = merge(*(case.documents for _, case in group))
+        files = tuple(file for _, case in group for file in case.files)
+        names = ", ".join(sorted(name for name, _ in group))
+        yield names, Case(documents=documents, files=files)
 
 
 def _files(

@@ -9,13 +9,11 @@ from datetime import datetime
 import msgspec
 
 from custody.encoding import Digest
-from custody.errors import Malformed
 from custody.formats.burn import Burn
 from custody.formats.case import Documents, Unreadable, find
 from custody.formats.checkpoint import SignedCheckpoint, decode_checkpoint
 from custody.formats.envelope import Statement
 from custody.formats.forgotten import Forgotten
-from custody.formats.logpolicy import LogPolicy
 from custody.formats.logstate import SeenLogs
 from custody.formats.manifest import Manifest
 from custody.formats.policy import Policy
@@ -25,6 +23,7 @@ from custody.formats.state import EnrolmentMemory, Memory
 from custody.ops.audit_contents import OpenedContents
 from custody.ops.audit_log import judge_logging
 from custody.ops.audit_time import TimeBasis, by_author, judge_order, moment_of
+from custody.ops.auditing import Auditing
 from custody.ops.exhibits import Exhibits, gather_exhibits
 from custody.rules.approvals import Tally, lacking
 from custody.rules.endings import (
@@ -37,8 +36,8 @@ from custody.rules.endings import (
 from custody.rules.logged import JudgedLogged
 from custody.rules.release import Answers, Judgement, judge
 from custody.rules.situation import Situation
-from custody.rules.times import Times, trusted_times
-from custody.rules.trust import JudgedChain, TrustedPolicy, judge_chain
+from custody.rules.times import Times
+from custody.rules.trust import JudgedChain, TrustedPolicy
 from custody.rules.verdicts import Ledger, Verdict, passed
 
 
@@ -98,15 +97,6 @@ class AuditReport:
         return passed(self.verdicts) and all(release.sound for release in self.releases)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Known:
-    """What an auditor brings beside his pin: `audit_case`."""
-
-    retired: Sequence[EnrolmentMemory]
-    seen: SeenLogs | None
-    tsa_roots: Sequence[bytes]
-
-
 def audit_case(
     documents: Documents,
     *,
@@ -154,11 +144,10 @@ def audit_case(
         "every answer and receipt has its request here",
         otherwise=f"answers or receipts to requests that are not here: {len(strays)}",
     )
-    known = _Known(retired=retired, seen=seen, tsa_roots=tsa_roots)
-    releases = tuple(
-        _audit_copies(copies, documents, pin=pin, at=at, known=known)
-        for copies in _by_request(documents.requests)
+    auditing = Auditing(
+        documents=documents, pin=pin, at=at, retired=retired, seen=seen, tsa_roots=tsa_roots
     )
+    releases = tuple(_audit_copies(copies, auditing) for copies in _by_request(documents.requests))
     for opened in contents:
         ledger.extend(opened.verdicts)
     return AuditReport(
@@ -180,34 +169,22 @@ def _by_request(
     return found.values()
 
 
-def _audit_copies(
-    copies: Sequence[Statement[Request]],
-    documents: Documents,
-    *,
-    pin: Digest,
-    at: datetime | None,
-    known: _Known,
-) -> AuditedRelease:
+def _audit_copies(copies: Sequence[Statement[Request]], auditing: Auditing) -> AuditedRelease:
     """Judge one request: a copy of it with a spoilt signature says nothing about it."""
-    judged = [_audit_one(r, documents, pin=pin, at=at, known=known) for r in copies]
+    judged = [_audit_one(request, auditing) for request in copies]
     return next((release for release in judged if passed(release.verdicts)), judged[0])
 
 
-def _audit_one(
-    request: Statement[Request],
-    documents: Documents,
-    *,
-    pin: Digest,
-    at: datetime | None,
-    known: _Known,
-) -> AuditedRelease:
+def _audit_one(request: Statement[Request], auditing: Auditing) -> AuditedRelease:
     ledger = Ledger(subject=f"request of {request.predicate.host}")
+    documents = auditing.documents
     named = find(documents.policies, request.predicate.terms.policy)
-    logs = _log_policy(named)
-    times = trusted_times(documents, logs=logs, tsa_roots=known.tsa_roots)
-    chosen = moment_of(request, documents, named, times, at=at)
+    # Before anybody is asked for the time: a file may bring a policy, and witnesses, of its own.
+    followed = auditing.followed(named)
+    times = auditing.times_by(followed)
+    chosen = moment_of(request, documents, followed, times, at=auditing.at)
     moment = chosen.at
-    chain = _judge_policies(ledger, documents, named, pin=pin, moment=moment)
+    chain = _judge_policies(ledger, auditing, named, moment=moment)
     manifest = _manifest_of(request, documents, chain)
     ledger.add("case.manifest", manifest is not None, "its manifest is here")
     tally: Tally | None = None
@@ -217,9 +194,9 @@ def _audit_one(
         situation = Situation(
             trusted=chain.trusted(),
             documents=documents,
-            memory=_fresh_memory(pin, chain.trusted().genesis, known.retired, moment),
+            memory=_fresh_memory(auditing.pin, chain.trusted().genesis, auditing.retired, moment),
             now=moment,
-            seen=_seen_of(chain.trusted(), known.seen),
+            seen=_seen_of(chain.trusted(), auditing.seen),
         )
         answers = Answers(
             approvals=[a for a in documents.approvals if a.predicate.request == request.digest],
@@ -275,12 +252,7 @@ def _audit_one(
 
 
 def _judge_policies(
-    ledger: Ledger,
-    documents: Documents,
-    named: Statement[Policy] | None,
-    *,
-    pin: Digest,
-    moment: datetime,
+    ledger: Ledger, auditing: Auditing, named: Statement[Policy] | None, *, moment: datetime
 ) -> JudgedChain | None:
     """Judge the policies up to the one a request was made under; newer ones judge later requests.
 
@@ -298,7 +270,7 @@ def _judge_policies(
     here = named.predicate
     newer = [
         p.predicate
-        for p in documents.policies
+        for p in auditing.documents.policies
         if p.predicate.version > here.version
         and p.predicate.genesis == (here.genesis or named.digest)
         and p.predicate.issued_at <= moment
@@ -310,12 +282,7 @@ def _judge_policies(
             f"policy version {latest.version} claims to be issued {latest.issued_at:%Y-%m-%d}, "
             f"before this moment, but version {here.version} was used",
         )
-    upto = [
-        p
-        for p in documents.policies
-        if p.predicate.version < here.version or p.digest == named.digest
-    ]
-    return judge_chain(upto, pin=pin, floor=0, now=moment)
+    return auditing.chain_to(named).at(moment)
 
 
 def _manifest_of(
@@ -328,14 +295,6 @@ def _manifest_of(
         policy = chain.statements[-1].predicate
         copies.sort(key=lambda manifest: not by_author(manifest, policy, "publisher"))
     return copies[0] if copies else None
-
-
-def _log_policy(named: Statement[Policy] | None) -> LogPolicy | None:
-    """Return whose witnesses tell the time; a policy that names them badly fails its own check."""
-    try:
-        return None if named is None else named.predicate.log_policy()
-    except Malformed:
-        return None
 
 
 def _judge_account(

@@ -41,12 +41,14 @@ class Moment:
 def moment_of(
     request: Statement[Request],
     documents: Documents,
-    named: Statement[Policy] | None,
+    policy: Statement[Policy] | None,
     times: Times,
     *,
     at: datetime | None,
 ) -> Moment:
     """Choose the moment: the auditor's, else log time, else what the statements claim.
+
+    ``policy`` is the one the request names, if it follows from his pin; else all is claimed.
 
     Log time is when the request and every approval that matters are shown to have been there: those
     that a receipt names, or all by officers.  Nobody can make that earlier by writing another date.
@@ -64,12 +66,12 @@ def moment_of(
         approval
         for approval in documents.approvals
         if approval.predicate.request == request.digest
-        and named is not None
-        and by_author(approval, named.predicate, "officer")
+        and policy is not None
+        and by_author(approval, policy.predicate, "officer")
         and (not opened or approval.digest in named_ones)
     ]
     stamp = times.of(request.digest, *(approval.digest for approval in approvals))
-    if stamp is not None:
+    if stamp is not None and policy is not None:
         return Moment(at=stamp.at, basis="vouched", by=stamp.by)
     finished = [receipt.finished_at for receipt in opened or receipts]
     if finished:

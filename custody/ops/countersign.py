@@ -40,7 +40,7 @@ from custody.rules.logged import JudgedLogged, check_entries
 from custody.rules.quorum import policy_signed_bytes
 from custody.rules.release import Answers, Judgement, check_agreed, judge
 from custody.rules.situation import Situation
-from custody.rules.verdicts import Ledger, passed, require
+from custody.rules.verdicts import Ledger, require
 
 #: Signs nothing; stands where the signature will be while the rest is judged.
 _UNSIGNED = bytes(8)
@@ -138,7 +138,7 @@ def _statements(
     counted = (*judgement.tally.counted, *judgement.tally.passed_over)
     approvals = [judged.statement for judged in counted if judged.counts]
     yield from sorted(approvals, key=lambda a: (a.predicate.approved_at, a.digest))
-    denials = [judged.statement for judged in judgement.tally.denials if passed(judged.verdicts)]
+    denials = [judged.statement for judged in judgement.tally.denials if judged.counts]
     yield from sorted(denials, key=lambda d: (d.predicate.denied_at, d.digest))
 
 

@@ -8,12 +8,15 @@ from datetime import datetime
 import msgspec
 
 from custody.encoding import Digest, encode
-from custody.ops.archive import Archive, acts_of
+from custody.formats.case import read_statement
+from custody.formats.envelope import Predicate, Statement
+from custody.ops.archive import Archive, Held, acts_of
+from custody.rules.gathering import gather
 from custody.rules.times import statements_of
 
 
 class ActLine(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """One line: an act, whose, about which release, and where it is shown."""
+    """One line: an act, whose, about which release, whether that holds, and where it is shown."""
 
     act: str
     at: datetime
@@ -50,7 +53,7 @@ def act_lines(archive: Archive) -> Iterator[ActLine]:
             request=release.request,
             manifest=release.manifest,
             outcome=release.outcome,
-            sound=release.sound,
+            sound=act.sound,
             file=act.held,
         )
 
@@ -61,13 +64,26 @@ def json_lines(archive: Archive) -> bytes:
 
 
 def intoto_bundle(archive: Archive) -> bytes:
-    """Write every statement as an in-toto attestation bundle: a DSSE envelope a line.
+    """Write the statements of sound releases as an in-toto attestation bundle: an envelope a line.
 
-    In-toto attestation framework, spec/v1/bundle.md.  Sorted by kind and digest, each once.
+    In-toto attestation framework, spec/v1/bundle.md.  Sorted by kind and digest, each once.  A
+    line has no place to say that what it belongs to does not hold: such releases are left out.
     """
     found: dict[tuple[str, Digest, bytes], bytes] = {}
     for held in archive.held:
-        for statement in statements_of(held.case.documents):
+        for statement in _statements_of(held):
             data = encode(statement.envelope)
             found[statement.predicate.PREDICATE_TYPE, statement.digest, data] = data
     return b"".join(found[key] + b"\n" for key in sorted(found))
+
+
+def _statements_of(held: Held) -> Iterator[Statement[Predicate]]:
+    """Give all statements of a case that is sound, else those of what holds in it."""
+    if held.report.sound:
+        yield from statements_of(held.case.documents)
+        return
+    sound = {release.request for release in held.report.releases if held.holds(release)}
+    if sound:
+        for suffix, data in gather(held.case.documents, pin=held.report.pin, requests=sound).files:
+            if suffix == ".dsse":
+                yield read_statement(data)

@@ -74,11 +74,8 @@ def policies_of(documents: Documents, *, pin: Digest, now: datetime) -> tuple[Po
 
 
 def _releases(archive: Archive, now: datetime) -> Iterator[Overdue]:
-    seen: set[Digest] = set()
     for _, release in archive.releases():
-        if release.request not in seen:
-            seen.add(release.request)
-            yield from _release(release, now)
+        yield from _release(release, now)
 
 
 def _release(release: AuditedRelease, now: datetime) -> Iterator[Overdue]:

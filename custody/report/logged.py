@@ -14,7 +14,7 @@ from custody.formats.logpolicy import LogPolicy
 from custody.ops.audit import AuditedRelease
 from custody.report.words import clipped
 from custody.rules.logged import JudgedLogged, judge_head
-from custody.rules.verdicts import Verdict, passed
+from custody.rules.verdicts import Verdict
 
 EntryKind = Literal["ask", "yes", "no", "void", "log"]
 #: More entries do not fit a picture; the table has all.
@@ -159,8 +159,9 @@ def _authors(release: AuditedRelease) -> dict[Digest, tuple[EntryKind, str]]:
         found[approval.statement.digest] = ("void", approval.officer or "nobody known")
     for approval in tally.counted:
         found[approval.statement.digest] = ("yes", approval.officer)
-    for denial in tally.denials:
-        kind: EntryKind = "no" if passed(denial.verdicts) else "void"
+    # A copy that counts for nothing must not hide the one that does.
+    for denial in sorted(tally.denials, key=lambda denial: denial.counts):
+        kind: EntryKind = "no" if denial.counts else "void"
         found[denial.statement.digest] = (kind, denial.officer or "nobody known")
     return found
 

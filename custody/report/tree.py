@@ -10,7 +10,6 @@ from custody.crypto.quorum import Node, Threshold, leaves, satisfied
 from custody.ops.account import first_fault
 from custody.ops.audit import AuditedRelease
 from custody.report.words import clipped, cut
-from custody.rules.verdicts import passed
 
 State = Literal["yes", "bad-share", "no", "void", "none", "met", "short"]
 _STEP, _ROW, _BOX = 190, 52, 40
@@ -80,7 +79,7 @@ def _leaf_states(release: AuditedRelease) -> Mapping[str, Leaf]:
         reason = first_fault(over.verdicts, "counted already")
         found[over.officer] = Leaf(state="void", words=f"not counted: {reason}")
     for denial in tally.denials:
-        if passed(denial.verdicts):
+        if denial.counts:
             said = denial.statement.predicate
             found[denial.officer] = Leaf(
                 state="no", words=f"denied {said.denied_at:%d %b %H:%M:%S}"

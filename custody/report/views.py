@@ -188,7 +188,7 @@ def _answers(release: AuditedRelease) -> Iterator[AnswerRow]:
         )
     for denial in tally.denials:
         refusal = denial.statement.predicate
-        good = passed(denial.verdicts)
+        good = denial.counts
         yield AnswerRow(
             officer=denial.officer or "nobody known",
             answer="denial",

@@ -18,7 +18,7 @@ from custody.formats.envelope import Statement
 from custody.formats.manifest import Manifest
 from custody.formats.policy import Policy
 from custody.formats.request import Request
-from custody.rules.logged import JudgedLogged, check_place, place_of
+from custody.rules.logged import JudgedLogged, check_denial_place, check_place
 from custody.rules.manifest import SKEW
 from custody.rules.people import check_key
 from custody.rules.quorum import leaf_of, policy_signed_bytes, shortfall
@@ -49,6 +49,11 @@ class JudgedDenial:
     statement: Statement[Denial]
     officer: str
     verdicts: tuple[Verdict, ...]
+
+    @property
+    def counts(self) -> bool:
+        """Whether an officer said no.  A date that is not believed takes nothing from that."""
+        return passed(v for v in self.verdicts if v.check != "denial.log-time")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,10 +106,7 @@ def judge_denial(
         otherwise="answers other terms",
     )
     if logged:
-        # It need not be: a log may sign before an officer has said no.
-        place = place_of(statement.envelope, logged)
-        words = f"entry {place.index} of {place.log}" if place else "not in the log's word"
-        ledger.skip("denial.logged", words)
+        check_denial_place(ledger, statement, logged)
     return JudgedDenial(statement=statement, officer=officer, verdicts=ledger.done())
 
 
@@ -236,7 +238,7 @@ def tally(
         for d in denials
         if d.predicate.request == request.digest or d.predicate.terms == terms
     ]
-    deniers = [denial.officer for denial in heard if passed(denial.verdicts)]
+    deniers = [denial.officer for denial in heard if denial.counts]
     judged = [
         judge_approval(a, request, manifest, situation, deniers=deniers, logged=logged)
         for a in sorted(approvals, key=lambda a: (a.predicate.approved_at, a.digest))

@@ -15,7 +15,7 @@ from custody.crypto.merkle import leaf_hash, verify_consistency, verify_inclusio
 from custody.crypto.signature import verify
 from custody.encoding import Digest, format_time, key_id, sha256
 from custody.errors import Incomplete, Malformed, Refused
-from custody.formats.approval import Approval
+from custody.formats.approval import Approval, Denial
 from custody.formats.checkpoint import SignedCheckpoint, decode_checkpoint
 from custody.formats.envelope import Envelope, Statement
 from custody.formats.logentry import LogEntry, entry_of
@@ -221,6 +221,31 @@ def check_place(
         otherwise=f"says it was made {format_time(said_at)}, but was made and logged {span}"
         if not place.after - SKEW <= said_at <= place.by + SKEW
         else f"had expired when it was logged, {format_time(place.by)}",
+    )
+
+
+def check_denial_place(
+    ledger: Ledger, denial: Statement[Denial], logged: Sequence[JudgedLogged]
+) -> None:
+    """Say where a denial is logged, and judge whether it is from when it says that it is.
+
+    It need not be logged: a log may sign before an officer has said no.
+    """
+    place = place_of(denial.envelope, logged)
+    if place is None:
+        ledger.skip("denial.logged", "not in the log's word")
+        return
+    ledger.skip("denial.logged", f"entry {place.index} of {place.log}")
+    if place.after is None or place.by is None:
+        ledger.skip("denial.log-time", "no witness states a time: it is claimed")
+        return
+    said_at = denial.predicate.denied_at
+    span = f"between {format_time(place.after)} and {format_time(place.by)}"
+    ledger.add(
+        "denial.log-time",
+        place.after - SKEW <= said_at <= place.by + SKEW,
+        f"made and logged {span}",
+        otherwise=f"says it was made {format_time(said_at)}, but was made and logged {span}",
     )
 
 

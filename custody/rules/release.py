@@ -20,7 +20,7 @@ from custody.rules.logged import JudgedLogged, judge_logged
 from custody.rules.manifest import check_manifest
 from custody.rules.request import check_request
 from custody.rules.situation import Situation
-from custody.rules.verdicts import Verdict, passed, require
+from custody.rules.verdicts import Verdict, require
 
 _TOKEN = object()
 
@@ -130,7 +130,7 @@ def check_agreed(judgement: Judgement) -> None:
     require(judgement.verdicts)
     tally, where = judgement.tally, f"request of {judgement.request.predicate.host}"
     if not tally.complete and tally.out_of_reach:
-        deniers = sorted({d.officer for d in tally.denials if passed(d.verdicts)})
+        deniers = sorted({d.officer for d in tally.denials if d.counts})
         raise Refused(
             f"quorum: out of reach, {', '.join(deniers)} denied these terms",
             check="quorum.denied",

@@ -179,6 +179,16 @@ class JudgedChain:
         require(self.verdicts)
         return TrustedPolicy(_TOKEN, self.statements, self.verdicts)
 
+    def at(self, now: datetime) -> JudgedChain:
+        """Judge the chain at another moment; only whether its end is in force depends on one."""
+        if not self.statements:
+            return self
+        ledger = Ledger(subject="policy")
+        _judge_expiry(self.statements[-1].predicate, ledger, now=now)
+        (ended,) = ledger.done()
+        verdicts = tuple(ended if v.check == ended.check else v for v in self.verdicts)
+        return JudgedChain(statements=self.statements, verdicts=verdicts)
+
 
 def judge_chain(
     statements: Collection[Statement[Policy]], *, pin: Digest, floor: int, now: datetime
@@ -292,6 +302,10 @@ def _judge_newest(
         f"version {newest.version} is not older than remembered",
         otherwise=f"version {newest.version} is older than version {floor}, seen before",
     )
+    _judge_expiry(newest, ledger, now=now)
+
+
+def _judge_expiry(newest: Policy, ledger: Ledger, *, now: datetime) -> None:
     ledger.add(
         "policy.expired",
         newest.issued_at <= now < newest.expires_at,

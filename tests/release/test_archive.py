@@ -19,12 +19,13 @@ from custody.crypto.certificates import spki_of
 from custody.encoding import format_time, key_id
 from custody.errors import Refused
 from custody.formats.case import merge, read_statement, sort_documents
-from custody.formats.casefile import encode_case_file, suffix_of
+from custody.formats.casefile import decode_case_file, encode_case_file, suffix_of
 from custody.formats.disposal import Disposal
 from custody.formats.envelope import decode_statement
 from custody.lab.swtpm import Swtpm
 from custody.ops.archive import read_archive
 from custody.ops.dispose import check_doomed, dispose
+from custody.ops.export import intoto_bundle, json_lines
 from custody.ops.overdue import overdue, unshown
 from custody.rules.situation import Situation
 from tests.cli.transcript import run
@@ -150,8 +151,6 @@ def test_json_lines_have_an_act_a_line(archive: Month, tmp_path: Path, ask: Ask)
 
 def exported(archive: Month, tmp_path: Path, form: str) -> bytes:
     """Export an archive by the program's own function."""
-    from custody.ops.export import intoto_bundle, json_lines
-
     found = read_archive([archive.folder], shelves=[], pin=archive.pin)
     return intoto_bundle(found) if form == "in-toto" else json_lines(found)
 
@@ -185,6 +184,103 @@ def test_an_in_toto_bundle_is_read_without_us(archive: Month, cast: Cast, tmp_pa
                 verified += 1
     assert 9 == len(kinds), kinds
     assert verified > 15
+
+
+def shortened(archive: Month, folder: Path, *kinds: str, file: str = "1.case") -> bytes:
+    """Copy the archive to a folder, one file of it without its statements of some kinds."""
+    shutil.copytree(archive.folder, folder)
+    members = decode_case_file((folder / file).read_bytes())
+    kept = [(suffix_of(n), data) for n, data in members if not n.startswith(kinds)]
+    data = encode_case_file(kept)
+    (folder / file).write_bytes(data)
+    return data
+
+
+def test_an_answer_of_an_unsound_release_is_told_as_such(
+    archive: Month, ask: Ask, tmp_path: Path
+) -> None:
+    """An opening whose receipt names approvals that were taken out: who is left did approve, and is
+    not quoted without that the release does not hold.
+    """
+    folder = tmp_path / "short"
+    members = decode_case_file((archive.folder / "1.case").read_bytes())
+    first = next(name for name, _ in members if name.startswith("approval-"))
+    shortened(archive, folder, first)
+    rows = ask("who-approved", code=1, folder=folder)
+    told = {(row["request"], row["sound"]) for row in rows}
+    others = {archive.unburnt.digest, archive.waiting.digest}
+    assert {(archive.opened.digest, False), *((other, True) for other in others)} == told
+    assert 7 == len(rows)
+    told = {
+        (row["request"], row["sound"])
+        for row in ask("since", "2026-01-01T00:00:00Z", folder=folder)
+    }
+    assert (archive.opened.digest, False) in told
+
+
+def test_an_export_says_or_leaves_out_what_does_not_hold(archive: Month, tmp_path: Path) -> None:
+    """Each line says whether its release is sound, a file that is not whole included; a bundle has
+    no statement of one that is not.
+    """
+    folder = tmp_path / "short"
+    shutil.copytree(archive.folder, folder)
+    foreign = decode_case_file((archive.folder / "3.case").read_bytes())
+    members = decode_case_file((folder / "1.case").read_bytes())
+    both = {name: data for name, data in (*members, *foreign) if name.startswith("approval-")}
+    more = [(suffix_of(n), data) for n, data in {**dict(members), **both}.items()]
+    (folder / "1.case").write_bytes(encode_case_file(more))
+    found = read_archive([folder], shelves=[], pin=archive.pin)
+    by_file = {
+        act["request"]: act["sound"] for act in map(json.loads, json_lines(found).splitlines())
+    }
+    assert {False, True} == set(by_file.values())
+    assert not by_file[archive.opened.digest]
+    digests = {read_statement(line).digest for line in intoto_bundle(found).splitlines()}
+    assert archive.opened.digest not in digests
+    assert {archive.unburnt.digest, archive.waiting.digest} < digests
+
+
+@pytest.mark.parametrize("name", ["0.case", "9.case"])
+def test_two_files_that_tell_of_one_request_are_judged_together(
+    archive: Month, ask: Ask, tmp_path: Path, name: str
+) -> None:
+    """A file without the end takes nothing from the other, whichever of them sorts first: it is one
+    release, with all that either shows, and both named.
+    """
+    folder = tmp_path / "twice"
+    short = shortened(archive, folder, "burn-", "receipt-")
+    shutil.copy(archive.folder / "1.case", folder / "1.case")
+    (folder / name).write_bytes(short)
+    rows = {row["request"]: row for row in ask("list", folder=folder)}
+    assert 3 == len(rows)
+    row = rows[archive.opened.digest]
+    assert (", ".join(sorted(["1.case", name])), "opened-and-burned") == (
+        row["file"],
+        row["outcome"],
+    )
+    told = ask("show", archive.opened.digest[:8], folder=folder)
+    assert "key.burned" in [entry["act"] for entry in told["account"]]
+    late = ask("overdue", "--at", format_time(NOW + DAY), code=4, folder=folder)
+    assert archive.opened.digest not in {row["digest"] for row in late}
+    assert 8 == len(ask("who-approved", folder=folder))
+
+
+def test_a_story_that_contradicts_another_is_not_sound(
+    archive: Month, ask: Ask, tmp_path: Path
+) -> None:
+    """A file with a stranger's statement in it, beside a good one of the same request: whoever asks
+    is told, and which file it is.
+    """
+    folder = tmp_path / "twice"
+    shutil.copytree(archive.folder, folder)
+    members = decode_case_file((folder / "1.case").read_bytes())
+    foreign = decode_case_file((archive.folder / "3.case").read_bytes())
+    more = dict(members) | {n: data for n, data in foreign if n.startswith("denial-")}
+    bad = encode_case_file((suffix_of(n), data) for n, data in more.items())
+    (folder / "0.case").write_bytes(bad)
+    rows = {row["request"]: row["sound"] for row in ask("list", code=1, folder=folder)}
+    assert not rows[archive.opened.digest]
+    ask("show", archive.opened.digest[:8], code=1, folder=folder)
 
 
 def public(key: ec.EllipticCurvePrivateKey) -> bytes:

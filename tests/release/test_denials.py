@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -13,11 +14,14 @@ from custody.encoding import Digest
 from custody.formats.approval import Approval, Denial
 from custody.formats.case import read_statement
 from custody.formats.envelope import decode_statement
-from custody.ops.audit import AuditedRelease
+from custody.lab.swtpm import Swtpm
+from custody.ops.account import Entry, account_of
+from custody.ops.audit import AuditedRelease, audit_case
 from custody.rules.verdicts import passed
-from tests.release.cast import person
+from tests.release.cast import NOW, person
 from tests.release.collected import Collection, faults, judged, logged_release, reason_of, written
 from tests.release.conftest import running
+from tests.release.expect import failed
 from tests.release.logged import Log, LoggedCast, witness
 
 
@@ -117,3 +121,58 @@ def test_a_denial_that_names_another_is_nobodys(told: Told) -> None:
     data = told.beside(people["sec2"].signer.statement(lie))
     assert {"case.foreign"} == told.faults(data)
     assert ["sec3"] == deniers(told.release(data))
+
+
+def dated(cast: LoggedCast, at: datetime) -> tuple[AuditedRelease, list[Entry]]:
+    """Log a release with a denial that says it was made at ``at``; return its answers as told."""
+    bundle = cast.seal()
+    request = cast.ask(bundle)
+    answers = cast.quorum(bundle, request)
+    terms = request.predicate.terms
+    signer = cast.people["sec3"].signer
+    said = Denial(
+        author=signer.key_id,
+        request=request.digest,
+        manifest=bundle.statement.digest,
+        policy=terms.policy,
+        terms=terms.digest().hex(),
+        reason="not yet",
+        denied_at=at,
+    )
+    answers.append(signer.statement(said))
+    word = cast.countersign(bundle, request, *answers)
+    report = audit_case(cast.case(bundle, request, *answers, word), pin=cast.pin)
+    assert report.sound, failed(report)
+    (release,) = report.releases
+    return release, [e for e in account_of(release) if e.act.startswith(("approval", "denial"))]
+
+
+@pytest.fixture
+def logged(machine: Swtpm, tmp_path: Path) -> LoggedCast:
+    """A cast whose policy demands a log with one witness."""
+    return LoggedCast(tmp_path, machine, Log(witnesses=[witness()]))
+
+
+def test_answers_are_told_in_the_logs_order(logged: LoggedCast) -> None:
+    """A denial that was logged last is told last, whatever time it gives."""
+    release, told = dated(logged, NOW - timedelta(minutes=4))
+    assert [*["approval.given"] * 3, "denial.given"] == [entry.act for entry in told]
+    indexes = [entry.index for entry in told if entry.index is not None]
+    assert (4, True) == (len(indexes), indexes == sorted(indexes))
+    assert NOW - timedelta(minutes=4) == told[-1].at
+    assert ["sec3"] == deniers(release)
+
+
+@pytest.mark.parametrize("minutes", [-6, 6, 600])
+def test_a_denial_dated_back_or_ahead_is_found_out(logged: LoggedCast, minutes: int) -> None:
+    """Its date is not believed and it says so; that its author said no is not taken from him."""
+    release, told = dated(logged, NOW + timedelta(minutes=minutes))
+    assert release.tally is not None
+    (denial,) = release.tally.denials
+    assert ["denial.log-time"] == [v.check for v in denial.verdicts if v.outcome == "fail"]
+    assert denial.counts
+    last = told[-1]
+    assert "denial.given" == last.act
+    assert "“not yet”; says it was made " in last.note
+    assert last.order is not None
+    assert NOW - timedelta(minutes=5) <= last.order <= NOW + timedelta(minutes=5)

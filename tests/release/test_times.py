@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -277,6 +278,31 @@ def test_a_witness_tells_the_time(logged: LoggedCast, tmp_path: Path) -> None:
     again = judged(whole.data, logged.pin)
     assert again.sound
     assert ("vouched", at, f"witnesses of {ORIGIN}") == basis(again)
+
+
+def test_witnesses_of_a_policy_that_nobody_told_state_no_time(
+    logged: LoggedCast, tmp_path: Path
+) -> None:
+    """Whoever makes a policy can name witnesses in it.  Until that follows from the auditor's pin
+    nobody's time is believed: not for the moment, nor for any statement.
+    """
+    bundle = logged.seal()
+    request = logged.ask(bundle)
+    answers = logged.quorum(bundle, request)
+    word = logged.countersign(bundle, request, *answers)
+    case = logged.case(bundle, request, *answers, word)
+    release = only(audit_case(case, pin=logged.pin))
+    assert "vouched" == release.time
+    assert {request.digest} < set(release.times.stamps)
+    one_custodian = logged.sign_policy(logged.make_policy(logged=logged.log.lines), "cus1")
+    alone = sort_documents([("p.dsse", one_custodian)])
+    for pin, documents in (
+        ("ab" * 32, case),
+        (logged.pin, replace(case, policies=alone.policies)),
+    ):
+        release = only(audit_case(documents, pin=pin))
+        assert ("claimed", "") == (release.time, release.time_by)
+        assert {} == release.times.stamps
 
 
 def test_logged_but_backdated_is_judged_at_log_time(logged: LoggedCast) -> None:
