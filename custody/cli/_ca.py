@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 
@@ -24,9 +24,10 @@ from custody.cli._home import (
 from custody.cli._issued import read_issued
 from custody.cli._later import Group
 from custody.cli._ui import Screen
+from custody.cli._vouching import InventoryOption, RequestArgument
 from custody.cli._wiring import credential_maker, open_token
 from custody.crypto.certificates import Reason, read_certificate
-from custody.encoding import Digest, Record, decode, encode, format_time
+from custody.encoding import Digest, Record, encode, format_time
 from custody.formats.enrolment import Answer, EnrolmentRecord, EnrolmentRequest
 from custody.formats.hostcertificate import TlsRequest
 from custody.ops import attestation_ca as ca
@@ -38,7 +39,8 @@ from custody.ops.authority import (
     revoke,
     whose,
 )
-from custody.ops.folders import read_file, read_statement_file, reading
+from custody.ops.files import read_record
+from custody.ops.folders import read_statement_file
 from custody.ops.inventory import read_inventory
 from custody.ops.landing import check_absent, check_new_file, new_directory, write_new_file
 from custody.ops.pem import (
@@ -50,11 +52,8 @@ from custody.ops.pem import (
 )
 from custody.ops.trust import current
 
-_MAX_BYTES = 1 << 20
 _ROLE = "enroller"
 _PLACES = {"tpm": "its key is fixed in the TPM", "file": "its key is in a file of the host"}
-
-R = TypeVar("R", bound=Record)
 
 ca_app = typer.Typer(
     cls=Group,
@@ -67,17 +66,6 @@ ca_app = typer.Typer(
     ),
 )
 
-RequestArgument = Annotated[
-    Path, typer.Argument(help="A host's enrolment request.", metavar="FILE", show_default=False)
-]
-InventoryOption = Annotated[
-    Path,
-    typer.Option(
-        "--inventory",
-        help="Approved EKs: lines of digests, or a folder of certificates.",
-        metavar="PATH",
-    ),
-]
 RootsOption = Annotated[
     list[Path],
     typer.Option(
@@ -167,7 +155,7 @@ def challenge(
     screen = Screen(as_json=as_json)
     check_absent(out)
     where = open_home(home, _ROLE)
-    asked = _read(EnrolmentRequest, request)
+    asked = read_record(EnrolmentRequest, request)
     accepted = _accepted(inventory, vendor_root, vendor_crl)
     posed = ca.challenge_host(
         where, asked, accepted=accepted, make_credential=credential_maker(), now=moment(None)
@@ -234,7 +222,7 @@ def issue_ak(
                 "a request with --answer, --inventory and --vendor-root, or --record",
                 param_hint="FILE",
             )
-        asked, given = _read(EnrolmentRequest, request), _read(Answer, answer)
+        asked, given = read_record(EnrolmentRequest, request), read_record(Answer, answer)
         accepted = _accepted(inventory, vendor_root, vendor_crl)
         with open_token(ca.settings_of(where).token, pin_fd=pin_fd) as opened:
             authority = open_authority(where, opened)
@@ -274,7 +262,7 @@ def issue_tls(
     screen = Screen(as_json=as_json)
     check_absent(out)
     where = open_home(home, _ROLE)
-    asked, certificate = _read(TlsRequest, request), read_certificate_file(ak)
+    asked, certificate = read_record(TlsRequest, request), read_certificate_file(ak)
     with open_token(ca.settings_of(where).token, pin_fd=pin_fd) as opened:
         issued = tls_certificates.issue_tls(
             open_authority(where, opened),
@@ -368,11 +356,6 @@ def _accepted(
 
 def _read_crl(path: Path | None) -> bytes | None:
     return None if path is None else read_crls([path])[0]
-
-
-def _read(kind: type[R], path: Path) -> R:
-    with reading(path):
-        return decode(kind, read_file(path, max_bytes=_MAX_BYTES))
 
 
 def _write(screen: Screen, out: Path, issued: ca.Issued) -> None:

@@ -20,10 +20,11 @@ from custody.cli._home import (
 from custody.cli._ui import Screen
 from custody.cli._wiring import open_tpm
 from custody.crypto.certificates import spki_of
-from custody.encoding import Digest, KeyId, Record, decode, encode, key_id
+from custody.encoding import Digest, KeyId, Record, encode, key_id
 from custody.errors import Incomplete
 from custody.formats.enrolment import Challenge
 from custody.ops import enroll as ops
+from custody.ops.files import read_record
 from custody.ops.folders import read_file, reading
 from custody.ops.golden import measure as read_registers
 from custody.ops.landing import check_absent, write_new_file
@@ -149,8 +150,8 @@ def enroll(
     if (server_ca, server_key, onto, fetch, wait) != (None, None, None, None, 0):
         raise typer.BadParameter("whose server?", param_hint="--url")
     if answer is not None:
+        challenge = read_record(Challenge, answer)
         with reading(answer):
-            challenge = decode(Challenge, read_file(answer, max_bytes=_MAX_BYTES))
             given = ops.answer(device, challenge)
         write_new_file(out, encode(given))
         screen.made(out)

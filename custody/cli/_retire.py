@@ -21,6 +21,7 @@ from custody.cli._home import (
 )
 from custody.cli._log import LogOption, offer
 from custody.cli._ui import Screen
+from custody.cli._vouching import OntoOption, show_signed
 from custody.cli._wiring import open_token
 from custody.encoding import Digest, Record, format_time
 from custody.formats.enrolment import EnrolmentRecord
@@ -65,10 +66,7 @@ def retire(
     ],
     out: OutOption,
     reason: Annotated[str, typer.Option("--reason", help="Why, in words for people.")] = "",
-    onto: Annotated[
-        Path | None,
-        typer.Option("--onto", help="What other enrollers have signed; add to it.", metavar="FILE"),
-    ] = None,
+    onto: OntoOption = None,
     env: EnvOption = None,
     log: LogOption = None,
     home: HomeOption = None,
@@ -115,10 +113,5 @@ def retire(
         signed=count.signers,
         missing=count.missing,
     )
-
-    def words() -> None:
-        screen.show(str(out))
-        screen.show(f"signed by {len(count.signers)} of {needed}: {', '.join(count.signers)}")
-
-    screen.result(shown, words)
+    show_signed(screen, shown, out, count)
     offer(screen, situation.trusted.policy, log, [signed])

@@ -23,7 +23,7 @@ from custody.cli._home import (
 )
 from custody.cli._log import LogOption, offer
 from custody.cli._ui import Screen
-from custody.cli._vouching import say_whom
+from custody.cli._vouching import InventoryOption, say_whom
 from custody.cli._wiring import credential_maker, open_token
 from custody.crypto.certificates import spki_of
 from custody.encoding import Digest, Record, format_time, key_id
@@ -45,15 +45,6 @@ from custody.ops.trust import current
 
 _ROLE = "enroller"
 _MAX_BYTES = 1 << 20
-
-InventoryOption = Annotated[
-    Path,
-    typer.Option(
-        "--inventory",
-        help="Approved EKs: lines of digests and names, or a folder of certificates.",
-        metavar="PATH",
-    ),
-]
 
 
 class WaitingShown(Record, frozen=True, kw_only=True):

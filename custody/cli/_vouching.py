@@ -1,13 +1,35 @@
-"""What an enroller is told before he vouches for a host, by files or at his desk."""
+"""What enrollers' commands share: options, what is said before a signature, and after it."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
 from custody.cli._ui import Screen
-from custody.encoding import format_time
+from custody.encoding import Record, format_time
 from custody.formats.enrolment import EnrolmentRequest
 from custody.formats.policy import TrustClass
 from custody.ops.enroll import differences, ek_digest, namesakes, replaced
 from custody.rules.situation import Situation
+from custody.rules.trust import Signed
+
+RequestArgument = Annotated[
+    Path, typer.Argument(help="A host's enrolment request.", metavar="FILE", show_default=False)
+]
+InventoryOption = Annotated[
+    Path,
+    typer.Option(
+        "--inventory",
+        help="Approved EKs: lines of digests and names, or a folder of certificates.",
+        metavar="PATH",
+    ),
+]
+OntoOption = Annotated[
+    Path | None,
+    typer.Option("--onto", help="What other enrollers have signed; add to it.", metavar="FILE"),
+]
 
 
 def say_whom(
@@ -26,3 +48,14 @@ def say_whom(
     screen.say(f"ends its record {said.epoch} of {format_time(said.enrolled_at)}, {said.host}")
     changed = differences(said, asked)
     screen.say(f"changed since: {', '.join(changed) if changed else 'nothing'}")
+
+
+def show_signed(screen: Screen, shown: Record, out: Path, signed: Signed) -> None:
+    """Show what was signed, and by how many of the enrollers it needs."""
+
+    def words() -> None:
+        screen.show(str(out))
+        who = ", ".join(signed.signers)
+        screen.show(f"signed by {len(signed.signers)} of {signed.needed}: {who}")
+
+    screen.result(shown, words)

@@ -27,9 +27,15 @@ from custody.cli._log import LogOption, offer
 from custody.cli._retire import add_retire
 from custody.cli._trust import add_trust
 from custody.cli._ui import Screen
-from custody.cli._vouching import say_whom
+from custody.cli._vouching import (
+    InventoryOption,
+    OntoOption,
+    RequestArgument,
+    say_whom,
+    show_signed,
+)
 from custody.cli._wiring import credential_maker, open_token
-from custody.encoding import Digest, Record, decode, encode
+from custody.encoding import Digest, Record, encode
 from custody.formats.enrolment import Answer, EnrolmentRecord, EnrolmentRequest
 from custody.formats.envelope import Predicate, decode_statement
 from custody.formats.goldenset import GoldenSet
@@ -37,7 +43,8 @@ from custody.formats.measurement import Measurement
 from custody.formats.policy import TrustClass
 from custody.ops import enroll as hosts
 from custody.ops.actor import signer_of
-from custody.ops.folders import read_file, read_statement_file, reading
+from custody.ops.files import read_record
+from custody.ops.folders import read_statement_file
 from custody.ops.golden import approve_state, authorise_state
 from custody.ops.home import Home
 from custody.ops.inventory import read_inventory
@@ -46,7 +53,6 @@ from custody.ops.trust import current
 from custody.rules.situation import Situation
 from custody.rules.trust import count_signers
 
-_MAX_BYTES = 1 << 20
 _MAX_MEASUREMENT_BYTES = 2 << 20
 
 
@@ -71,22 +77,6 @@ app = role_app(
     "    --out gpu-7.enrolment.dsse",
     verbs=(Verbs(("serve", "sign"), _serve), Verbs(("ca",), _ca)),
 )
-
-RequestArgument = Annotated[
-    Path, typer.Argument(help="A host's enrolment request.", metavar="FILE", show_default=False)
-]
-InventoryOption = Annotated[
-    Path,
-    typer.Option(
-        "--inventory",
-        help="Approved EKs: lines of digests, or a folder of certificates.",
-        metavar="PATH",
-    ),
-]
-OntoOption = Annotated[
-    Path | None,
-    typer.Option("--onto", help="What other enrollers have signed; add to it.", metavar="FILE"),
-]
 
 
 class Vouched(Record, frozen=True, kw_only=True):
@@ -118,7 +108,7 @@ def challenge(
     where = open_home(home, "enroller")
     made = hosts.challenge(
         where,
-        _read_request(request),
+        read_record(EnrolmentRequest, request),
         situation=_situation(where, env),
         inventory=read_inventory(inventory),
         make_credential=credential_maker(),
@@ -161,9 +151,8 @@ def record(
     screen = Screen(as_json=as_json)
     check_absent(out)
     where = open_home(home, "enroller")
-    asked = _read_request(request)
-    with reading(answer):
-        given = decode(Answer, read_file(answer, max_bytes=_MAX_BYTES))
+    asked = read_record(EnrolmentRequest, request)
+    given = read_record(Answer, answer)
     situation = _situation(where, env)
     say_whom(screen, asked, trust_class, situation)
     screen.confirm("vouch for it?", yes=yes)
@@ -230,8 +219,7 @@ def golden(
     if authorise is not None:
         check_absent(authorise)
     where = open_home(home, "enroller")
-    with reading(measurement):
-        measured = decode(Measurement, read_file(measurement, max_bytes=_MAX_MEASUREMENT_BYTES))
+    measured = read_record(Measurement, measurement, max_bytes=_MAX_MEASUREMENT_BYTES)
     first = None if onto is None else read_statement_file(GoldenSet, onto)
     if first is None and not name:
         raise typer.BadParameter("a new golden set has a name", param_hint="--name")
@@ -280,11 +268,6 @@ def _situation(home: Home, env: list[Path] | None) -> Situation:
     return current(home, documents=read_env(env), now=moment(None))
 
 
-def _read_request(path: Path) -> EnrolmentRequest:
-    with reading(path):
-        return decode(EnrolmentRequest, read_file(path, max_bytes=_MAX_BYTES))
-
-
 def _show(
     screen: Screen,
     kind: type[Predicate],
@@ -301,12 +284,7 @@ def _show(
     shown = Vouched(
         file=str(out), digest=statement.digest, signed=count.signers, missing=count.missing
     )
-
-    def words() -> None:
-        screen.show(str(out))
-        screen.show(f"signed by {len(count.signers)} of {needed}: {', '.join(count.signers)}")
-
-    screen.result(shown, words)
+    show_signed(screen, shown, out, count)
 
 
 add_authorise(app)

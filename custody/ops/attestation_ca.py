@@ -26,7 +26,7 @@ from custody.crypto.host_certificates import (
     issue_ak_certificate,
     vouched_in,
 )
-from custody.encoding import Record, Text, decode, encode, key_id
+from custody.encoding import Record, Text, encode, key_id
 from custody.errors import Incomplete, Malformed, Refused
 from custody.formats.enrolment import Answer, Challenge, EnrolmentRecord, EnrolmentRequest
 from custody.formats.envelope import Statement
@@ -43,7 +43,7 @@ from custody.ops.authority import (
 )
 from custody.ops.challenges import CredentialMaker, pose, use_up
 from custody.ops.enroll import ek_digest
-from custody.ops.folders import read_file, reading
+from custody.ops.files import read_record
 from custody.ops.home import Home
 from custody.ops.inventory import Inventory
 from custody.ops.keys import TokenRandom
@@ -63,7 +63,6 @@ AK_LIFE = timedelta(days=30)
 MAX_LIFE = timedelta(days=397)
 
 _SETTINGS = "attestation-ca.json"
-_MAX_BYTES = 1 << 20
 
 
 class CaSettings(Record, frozen=True, kw_only=True):
@@ -121,8 +120,7 @@ def settings_of(home: Home) -> CaSettings:
             where=str(home.path),
             hint="custody enroller ca init makes one",
         )
-    with reading(path):
-        return decode(CaSettings, read_file(path, max_bytes=_MAX_BYTES))
+    return read_record(CaSettings, path)
 
 
 # ── attestation keys ─────────────────────────────────────────────────────────────────────────────

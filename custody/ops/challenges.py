@@ -13,11 +13,11 @@ from typing import Literal, Protocol
 
 from custody.crypto.certificates import spki_of
 from custody.crypto.secret import fresh_secret, wipe
-from custody.encoding import Digest, KeyId, Moment, Record, decode, encode, sha256
+from custody.encoding import Digest, KeyId, Moment, Record, encode, sha256
 from custody.errors import Incomplete, Refused
 from custody.formats.enrolment import Answer, Challenge, EnrolmentRequest, activation_proof
 from custody.formats.evidence import ek_public, name
-from custody.ops.folders import read_file, reading
+from custody.ops.files import read_record
 from custody.ops.home import Home
 from custody.ops.keys import TokenRandom
 from custody.ops.landing import write_new_file
@@ -26,7 +26,6 @@ from custody.ops.landing import write_new_file
 CHALLENGE_LIFE = timedelta(days=7)
 
 _CHALLENGES = "challenges"
-_MAX_BYTES = 1 << 20
 
 
 class CredentialMaker(Protocol):
@@ -105,8 +104,7 @@ def use_up(
                 missing=("an answer to a challenge of yours",),
                 hint="custody enroller challenge makes one; each is good for one answer",
             )
-        with reading(path):
-            expected = decode(ExpectedAnswer, read_file(path, max_bytes=_MAX_BYTES))
+        expected = read_record(ExpectedAnswer, path)
         if (given.request, given.enroller) != (request, challenger):
             raise Refused("answers another challenge", check="enrolment.answer")
         path.unlink()

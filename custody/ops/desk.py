@@ -38,6 +38,7 @@ from custody.ops.enroll import (
     remember_lists,
     vouch,
 )
+from custody.ops.files import read_record
 from custody.ops.folders import read_file, reading
 from custody.ops.home import Home
 from custody.ops.inventory import Inventory
@@ -315,8 +316,7 @@ class DeskFiles:
         path = self.path(folder, request)
         if not path.exists():
             return None
-        with reading(path):
-            return decode(Asked, read_file(path, max_bytes=_MAX_BYTES))
+        return read_record(Asked, path)
 
     def all(self, folder: str) -> Iterator[Asked]:
         """Return every request that is kept, the oldest names first."""

@@ -7,8 +7,14 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
+from custody.encoding import Record, decode
 from custody.errors import CustodyError, Malformed, Refused, Unavailable
+
+R = TypeVar("R", bound=Record)
+#: Larger than any record of ours that is not a statement.
+MAX_RECORD_BYTES = 1 << 20
 
 
 @contextmanager
@@ -45,3 +51,9 @@ def read_file(path: Path, *, max_bytes: int) -> bytes:
         if len(data) > max_bytes:
             raise Malformed(f"larger than the {max_bytes} bytes allowed")
         return data
+
+
+def read_record(kind: type[R], path: Path, *, max_bytes: int = MAX_RECORD_BYTES) -> R:
+    """Read a file that holds one record; anything else in it is `Malformed`."""
+    with reading(path):
+        return decode(kind, read_file(path, max_bytes=max_bytes), max_bytes=max_bytes)

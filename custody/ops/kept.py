@@ -19,9 +19,9 @@ import msgspec
 from custody.crypto import shamir
 from custody.crypto.secret import wipe
 from custody.crypto.tpmretained import Line
-from custody.encoding import MAX_STATEMENT_BYTES, Digest, Moment, Record, TpmName, decode, encode
+from custody.encoding import Digest, Moment, Record, TpmName, encode
 from custody.errors import Incomplete, Refused
-from custody.formats.envelope import Statement, decode_statement
+from custody.formats.envelope import Statement
 from custody.formats.evidence import name
 from custody.formats.goldenset import GoldenSet
 from custody.formats.request import Request, Terms
@@ -35,7 +35,8 @@ from custody.keys.hostapi import (
     ShareOfKey,
     Updating,
 )
-from custody.ops.folders import read_file, reading
+from custody.ops.files import read_record
+from custody.ops.folders import read_file, read_statement_file
 from custody.ops.landing import disk_errors, give_up, replace_file
 from custody.rules.authorisers import Authoriser, authorisers
 from custody.rules.request import endorsement_key, enrolment_of, golden_of
@@ -83,10 +84,8 @@ class KeptKeys:
 
     def all(self) -> tuple[Kept, ...]:
         """Return everything that is kept, oldest first."""
-        found = []
-        for path in sorted(self.folder.glob("*.json")):
-            with reading(path):
-                found.append(decode(Kept, read_file(path, max_bytes=_MAX_BYTES)))
+        paths = sorted(self.folder.glob("*.json"))
+        found = [read_record(Kept, path, max_bytes=_MAX_BYTES) for path in paths]
         return tuple(sorted(found, key=lambda kept: (kept.kept_at, kept.manifest)))
 
     def of_request(self, request: Digest) -> tuple[Kept, ...]:
@@ -96,8 +95,7 @@ class KeptKeys:
     def request(self, kept: Kept) -> Statement[Request]:
         """Return the request whose terms let the key be kept."""
         path = self._request_path(kept.request)
-        with reading(path):
-            statement = decode_statement(Request, read_file(path, max_bytes=MAX_STATEMENT_BYTES))
+        statement = read_statement_file(Request, path)
         if statement.digest != kept.request:
             raise Refused("is another request", check="retained.request", where=str(path))
         return statement

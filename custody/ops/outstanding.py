@@ -16,12 +16,13 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from custody.encoding import Digest, Moment, Record, decode, encode
+from custody.encoding import Digest, Moment, Record, encode
 from custody.errors import Incomplete, Refused
 from custody.formats.envelope import Statement
 from custody.formats.request import Request, Terms
 from custody.keys.hostapi import MAX_EK_SPKI_BYTES, Clock, HostKey, SealedSeed
-from custody.ops.folders import read_file, reading
+from custody.ops.files import read_record
+from custody.ops.folders import read_file
 from custody.ops.landing import disk_errors, give_up, replace_file
 
 _MAX_BYTES = 1 << 20
@@ -187,8 +188,7 @@ class Ledger:
 
     @staticmethod
     def _read(path: Path) -> Outstanding:
-        with reading(path):
-            return decode(Outstanding, read_file(path, max_bytes=_MAX_BYTES))
+        return read_record(Outstanding, path)
 
 
 def check_alive(request: Statement[Request], clock: Clock) -> None:
