@@ -10,6 +10,8 @@ STAMPS := $(VENV)/.stamps
 PYTHON ?= $(shell sh .ci/find-python)
 # Words for pytest: make test ARGS="tests/unit -k quorum"
 ARGS   ?=
+# All of the tests go over the processors by files: what a module has set up, it has set up once.
+SPREAD ?= --numprocesses auto --maxprocesses 8 --dist loadfile
 # A model directory of your own: make demo MODEL=~/models/mine
 MODEL  ?=
 
@@ -28,7 +30,7 @@ demo: $(STAMPS)/package $(STAMPS)/model ## run one whole release on this machine
 	@$(BIN)/custody demo $(if $(MODEL),--model "$(MODEL)")
 
 test: setup ## run the tests (ARGS="tests/unit -k quorum" for some of them)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),$(SPREAD))
 
 lint: $(STAMPS)/package ## check style, types and which room imports which
 	@echo "lint: ruff check"; $(BIN)/ruff check
