@@ -58,6 +58,14 @@ NameArgument = Annotated[str, typer.Argument(help="Your name in the policy.", sh
 InvitationOption = Annotated[
     Path, typer.Option("--invitation", help="A custodian's invitation.", metavar="FILE")
 ]
+SuiteOption = Annotated[
+    SuiteName | None,
+    typer.Option(
+        "--suite",
+        help="What shares are sealed to you by  [default: the strongest your token can]",
+        show_default=False,
+    ),
+]
 DisplayOption = Annotated[str, typer.Option("--display", help="Your name for people.")]
 
 
@@ -75,7 +83,7 @@ def _add_signing(app: typer.Typer, role: Role, epilog: str) -> None:
         as_json: JsonOption = False,
     ) -> None:
         """Make your signing key in your own token and ask to be admitted with it."""
-        _enroll(
+        enroll_as(
             role,
             None,
             name=name,
@@ -97,14 +105,7 @@ def _add_sharing(app: typer.Typer, role: Role, epilog: str) -> None:
         token: TokenOption,
         invitation: InvitationOption,
         out: OutOption,
-        suite: Annotated[
-            SuiteName | None,
-            typer.Option(
-                "--suite",
-                help="What shares are sealed to you by  [default: the strongest your token can]",
-                show_default=False,
-            ),
-        ] = None,
+        suite: SuiteOption = None,
         display: DisplayOption = "",
         log: LogOption = None,
         home: HomeOption = None,
@@ -116,7 +117,7 @@ def _add_sharing(app: typer.Typer, role: Role, epilog: str) -> None:
         A second token of yours gets a --home of its own and the same NAME.  A share key of suite
         MLKEM1024_P384 is half in your token and half in your home: back the home up.
         """
-        _enroll(
+        enroll_as(
             role,
             suite or "strongest",
             name=name,
@@ -131,7 +132,7 @@ def _add_sharing(app: typer.Typer, role: Role, epilog: str) -> None:
         )
 
 
-def _enroll(
+def enroll_as(
     role: Role,
     suite: SuiteName | Literal["strongest"] | None,
     *,
@@ -145,6 +146,7 @@ def _enroll(
     pin_fd: int | None,
     as_json: bool,
 ) -> None:
+    """Make somebody's keys in his token and write his admission."""
     screen = Screen(as_json=as_json)
     check_absent(out)
     home = open_home(home_path, role)

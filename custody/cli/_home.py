@@ -78,6 +78,16 @@ AnswersOption = Annotated[
         "--answers", help="Folder of approvals and denials; may be repeated.", metavar="DIR"
     ),
 ]
+SiteOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--site",
+        envvar="CUSTODY_SITE",
+        help="Home of this site's keys, for a bundle that takes its HSM  [default: --home]",
+        show_default=False,
+        metavar="DIR",
+    ),
+]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 

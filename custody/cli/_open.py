@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,7 +24,7 @@ from custody.cli._home import (
 )
 from custody.cli._log import LogOption, followed, offer
 from custody.cli._opening import Opening
-from custody.cli._session import stand
+from custody.cli._session import site_keys, stand
 from custody.cli._ui import Screen
 from custody.cli._wiring import open_tpm
 from custody.encoding import MAX_STATEMENT_BYTES, Digest, Record
@@ -147,14 +148,18 @@ def open_released(opening: Opening, ahead: Ahead) -> None:
     if unfinished_output(out, asked.digest[:16]) is not None:
         screen.say("going on: what an interrupted run left is checked part by part")
     sealed = Bundle.at(opening.bundle)
-    with _answers_shown(screen, sealed, asked, standing.situation), screen.progress() as progress:
+    with (
+        site_keys(sealed, opening.site, standing.home, opening.pin_fd) as site,
+        _answers_shown(screen, sealed, asked, standing.situation),
+        screen.progress() as progress,
+    ):
         opened = open_release(
             sealed,
             asked,
             out,
             situation=standing.situation,
             tpm=opened_tpm,
-            place=place,
+            place=replace(place, site=site),
             base=opening.base,
             ahead=ahead,
             progress=progress,

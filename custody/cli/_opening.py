@@ -15,6 +15,8 @@ from custody.cli._home import (
     HomeOption,
     JsonOption,
     OutOption,
+    PinFdOption,
+    SiteOption,
     TpmOption,
     example,
 )
@@ -51,6 +53,8 @@ class Opening:
     burn_receipt: Path | None
     answers: list[Path] | None
     base: Path | None
+    site: Path | None
+    pin_fd: int | None
     env: list[Path] | None
     log: str | None
     home: Path | None
@@ -78,6 +82,8 @@ def open_bundle(
     burn_receipt: BurnOption = None,
     answers: AnswersOption = None,
     base: BaseOption = None,
+    site: SiteOption = None,
+    pin_fd: PinFdOption = None,
     env: EnvOption = None,
     log: LogOption = None,
     home: HomeOption = None,
@@ -96,6 +102,8 @@ def open_bundle(
         burn_receipt=burn_receipt,
         answers=answers,
         base=base,
+        site=site,
+        pin_fd=pin_fd,
         env=env,
         log=log,
         home=home,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -14,13 +15,15 @@ from custody.cli._home import (
     BundleArgument,
     EnvOption,
     HomeOption,
+    PinFdOption,
+    SiteOption,
     TpmOption,
     example,
 )
 from custody.cli._log import LogOption, followed, offer
 from custody.cli._open import place_of
 from custody.cli._opening import BaseOption
-from custody.cli._session import stand
+from custody.cli._session import site_keys, stand
 from custody.cli._ui import Screen
 from custody.cli._wiring import open_tpm
 from custody.formats.request import Request
@@ -58,6 +61,8 @@ def read(
     ] = None,
     answers: AnswersOption = None,
     base: BaseOption = None,
+    site: SiteOption = None,
+    pin_fd: PinFdOption = None,
     env: EnvOption = None,
     log: LogOption = None,
     home: HomeOption = None,
@@ -76,15 +81,19 @@ def read(
     asked = read_statement_file(Request, request)
     standing = stand(home, env, "host", more=answers or (), requests=[asked])
     standing = followed(screen, standing, log)
-    with unlock_release(
-        Bundle.at(bundle),
-        asked,
-        situation=standing.situation,
-        tpm=open_tpm(tpm),
-        place=place_of(standing.home),
-        files=[file],
-        base=base,
-    ) as released:
+    sealed = Bundle.at(bundle)
+    with (
+        site_keys(sealed, site, standing.home, pin_fd) as keys,
+        unlock_release(
+            sealed,
+            asked,
+            situation=standing.situation,
+            tpm=open_tpm(tpm),
+            place=replace(place_of(standing.home), site=keys),
+            files=[file],
+            base=base,
+        ) as released,
+    ):
         if receipt is not None:
             write_new_file(receipt, released.opened.receipt_data)
         made = [released.opened.receipt_data, released.opened.burn_data]

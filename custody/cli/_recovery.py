@@ -233,6 +233,14 @@ def break_glass(
     record: RecordOption,
     reason: Annotated[str, typer.Option("--reason", help="Why, in words; it is signed.")],
     out: OutOption,
+    site: Annotated[
+        str | None,
+        typer.Option(
+            "--site",
+            help="Whose HSM it takes from now on; needed where the policy has several sites.",
+            metavar="NAME",
+        ),
+    ] = None,
     env: EnvOption = None,
     words_fd: WordsFdOption = None,
     log: LogOption = None,
@@ -271,6 +279,7 @@ def break_glass(
             situation=standing.situation,
             signer=keys.signer,
             token_random=keys.token.random,
+            site=site,
         )
     with new_directory(out, mode=0o755) as folder:
         write_new_file(folder / REWRAPPED, done.rewrapped)

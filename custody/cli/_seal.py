@@ -69,6 +69,7 @@ class CoreView(Record, frozen=True):
     sealed_at: datetime
     not_after: datetime
     replaces: str | None
+    site: tuple[str, ...] | None
     slots: int
     leaves: int
 
@@ -109,6 +110,14 @@ def seal(
     replaces: Annotated[
         str | None,
         typer.Option("--replaces", help="The manifest this one replaces.", metavar="DIGEST"),
+    ] = None,
+    site: Annotated[
+        str | None,
+        typer.Option(
+            "--site",
+            help="Whose HSM it takes, of the policy's sites; needed where there are several.",
+            metavar="NAME",
+        ),
     ] = None,
     signature: Annotated[
         Path | None,
@@ -163,6 +172,7 @@ def seal(
             notes=notes,
             not_after=until,
             replaces=read_digest(replaces, option="--replaces") if replaces else None,
+            site=site,
             model_signature=(
                 read_file(signature, max_bytes=_MAX_SIGNATURE_BYTES) if signature else None
             ),
@@ -314,6 +324,7 @@ def inspect(
         sealed_at=core.sealed_at,
         not_after=core.not_after,
         replaces=core.replaces,
+        site=core.site,
         slots=len(envelope.slots),
         leaves=len(envelope.commitments),
     )
@@ -329,6 +340,8 @@ def inspect(
 def _in_words(value: object) -> str:
     if isinstance(value, datetime):
         return format_time(value)
+    if isinstance(value, tuple):
+        return ", ".join(value)
     return "none" if value is None else str(value)
 
 

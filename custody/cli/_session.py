@@ -85,6 +85,33 @@ def unlocked(home: Home, pin_fd: int | None) -> Iterator[Unlocked]:
         yield Unlocked(token, signer_of(identity, token), openers_of(home, identity, token))
 
 
+@contextmanager
+def site_keys(
+    bundle: Bundle, site_home: Path | None, home: Home, pin_fd: int | None
+) -> Iterator[tuple[ShareOpener, ...]]:
+    """Have the keys of the site's HSM at hand for the block, if the bundle takes one.
+
+    None where it takes none, or where nobody said which they are.
+    """
+    where = home if site_home is None else Home(site_home, role="host")
+    if bundle.core.site is None or not where.has_identity():
+        yield ()
+        return
+    identity = where.identity()
+    if identity.role != "site":
+        raise Refused(
+            f"this home is {identity.principal}'s, as {identity.role}, and no site's",
+            check="site.home",
+            where=str(where.path),
+        )
+    with open_token(identity.token, pin_fd=pin_fd) as token:
+        # One login now, so that the PIN is asked before anything is shown to move; another for the
+        # moment in which it is used.  None while the model is written.
+        with token.session():
+            openers = openers_of(where, identity, token)
+        yield openers
+
+
 def read_requests(paths: Sequence[Path]) -> list[Statement[Request]]:
     """Read request files, each request once."""
     found: dict[str, Statement[Request]] = {}

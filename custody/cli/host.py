@@ -65,6 +65,12 @@ def _tls(app: typer.Typer) -> None:
     add_host_tls(app)
 
 
+def _site(app: typer.Typer) -> None:
+    from custody.cli._site import add_site
+
+    add_site(app)
+
+
 app = role_app(
     "host",
     "custody host enroll gpu-7 --tpm tpm: --out gpu-7.enrolment.json",
@@ -79,5 +85,6 @@ app = role_app(
         Verbs(("unseal", "forget"), _unseal),
         Verbs(("predict",), _predict),
         Verbs(("tls",), _tls),
+        Verbs(("site",), _site),
     ),
 )

@@ -35,7 +35,7 @@ class Core(Record, frozen=True):
     cek_commitment: Digest
     contents: Digest
     contents_size_bytes: Count
-    site: None
+    site: Annotated[tuple[KeyId, ...], msgspec.Meta(min_length=1, max_length=16)] | None
     recovery: KeyId | None
     sealed_at: Moment
     not_after: Moment
@@ -47,6 +47,8 @@ class Core(Record, frozen=True):
             raise ValueError("partSizeBytes: not a power of two")
         if self.not_after <= self.sealed_at:
             raise ValueError("notAfter: not after sealedAt")
+        if self.site is not None and list(self.site) != sorted(set(self.site)):
+            raise ValueError("site: recipients not sorted, each once")
 
     def binding(self) -> bytes:
         """Return ``C``, which every secret of the envelope is bound to (32 bytes)."""
@@ -56,7 +58,7 @@ class Core(Record, frozen=True):
 class KeySlot(Record, frozen=True):
     """One secret sealed to one recipient.  ``leaf`` is empty unless the purpose is ``share``."""
 
-    purpose: Literal["share", "contents", "recovery"]
+    purpose: Literal["share", "contents", "site", "recovery"]
     leaf: LeafPath
     recipient: KeyId
     suite: SuiteName
@@ -71,7 +73,10 @@ class LeafCommitment(Record, frozen=True):
 
 
 class Wrap(Record, frozen=True):
-    """One secret encrypted under another: CEK under R, or the contents key under CEK."""
+    """One secret encrypted under another: CEK under R, or the contents key under CEK.
+
+    Where the core names a site's keys, what CEK is under is R ‖ K_site.
+    """
 
     purpose: Literal["cek", "contents"]
     salt: Bytes32
@@ -115,6 +120,9 @@ class Manifest(Record, frozen=True):
         recovery = [slot.recipient for slot in self.envelope.slots if slot.purpose == "recovery"]
         if recovery != ([] if self.core.recovery is None else [self.core.recovery]):
             raise ValueError("slots: not one for the recovery key of the core, and none without")
+        site = tuple(slot.recipient for slot in self.envelope.slots if slot.purpose == "site")
+        if site != (self.core.site or ()):
+            raise ValueError("slots: not one for each site key of the core, and none without")
 
     def subject(self) -> tuple[str, Digest]:
         """Name the sealed contents."""

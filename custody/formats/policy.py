@@ -15,7 +15,7 @@ from custody.encoding import Blob, Digest, KeyId, Moment, Name, Record, Text, ke
 from custody.errors import Malformed
 from custody.formats.logpolicy import LogPolicy, canonical_lines, decode_log_policy
 
-Role = Literal["custodian", "publisher", "officer", "enroller", "host", "log", "auditor"]
+Role = Literal["custodian", "publisher", "officer", "enroller", "host", "site", "log", "auditor"]
 #: How a secret is sealed to a key, and how to one that agrees rather than decrypts.
 SuiteName = keyslots.SuiteName
 HpkeSuite = keyslots.HpkeSuite
@@ -65,7 +65,7 @@ class Principal(Record, frozen=True):
 
     id: Name
     name: Text
-    roles: Annotated[tuple[Role, ...], msgspec.Meta(min_length=1, max_length=7)]
+    roles: Annotated[tuple[Role, ...], msgspec.Meta(min_length=1, max_length=8)]
     keys: Annotated[tuple[SigningKey | ShareKey, ...], msgspec.Meta(min_length=1, max_length=16)]
 
 
@@ -180,6 +180,11 @@ class Policy(Record, frozen=True):
                 if isinstance(candidate, SigningKey) and candidate.key_id == key:
                     return candidate
         return None
+
+    @property
+    def sites(self) -> tuple[Principal, ...]:
+        """Places whose HSM it takes to open a bundle; none: it takes none."""
+        return tuple(person for person in self.principals if "site" in person.roles)
 
     def log_policy(self) -> LogPolicy | None:
         """Return which log and witnesses count here; lines that say something else: `Malformed`."""

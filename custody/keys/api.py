@@ -47,11 +47,13 @@ class KeyRole(Enum):
     """Certificates and revocation lists.  SIGN only."""
     LOG = "log"
     """Checkpoints and log consents.  SIGN only."""
+    SITE = "site"
+    """Opening a site's half of what releases a bundle.  DERIVE only."""
 
     @property
     def derives(self) -> bool:
         """Whether the key may ECDH (and so may not sign)."""
-        return self is KeyRole.SHARE
+        return self in (KeyRole.SHARE, KeyRole.SITE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,6 +50,7 @@ _ROLE_HANDLES = {
     KeyRole.SHARE: range(0x81000C10, 0x81000C20),
     KeyRole.CA: range(0x81000C20, 0x81000C30),
     KeyRole.LOG: range(0x81000C30, 0x81000C40),
+    KeyRole.SITE: range(0x81000C50, 0x81000C60),
 }
 #: An authValue is no longer than the key's name hash.
 MAX_PIN_BYTES = 32
@@ -288,7 +289,7 @@ class TpmTokenKey(TpmKey):
         signature_algorithm: ec.EllipticCurveSignatureAlgorithm,
     ) -> bytes:
         """Hash on the host, sign with TPM2_Sign (part 3 section 20.2), return DER."""
-        if self.info.role is KeyRole.SHARE:
+        if self.info.role is not None and self.info.role.derives:
             raise Refused("a share key does not sign", check="key.role", where=str(self.info.uri))
         digest, chosen = digest_to_sign(data, signature_algorithm)
         if chosen.name != _CURVE_HASHES[self.curve.name]:
@@ -306,7 +307,7 @@ class TpmTokenKey(TpmKey):
 
     def exchange(self, algorithm: ec.ECDH, peer_public_key: ec.EllipticCurvePublicKey) -> bytes:
         """Return the shared point's x coordinate (TPM2_ECDH_ZGen, part 3 section 14.5)."""
-        if self.info.role is not KeyRole.SHARE:
+        if self.info.role is None or not self.info.role.derives:
             raise Refused(
                 "a signing key opens no shares", check="key.role", where=str(self.info.uri)
             )

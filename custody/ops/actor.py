@@ -11,7 +11,7 @@ from custody.crypto.secret import fresh_secret, wipe
 from custody.crypto.signature import public_bytes
 from custody.encoding import key_id
 from custody.errors import Malformed
-from custody.formats.policy import SuiteName
+from custody.formats.policy import Role, SuiteName
 from custody.formats.state import Identity, ShareIdentity
 from custody.keys.api import KeyRole, Token
 from custody.ops.folders import read_file
@@ -39,7 +39,7 @@ def openers_of(home: Home, identity: Identity, token: Token) -> tuple[ShareOpene
     """Find the actor's share keys in his token, with their ML-KEM seeds from his home."""
     return tuple(
         ShareOpener(
-            token.find(KeyRole.SHARE, key_id=key_id(share.spki)),
+            token.find(share_role(identity.role), key_id=key_id(share.spki)),
             mlkem_public=share.mlkem,
             mlkem_seed=_read_seed(home, share),
         )
@@ -47,10 +47,17 @@ def openers_of(home: Home, identity: Identity, token: Token) -> tuple[ShareOpene
     )
 
 
-def make_share_key(home: Home, token: Token, suite: SuiteName, *, label: str) -> ShareKeyPair:
+def share_role(role: Role) -> KeyRole:
+    """Return what a share key of somebody in ``role`` is made for in his token."""
+    return KeyRole.SITE if role == "site" else KeyRole.SHARE
+
+
+def make_share_key(
+    home: Home, token: Token, suite: SuiteName, *, role: Role, label: str
+) -> ShareKeyPair:
     """Make a share key in the token, and for a hybrid suite an ML-KEM seed in the home."""
     curve = ec.SECP256R1() if suite == "P256" else ec.SECP384R1()
-    key = token.make(KeyRole.SHARE, label, curve)
+    key = token.make(share_role(role), label, curve)
     spki = public_bytes(key.public_key())
     public, name = None, None
     if suite == "MLKEM1024_P384":

@@ -18,7 +18,7 @@ from custody.formats.envelope import Statement, decode_statement, encode_stateme
 from custody.formats.policy import Principal, Role, ShareKey, SigningKey, SuiteName, TokenClass
 from custody.formats.state import Identity
 from custody.keys.api import KeyRole, Token
-from custody.ops.actor import ShareKeyPair, make_share_key, signer_of
+from custody.ops.actor import ShareKeyPair, make_share_key, share_role, signer_of
 from custody.ops.folders import read_file, reading
 from custody.ops.home import Home
 from custody.ops.keys import Signer
@@ -126,14 +126,16 @@ def enroll(
             _check_same(home, identity, principal=principal, role=role, token_uri=token_uri)
             signer = signer_of(identity, token)
             pairs = tuple(
-                ShareKeyPair(share, token.find(KeyRole.SHARE, key_id=key_id(share.spki)))
+                ShareKeyPair(share, token.find(share_role(role), key_id=key_id(share.spki)))
                 for share in identity.shares
             )
         else:
             label = f"{invitation.environment} {principal}"
             signer = Signer(token.make(KeyRole.SIGN, f"{label} sign", ec.SECP256R1()))
             kept = suite or ("P256" if role == "publisher" else None)
-            pairs = (_share_key(home, token, kept, label=f"{label} share"),) if kept else ()
+            pairs = (
+                (_share_key(home, token, kept, role=role, label=f"{label} share"),) if kept else ()
+            )
             identity = Identity(
                 kind="custody/identity/v1",
                 principal=principal,
@@ -152,15 +154,15 @@ def enroll(
 
 
 def _share_key(
-    home: Home, token: Token, suite: SuiteName | Literal["strongest"], *, label: str
+    home: Home, token: Token, suite: SuiteName | Literal["strongest"], *, role: Role, label: str
 ) -> ShareKeyPair:
     if suite != "strongest":
-        return make_share_key(home, token, suite, label=label)
+        return make_share_key(home, token, suite, role=role, label=label)
     try:
-        return make_share_key(home, token, _HYBRID, label=label)
+        return make_share_key(home, token, _HYBRID, role=role, label=label)
     except (Refused, Unavailable):
         # Not every token has P-384.  One that was pulled out has not P-256 either.
-        return make_share_key(home, token, "P256", label=label)
+        return make_share_key(home, token, "P256", role=role, label=label)
 
 
 def upgrade(home: Home, token: Token, *, invitation: Invitation) -> bytes:
@@ -183,7 +185,7 @@ def upgrade(home: Home, token: Token, *, invitation: Invitation) -> bytes:
             pair = ShareKeyPair(known, token.find(KeyRole.SHARE, key_id=key_id(known.spki)))
         else:
             label = f"{invitation.environment} {identity.principal} share hybrid"
-            pair = make_share_key(home, token, _HYBRID, label=label)
+            pair = make_share_key(home, token, _HYBRID, role=identity.role, label=label)
             home.change_identity(
                 msgspec.structs.replace(identity, shares=(*identity.shares, pair.identity))
             )

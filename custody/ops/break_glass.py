@@ -29,6 +29,7 @@ from custody.ops.recovery import check_record, check_share, rebuilt_key
 from custody.ops.resume import SealSecrets
 from custody.ops.rewrap import check_signer
 from custody.rules.manifest import check_manifest
+from custody.rules.site import IN_FORCE, choose_site, core_site
 from custody.rules.situation import Situation
 from custody.rules.verdicts import require
 
@@ -47,9 +48,10 @@ def check_breakable(
 ) -> None:
     """Refuse a bundle that nobody may release, or that this recovery key does not open.
 
-    A withdrawn bundle, or one past its date, does not come back by this door.
+    A withdrawn bundle, or one past its date, does not come back by this door; one whose site was
+    closed does, for another site.
     """
-    require(check_manifest(manifest, situation))
+    require(v for v in check_manifest(manifest, situation) if v.check != IN_FORCE)
     core, policy = manifest.predicate.core, situation.trusted.policy
     sealed_for = situation.trusted.version(core.policy_version)
     if sealed_for is None or core.recovery is None:
@@ -73,16 +75,19 @@ def break_glass(
     situation: Situation,
     signer: Signer,
     token_random: TokenRandom | None,
+    site: str | None = None,
 ) -> Broken:
     """Open the content key by the recovery key, and seal it to the officers of the policy in force.
 
-    ``signer`` is a custodian's, and states what was done, why and by which shares.
+    ``signer`` is a custodian's, and states what was done, why and by which shares.  ``site`` is
+    the site of that policy it is for, needed where there are several: the old one's HSM is not
+    asked, and K_site is new.
     """
     check_text(reason)
     check_breakable(manifest, record, situation)
     check_signer(signer, situation, role="custodian")
     with rebuilt_key(record, shares, passphrase) as key:
-        made = rewrap(manifest, key, situation=situation, token_random=token_random)
+        made = rewrap(manifest, key, situation=situation, token_random=token_random, site=site)
     used = [check_share(record, text)[0] for text in shares]
     stated = BreakGlass(
         author=signer.key_id,
@@ -112,14 +117,15 @@ def rewrap(
     *,
     situation: Situation,
     token_random: TokenRandom | None,
+    site: str | None = None,
 ) -> Rewrapped:
     """Make the envelope for the officers in force, around the content key of a checked manifest."""
-    core = _new_core(manifest, situation)
+    core = _new_core(manifest, situation, site)
     cek = _open_cek(manifest.predicate, key)
     try:
         secrets = _secrets(manifest.predicate, cek, token_random)
         try:
-            envelope = seal_envelope(core, secrets, situation)
+            envelope = seal_envelope(core, secrets, situation, token_random)
         finally:
             secrets.wipe()
     finally:
@@ -127,12 +133,13 @@ def rewrap(
     return Rewrapped(kind="custody/rewrapped/v1", core=core, envelope=envelope)
 
 
-def _new_core(manifest: Statement[Manifest], situation: Situation) -> Core:
+def _new_core(manifest: Statement[Manifest], situation: Situation, site: str | None) -> Core:
     policy = situation.trusted.policy
     return msgspec.structs.replace(
         manifest.predicate.core,
         policy_version=policy.version,
         tree=tree_digest(policy.quorum),
+        site=core_site(choose_site(situation, site)),
         recovery=None if policy.recovery is None else policy.recovery.key_id,
         sealed_at=situation.now,
         replaces=manifest.digest,

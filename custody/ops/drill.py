@@ -75,7 +75,9 @@ def _check_bundle(
 ) -> None:
     with ledger.failing("drill.bundle"):
         check_breakable(manifest, record, situation)
-        made = rewrap(manifest, key, situation=situation, token_random=None)
+        # For which site makes no difference to what could fail.
+        site = next((site.id for site in situation.trusted.policy.sites), None)
+        made = rewrap(manifest, key, situation=situation, token_random=None, site=site)
         people = {slot.recipient for slot in made.envelope.slots if slot.purpose == "share"}
         ledger.add(
             "drill.bundle",

@@ -7,20 +7,27 @@ from collections.abc import Sequence
 
 from custody.crypto.keyslots import commitment, seal, slot_info, wrap
 from custody.crypto.quorum import LeafShare, check_shares, leaves, split
-from custody.crypto.secret import wipe
+from custody.crypto.secret import fresh_secret, wipe
+from custody.encoding import KeyId
 from custody.errors import Refused
 from custody.formats.manifest import Core, KeySlot, LeafCommitment, SecretEnvelope, Wrap
 from custody.formats.policy import Policy, Principal, ShareKey
+from custody.ops.keys import TokenRandom
 from custody.ops.resume import SealSecrets
+from custody.ops.site_half import SITE_SECRET_BYTES
 from custody.rules.people import check_key
+from custody.rules.site import share_keys, site_of
 from custody.rules.situation import Situation
 from custody.rules.verdicts import require
 
 
-def seal_envelope(core: Core, secrets: SealSecrets, situation: Situation) -> SecretEnvelope:
+def seal_envelope(
+    core: Core, secrets: SealSecrets, situation: Situation, token_random: TokenRandom | None
+) -> SecretEnvelope:
     """Share R down the tree in force and seal every secret, each bound to the core.
 
-    The core must be of the policy in force.  An officer without a key whose certificate holds is
+    The core must be of the policy in force.  Where it names a site's keys, K_site is drawn here,
+    with ``token_random``, and forgotten.  An officer without a key whose certificate holds is
     `Refused` (``seal.officer``).
     """
     policy = situation.trusted.policy
@@ -33,7 +40,16 @@ def seal_envelope(core: Core, secrets: SealSecrets, situation: Situation) -> Sec
         wipe(*(share.value for share in shares))
     slots += _contents_slots(binding, secrets.contents, situation)
     slots += _recovery_slot(binding, secrets.cek, policy)
-    cek = wrap(secrets.release, secrets.cek, C=binding, purpose="cek")
+    if core.site is None:
+        cek = wrap(secrets.release, secrets.cek, C=binding, purpose="cek")
+    else:
+        half = fresh_secret(SITE_SECRET_BYTES, token_random)
+        both = secrets.release + half
+        try:
+            slots += _site_slots(binding, half, core.site, policy)
+            cek = wrap(both, secrets.cek, C=binding, purpose="cek")
+        finally:
+            wipe(half, both)
     contents = wrap(secrets.cek, secrets.contents, C=binding, purpose="contents")
     return SecretEnvelope(
         slots=tuple(sorted(slots, key=lambda s: (s.purpose, s.leaf, s.recipient))),
@@ -122,6 +138,32 @@ def _contents_slots(binding: bytes, contents_key: bytearray, situation: Situatio
                 )
             )
     return slots
+
+
+def _site_slots(
+    binding: bytes, half: bytearray, recipients: Sequence[KeyId], policy: Policy
+) -> list[KeySlot]:
+    """Seal K_site to each of one site's keys."""
+    site = site_of(policy, recipients)
+    if site is None:
+        raise AssertionError("internal: a core names keys that are no site's")
+    return [
+        KeySlot(
+            purpose="site",
+            leaf="",
+            recipient=key.key_id,
+            suite=key.suite,
+            sealed=seal(
+                key.suite,
+                key.spki,
+                key.mlkem,
+                half,
+                info=slot_info(binding, "site", "", key.key_id),
+            ),
+        )
+        for key in share_keys(site)
+        if key.key_id in recipients
+    ]
 
 
 def _recovery_slot(binding: bytes, cek: bytearray, policy: Policy) -> list[KeySlot]:

@@ -34,12 +34,14 @@ from custody.keys.hostapi import HostPolicyPlan, HostTpm
 from custody.ops.ahead import Ahead
 from custody.ops.bundle import Bundle
 from custody.ops.kept import forget, retain
+from custody.ops.keys import ShareOpener
 from custody.ops.landing import check_absent, disk_errors, replace_file, resumable_directory
 from custody.ops.model_signature import resources_of, verify_model
 from custody.ops.outstanding import Landing, Outstanding, check_alive
 from custody.ops.payload_open import open_into
 from custody.ops.progress import Progress, silent
 from custody.ops.receipts import Burnt, HostPlace, attested_receipt, burn
+from custody.ops.site_half import check_site_key, open_site_half
 from custody.rules.approvals import JudgedApproval
 from custody.rules.attestation import conditions_of
 from custody.rules.logged import JudgedLogged
@@ -122,7 +124,7 @@ def open_release(
     """
     entry = place.find(request.digest)
     check_absent(target)
-    with unlocked(bundle, request, entry, situation=situation, tpm=tpm) as key:
+    with unlocked(bundle, request, entry, situation=situation, tpm=tpm, site=place.site) as key:
         landing = None
         try:
             place.ledger.begin(request.digest, target)
@@ -160,6 +162,7 @@ def unlocked(
     *,
     situation: Situation,
     tpm: HostTpm,
+    site: Sequence[ShareOpener] = (),
 ) -> Iterator[Unlocked]:
     """Go from the rules to the content key, which is wiped when the block ends.
 
@@ -167,13 +170,15 @@ def unlocked(
     """
     check_alive(request, tpm.clock())
     release = verified(judge_answers(bundle.statement, request, situation))
+    check_site_key(bundle.statement.predicate, site)
     # Shares come back over the bus: encrypted to nobody but the TPM the enrollers vouch for.
     salted = tpm.salted_to(endorsement_key(enrolment_of(request, situation).predicate))
     shares = _Shares(good={}, bad=[], approvals=[])
     try:
         with salted.conversation():
             _open_shares(shares, release, entry, tpm=salted, situation=situation)
-        cek = _content_key(bundle.core, bundle, shares, _sealed_tree(bundle.core, situation))
+        tree = _sealed_tree(bundle.core, situation)
+        cek = _content_key(bundle.core, bundle, shares, tree, site)
     finally:
         shares.wipe()
     try:
@@ -338,8 +343,10 @@ def _bad(approval: JudgedApproval, said: Approval) -> BadShare:
     return BadShare(leaf=said.leaf, officer=approval.key, approval=approval.statement.digest)
 
 
-def _content_key(core: Core, bundle: Bundle, shares: _Shares, tree: Node) -> bytearray:
-    """Combine the shares and unwrap the content key with what they give."""
+def _content_key(
+    core: Core, bundle: Bundle, shares: _Shares, tree: Node, site: Sequence[ShareOpener]
+) -> bytearray:
+    """Combine the shares and unwrap the content key with what they, and a site, give."""
     if shares.bad and not satisfied(tree, shares.good):
         leaf = next(bad for bad in shares.bad if bad.leaf not in shares.good)
         raise Incomplete(
@@ -348,14 +355,14 @@ def _content_key(core: Core, bundle: Bundle, shares: _Shares, tree: Node) -> byt
             missing=[bad.leaf for bad in shares.bad],
             hint="another officer of the same group must approve",
         )
+    half = open_site_half(bundle.statement.predicate, site)
     release_secret = combine(tree, dict[str, Octets](shares.good))
+    both = release_secret + half
     try:
         wrap = bundle.statement.predicate.wrap("cek")
-        cek = bytearray(
-            unwrap(release_secret, wrap.salt, wrap.sealed, C=core.binding(), purpose="cek")
-        )
+        cek = bytearray(unwrap(both, wrap.salt, wrap.sealed, C=core.binding(), purpose="cek"))
     finally:
-        wipe(release_secret)
+        wipe(release_secret, half, both)
     check_cek(cek, bytes.fromhex(core.payload_id), bytes.fromhex(core.cek_commitment))
     return cek
 

@@ -57,6 +57,7 @@ def _facts(policy: Policy) -> Iterator[str]:
     yield f"share keys are {policy.weakest_suite} or stronger"
     yield f"a publisher {'may' if policy.self_approval else 'may not'} approve his own models"
     yield from _log(policy)
+    yield from _sites(policy)
     yield from _recovery(policy)
     yield from (f"withdrawn: manifest {digest}" for digest in policy.withdrawn)
 
@@ -67,6 +68,14 @@ def _log(policy: Policy) -> Iterator[str]:
         return
     yield "a release needs the signature of a log, and these count:"
     yield from (f"  {line}" for line in policy.logged)
+
+
+def _sites(policy: Policy) -> Iterator[str]:
+    if not policy.sites:
+        yield "a bundle needs no site's HSM"
+        return
+    names = " or ".join(site.id for site in policy.sites)
+    yield f"a bundle opens only with the HSM of {names}, whichever it was sealed for"
 
 
 def _recovery(policy: Policy) -> Iterator[str]:

@@ -22,6 +22,7 @@ from custody.formats.receipt import BadShare, Receipt
 from custody.keys.hostapi import Attested, HostTpm
 from custody.ops.folders import read_statement_file
 from custody.ops.kept import Kept, KeptKeys, forget
+from custody.ops.keys import ShareOpener
 from custody.ops.landing import replace_file
 from custody.ops.outstanding import DEATHS, Death, Ledger, Outstanding
 
@@ -36,11 +37,15 @@ GIVEN_UP = "given up"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostPlace:
-    """Where a host keeps what it remembers of its requests."""
+    """Where a host keeps what it remembers of its requests, and the site it stands in.
+
+    ``site`` are the keys of the site's HSM, in one login, where there is one at hand.
+    """
 
     ledger: Ledger
     receipts: Path
     keys: KeptKeys
+    site: tuple[ShareOpener, ...] = ()
 
     def find(self, request: Digest) -> Outstanding:
         """Return an open request.  Raises as `Ledger.find`, or `Refused` how this one ended."""

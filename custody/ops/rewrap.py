@@ -31,7 +31,7 @@ STATEMENT = "break-glass.dsse"
 
 _MAX_BYTES = 16 << 20
 #: What a re-wrapped core may have of its own; all else is the old core's.
-_NEW = ("policy_version", "tree", "recovery", "sealed_at", "replaces")
+_NEW = ("policy_version", "tree", "site", "recovery", "sealed_at", "replaces")
 
 
 def read_rewrapped(path: Path) -> Rewrapped:

@@ -38,6 +38,7 @@ from custody.ops.sealed_model import SealedModel
 from custody.rules.holdings import check_held
 from custody.rules.manifest import check_manifest
 from custody.rules.people import check_key
+from custody.rules.site import choose_site, core_site
 from custody.rules.situation import Situation
 from custody.rules.verdicts import require
 
@@ -63,6 +64,8 @@ class SealOrder:
     not_after: datetime
     notes: str = ""
     replaces: Digest | None = None
+    site: str | None = None
+    """Which of the policy's sites it is for; needed where there are several."""
     part_size_bytes: int | None = None
     model_signature: bytes | None = None
     certificates: tuple[bytes, ...] = ()
@@ -112,6 +115,7 @@ def seal_model(
     """
     check_order(order, now=situation.now)
     _check_publisher(signer, situation)
+    choose_site(situation, order.site)
     check_absent(bundle)
     _check_outside(bundle, model)
     found = scan(model)
@@ -135,7 +139,8 @@ def seal_model(
         (staging / CONTENTS).write_bytes(box)
         size = layout.part_size_bytes
         core = _core(order, sealed, box, signer, situation, stage.payload_id, secrets.cek, size)
-        manifest = Manifest(core=core, envelope=seal_envelope(core, secrets, situation))
+        envelope = seal_envelope(core, secrets, situation, token_random)
+        manifest = Manifest(core=core, envelope=envelope)
         data = signer.statement(manifest)
         statement = decode_statement(Manifest, data)
         # What everybody else will refuse is refused here, before it travels.
@@ -291,7 +296,7 @@ def _core(
         cek_commitment=cek_commitment(cek, payload_id).hex(),
         contents=sha256(box).hex(),
         contents_size_bytes=len(box),
-        site=None,
+        site=core_site(choose_site(situation, order.site)),
         recovery=None if policy.recovery is None else policy.recovery.key_id,
         sealed_at=situation.now,
         not_after=order.not_after,

@@ -55,7 +55,7 @@ def unlock_release(
     while the block lasts.  Raises as `open_release` does.
     """
     entry = place.find(request.digest)
-    with unlocked(bundle, request, entry, situation=situation, tpm=tpm) as key:
+    with unlocked(bundle, request, entry, situation=situation, tpm=tpm, site=place.site) as key:
         reader = open_reader(bundle, key.contents, key.cek, base=base, workers=workers)
     with reader:
         for name in files:

@@ -81,6 +81,7 @@ def check_living(policy: Policy, papers: Papers) -> tuple[Verdict, ...]:
         otherwise=f"nobody could release anything: it would take {lacking}"
         + "".join(f"; {fault}" for fault in faults[:3]),
     )
+    _check_sites(policy, papers, ledger)
     needs = policy.thresholds
     vouching = max(needs.enrolment, needs.golden)
     roles: tuple[tuple[str, Role, int, str], ...] = (
@@ -97,6 +98,26 @@ def check_living(policy: Policy, papers: Papers) -> tuple[Verdict, ...]:
             " key that is not revoked",
         )
     return ledger.done()
+
+
+def _check_sites(policy: Policy, papers: Papers, ledger: Ledger) -> None:
+    if not policy.sites:
+        ledger.skip("policy.living-sites", "bundles need no site's HSM")
+        return
+    living = [
+        site.id
+        for site in policy.sites
+        if any(
+            isinstance(key, ShareKey) and not key_faults(policy, site, key, papers)
+            for key in site.keys
+        )
+    ]
+    ledger.add(
+        "policy.living-sites",
+        bool(living),
+        f"there is an HSM to seal to: {', '.join(living)}",
+        otherwise="nothing could be sealed: no site has a share key whose certificate holds",
+    )
 
 
 def able_signers(policy: Policy, role: Role, papers: Papers) -> tuple[str, ...]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 
 from custody.crypto.keyslots import STRENGTH
 from custody.crypto.quorum import leaves, tree_digest
 from custody.encoding import format_time
 from custody.formats.envelope import Statement
-from custody.formats.manifest import Manifest
-from custody.formats.policy import Policy, ShareKey
+from custody.formats.manifest import KeySlot, Manifest
+from custody.formats.policy import Policy, Principal, ShareKey
 from custody.rules.people import check_key
+from custody.rules.site import check_site
 from custody.rules.situation import Situation
 from custody.rules.trust import check_author
 from custody.rules.verdicts import Ledger, Verdict
@@ -86,6 +88,7 @@ def _check_sealing(ledger: Ledger, manifest: Manifest, situation: Situation) -> 
         "sealed to the recovery key" if recovery else "there is no recovery key",
         otherwise="not sealed to the recovery key of the policy, or to one that is not there",
     )
+    check_site(core, sealed_for, situation, ledger)
     fault = _slot_fault(manifest, sealed_for, situation.trusted.policy)
     ledger.add(
         "manifest.slots", not fault, "every leaf has its slots and commitment", otherwise=fault
@@ -102,7 +105,6 @@ def _slot_fault(manifest: Manifest, sealed_for: Policy, in_force: Policy) -> str
     if [c.leaf for c in manifest.envelope.commitments] != sorted(leaf_paths):
         return "commitments are not one per leaf of the tree"
     filled, readers = set(), set()
-    weakest = STRENGTH.index(in_force.weakest_suite)
     for slot in manifest.envelope.slots:
         if slot.purpose == "recovery":
             if sealed_for.recovery is not None and slot.suite != sealed_for.recovery.suite:
@@ -111,21 +113,33 @@ def _slot_fault(manifest: Manifest, sealed_for: Policy, in_force: Policy) -> str
         holder = sealed_for.holder(slot.recipient)
         if holder is None:
             return f"a slot is sealed to key {slot.recipient[:16]}, which the policy does not list"
-        key = next(k for k in holder.keys if k.key_id == slot.recipient)
-        if not isinstance(key, ShareKey) or key.suite != slot.suite:
-            return f"a slot of {holder.id} has another suite than his key"
-        if STRENGTH.index(slot.suite) < weakest:
-            return f"the slot of {holder.id} is weaker than {in_force.weakest_suite}"
+        fault = _recipient_fault(slot, holder, leaf_paths, in_force)
+        if fault:
+            return fault
         if slot.purpose == "share":
-            if leaf_paths.get(slot.leaf) != holder.id:
-                return f"a share of leaf {slot.leaf} is sealed to {holder.id}, who does not hold it"
             filled.add(slot.leaf)
-        elif "officer" not in holder.roles and "auditor" not in holder.roles:
-            return f"contents are sealed to {holder.id}, who is neither officer nor auditor"
-        else:
+        elif slot.purpose == "contents":
             readers.add(holder.id)
     if filled != set(leaf_paths):
         return f"leaf {min(set(leaf_paths) - filled)} has no slot"
     # Nor may he let an officer open a share of something he cannot look into.
     blind = sorted(set(leaf_paths.values()) - readers)
     return f"contents are not sealed to {blind[0]}" if blind else ""
+
+
+def _recipient_fault(
+    slot: KeySlot, holder: Principal, leaf_paths: Mapping[str, str], in_force: Policy
+) -> str:
+    """Say why a slot may not be sealed to that key of its holder, or nothing."""
+    key = next(k for k in holder.keys if k.key_id == slot.recipient)
+    if not isinstance(key, ShareKey) or key.suite != slot.suite:
+        return f"a slot of {holder.id} has another suite than his key"
+    if STRENGTH.index(slot.suite) < STRENGTH.index(in_force.weakest_suite):
+        return f"the slot of {holder.id} is weaker than {in_force.weakest_suite}"
+    if slot.purpose == "share" and leaf_paths.get(slot.leaf) != holder.id:
+        return f"a share of leaf {slot.leaf} is sealed to {holder.id}, who does not hold it"
+    if slot.purpose == "contents" and not {"officer", "auditor"} & set(holder.roles):
+        return f"contents are sealed to {holder.id}, who is neither officer nor auditor"
+    if slot.purpose == "site" and "site" not in holder.roles:
+        return f"a site's half is sealed to {holder.id}, who is no site"
+    return ""

@@ -32,6 +32,7 @@ def check_policy(policy: Policy) -> tuple[Verdict, ...]:
     _check_life(policy, ledger)
     _check_keys(policy, ledger)
     _check_people(policy, ledger)
+    _check_sites(policy, ledger)
     _check_logged(policy, ledger)
     _check_thresholds(policy, ledger)
     _check_updatable(policy, ledger)
@@ -172,6 +173,31 @@ def _officer_fault(policy: Policy, name: str) -> str:
         return f"officer {name} has no share key"
     if any(STRENGTH.index(key.suite) < STRENGTH.index(policy.weakest_suite) for key in shares):
         return f"officer {name} has a share key weaker than {policy.weakest_suite}"
+    return ""
+
+
+def _check_sites(policy: Policy, ledger: Ledger) -> None:
+    if not policy.sites:
+        ledger.skip("policy.sites", "bundles need no site's HSM")
+        return
+    fault = next(filter(None, (_site_fault(policy, site) for site in policy.sites)), "")
+    ledger.add(
+        "policy.sites",
+        not fault,
+        f"sites hold share keys and nothing else: {', '.join(s.id for s in policy.sites)}",
+        otherwise=fault,
+    )
+
+
+def _site_fault(policy: Policy, site: Principal) -> str:
+    # One token that is officer and site would be both factors at once.
+    if site.roles != ("site",):
+        return f"site {site.id} has another role besides"
+    shares = [key for key in site.keys if isinstance(key, ShareKey)]
+    if not shares:
+        return f"site {site.id} has no share key"
+    if any(STRENGTH.index(key.suite) < STRENGTH.index(policy.weakest_suite) for key in shares):
+        return f"site {site.id} has a share key weaker than {policy.weakest_suite}"
     return ""
 
 

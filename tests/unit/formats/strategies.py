@@ -103,7 +103,9 @@ TOKENS = st.sampled_from(("vendor-attested", "self-asserted", "software"))
 KEYS = st.builds(SigningKey, spki=BLOBS, token_class=TOKENS) | st.builds(
     ShareKey, spki=BLOBS, suite=SUITES, mlkem=MLKEM, token_class=TOKENS
 )
-ROLES = st.sampled_from(("custodian", "publisher", "officer", "enroller", "host", "log", "auditor"))
+ROLES = st.sampled_from(
+    ("custodian", "publisher", "officer", "enroller", "host", "site", "log", "auditor")
+)
 POLICIES = st.builds(
     Policy,
     environment=NAMES,
@@ -255,20 +257,19 @@ def envelopes(draw: st.DrawFn) -> SecretEnvelope:
 
 @st.composite
 def manifests(draw: st.DrawFn) -> Manifest:
-    """A core and an envelope, with a recovery key in both or in neither."""
+    """A core and an envelope, with recovery and site keys in both or in neither."""
     core, envelope = draw(CORES), draw(envelopes())
-    if not draw(st.booleans()):
-        return Manifest(core=core, envelope=envelope)
-    slot = KeySlot(
-        purpose="recovery",
-        leaf="",
-        recipient=draw(DIGESTS),
-        suite=draw(SUITES),
-        sealed=draw(SEALED),
-    )
-    slots = sorted((*envelope.slots, slot), key=lambda s: (s.purpose, s.leaf, s.recipient))
+    recovery = draw(st.none() | DIGESTS)
+    site = draw(st.none() | distinct(DIGESTS).map(lambda keys: tuple(sorted(keys))))
+    wanted: Any = (("recovery", [recovery] if recovery else []), ("site", site or ()))
+    added = [
+        KeySlot(purpose=purpose, leaf="", recipient=key, suite=draw(SUITES), sealed=draw(SEALED))
+        for purpose, keys in wanted
+        for key in keys
+    ]
+    slots = sorted((*envelope.slots, *added), key=lambda s: (s.purpose, s.leaf, s.recipient))
     return Manifest(
-        core=msgspec.structs.replace(core, recovery=slot.recipient),
+        core=msgspec.structs.replace(core, recovery=recovery, site=site),
         envelope=msgspec.structs.replace(envelope, slots=tuple(slots)),
     )
 

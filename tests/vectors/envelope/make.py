@@ -350,10 +350,15 @@ def manifests() -> Iterator[Case]:
     yield case("policy version 0", b'"policyVersion":1', b'"policyVersion":0')
     yield case("another digest of parts", b'"blake3"', b'"md5"')
     yield case("over before it is sealed", b'"notAfter":"2027', b'"notAfter":"2026')
-    yield case("a site key", b'"site":null', b'"site":{}')
+    yield case("a site key that has no slot", b'"site":null', b'"site":["' + b"00" * 32 + b'"]')
+    yield case("no site keys", b'"site":null', b'"site":[]')
+    yield case("one site key, not a list", b'"site":null', b'"site":"' + b"00" * 32 + b'"')
+    twice = b'"' + b"00" * 32 + b'"'
+    yield case("a site key twice", b'"site":null', b'"site":[' + twice + b"," + twice + b"]")
     yield case("a recovery key", b'"recovery":null', b'"recovery":"' + b"00" * 32 + b'"')
     yield case("no word on what it replaces", b'"replaces":null,', b"")
-    yield case("a slot for another purpose", b'"purpose":"share"', b'"purpose":"site"')
+    yield case("a slot for another purpose", b'"purpose":"share"', b'"purpose":"escrow"')
+    yield case("a site's slot with a leaf", b'"purpose":"share"', b'"purpose":"site"')
     yield case(
         "a share without a leaf", b'"leaf":"0","purpose":"share"', b'"leaf":"","purpose":"share"'
     )

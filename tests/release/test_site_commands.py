@@ -1,0 +1,110 @@
+"""A site's HSM (SoftHSM) and a host's TPM (swtpm), from making the key to the model, as typed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from tests.release.test_changes import Years, _enrol
+from tests.release.world import booted, founded
+
+AT_HOST = ("--home", "homes/gpu-1")
+
+
+@pytest.fixture(scope="module")
+def sited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Years]:
+    """An environment with one host, whose second policy lists two sites."""
+    with founded(tmp_path_factory.mktemp("sited")) as world, booted(world) as tpm:
+        for name in ("sec1", "sec2", "pub", "ida"):
+            world[name].run(world[name].role, "trust", world.pin)
+        _enrol(world, tpm)
+        world["pub"].run("host", "trust", world.pin, *AT_HOST)
+        years = Years(world, tpm)
+        years.seal("before")
+        years.next(*(offered(years, name) for name in ("fra1", "ams1")))
+        yield years
+
+
+def offered(years: Years, name: str) -> str:
+    """Make a site's keys in an HSM of its own, and certify them; return the admission."""
+    actor = years.world.hire(name, "site")
+    years.world.actors[name] = actor
+    out = f"admissions/{name}.dsse"
+    words = ("--token", str(actor.uri), "--invitation", "start/invitation.json", "--out", out)
+    shown = json.loads(actor.run("host", "site", name, *words, "--json").stdout)
+    assert "site" == shown["role"]
+    years.admit(out)
+    return out
+
+
+def at(years: Years, site: str, bundle: str, out: str, *more: str, code: int = 0) -> str:
+    """Ask, have two officers approve, and open with the HSM of a site; return what was said."""
+    request, _ = years.ask(bundle)
+    for who in ("sec1", "sec2"):
+        years.approve(who, bundle, request)
+    return again(years, site, bundle, request, out, *more, code=code)
+
+
+def again(
+    years: Years, site: str, bundle: str, request: str, out: str, *more: str, code: int = 0
+) -> str:
+    """Open a request that was approved, where the HSM of a site is."""
+    words = ("open", bundle, request, "--tpm", years.tpm, *AT_HOST, *more)
+    answers = ("--answers", f"answers-{request}", "--out", out)
+    return years.world[site].run("host", *words, *answers, code=code).stderr
+
+
+def test_a_bundle_opens_only_where_the_sites_hsm_answers(sited: Years) -> None:
+    """Full quorum: without the HSM, or at another site, nothing; at its own site the model."""
+    sited.seal("second", "--site", "fra1")
+    said = at(sited, "pub", "second", "nowhere", code=3)
+    assert "opens only with the HSM of the site" in said
+    request = f"request-{sited.count}.dsse"
+    elsewhere = ("--site", "homes/ams1")
+    said = again(sited, "ams1", "second", request, "elsewhere", *elsewhere, code=1)
+    assert "another site's HSM" in said
+    # The home says which key it is; without the HSM that holds it the home is of no use.
+    here = ("--site", "homes/fra1")
+    said = again(sited, "ams1", "second", request, "copied", *here, code=3)
+    assert "token" in said
+    said = again(sited, "fra1", "second", request, "officers", "--site", "homes/sec1", code=1)
+    assert "no site's" in said
+    again(sited, "fra1", "second", request, "second-opened", *here)
+    opened = sited.folder / "second-opened" / "weights"
+    assert opened.read_bytes() == (sited.folder / "model-second" / "weights").read_bytes()
+    for name in ("nowhere", "elsewhere", "copied", "officers"):
+        assert not (sited.folder / name).exists()
+
+
+def test_a_file_is_read_in_memory_with_the_sites_hsm(sited: Years) -> None:
+    """`host read` asks the HSM as `host open` does."""
+    sited.seal("read", "--site", "ams1")
+    request, _ = sited.ask("read")
+    for who in ("sec1", "sec2"):
+        sited.approve(who, "read", request)
+    words = ("host", "read", "read", request, "weights", "--tpm", sited.tpm, *AT_HOST)
+    answers = ("--answers", f"answers-{request}")
+    sited.world["ams1"].run(*words, *answers, code=3)
+    done = sited.world["ams1"].run(*words, *answers, "--site", "homes/ams1")
+    assert b"read" * 1000 == done.stdout.encode()
+
+
+def test_the_policy_says_whose_hsm_it_takes(sited: Years) -> None:
+    """Before they sign, custodians read it; afterwards what is sealed without a site is refused."""
+    shown = sited.run("ida", "custodian", "policy", "show", "env/policy-2.dsse", "--json").stdout
+    said = json.loads(shown)
+    line = "a bundle opens only with the HSM of ams1 or fra1, whichever it was sealed for"
+    assert line in said["says"]
+    assert "opens without a site's HSM" in sited.ask("before", code=1)[1]
+
+
+def test_the_key_of_a_site_derives_and_stays(sited: Years) -> None:
+    """In the HSM: a key for this role alone, that derives, does not sign and is not destroyed."""
+    actor = sited.world["fra1"]
+    audit = json.loads(actor.run("token", "audit", str(actor.uri), "--json").stdout)
+    (held,) = (o for o in audit["objects"] if o["kind"] == "private" and o["role"] == "site")
+    assert "DERIVE" in held["flags"]
+    assert not {"SIGN", "DECRYPT", "UNWRAP", "EXTRACTABLE", "DESTROYABLE"} & set(held["flags"])
+    assert [] == [finding for finding in audit["findings"] if finding["weak"]]
