@@ -17,8 +17,8 @@ turn each is not counted, and the median is shown. Before each turn a scratch fi
 output is written and deleted, so that no tool pays for memory the machine has yet to get. `ratio`
 is ours divided by the peer's: below 1 we take less.
 
-- `seal_*`: `custody publisher seal` with a SoftHSM token reads the model once, hashes every file
-  and part, encrypts, hashes the ciphertext, and signs model and manifest. `model_signing sign key`
+- `seal_*`: `custody publisher seal` with a SoftHSM token reads the model once, hashes every file,
+  encrypts, hashes the ciphertext, and signs model and manifest. `model_signing sign key`
   hashes and signs, and writes nothing but the signature. `age -r` encrypts a tar of the same files.
 - `open_*`: `custody host open` with a swtpm judges policy, certificates, evidence and approvals,
   opens the shares in the TPM, verifies and decrypts every part and file, and burns the request.
@@ -27,7 +27,7 @@ is ours divided by the peer's: below 1 we take less.
 - `*_disk_*`: the same, and the engine alone beside `dd`, from a disk to the same disk: what is read
   is not in memory, and what is written has been synced, by `sync` where a tool does not.
 - `*_bound_fraction`: the bound is what all cores need for the steps that no byte can do without
-  (read, SHA-256 for the model signature, BLAKE3 of plaintext and ciphertext, AES-256-GCM, write),
+  (read, SHA-256 for the model signature, AES-256-GCM, BLAKE3 of ciphertext, write),
   at rates measured between the turns of the same run, each on all cores at once.
 - `compression_*_ratio`: what the real weights of a small model take compressed, as a share of what
   they take plain; padding comes after. `*_compressed`: the engine alone, with and without.

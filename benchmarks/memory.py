@@ -23,6 +23,7 @@ from custody.crypto.parts import (
     TAG_BYTES,
     cek_commitment,
     padded_parts,
+    row_digest,
     seal_part,
 )
 from custody.crypto.parts import (
@@ -31,7 +32,7 @@ from custody.crypto.parts import (
 from custody.encoding import decode, encode
 from custody.formats.contents import Contents, File, decode_padded, encode_padded, padded_size
 from custody.formats.manifest import Core
-from custody.formats.parts import PARTS, PAYLOAD, plaintext_digest
+from custody.formats.parts import PARTS, PAYLOAD, PartTable
 from custody.ops.bundle import check_contents
 from custody.ops.part_source import LocalParts
 from custody.ops.reader import Reader
@@ -138,14 +139,14 @@ def _first(bench: Bench) -> Row:
         if tensor.tobytes() != bytes(tensor.nbytes) or not turn:
             took.clear()
     bench.room.clear(place.name)
-    size, parts = 2 * _SIDE * _SIDE, -(-read // (DEFAULT_PART_SIZE + ROW_BYTES))
+    size, table = 2 * _SIDE * _SIDE, core.part_count * ROW_BYTES
     return alone(
         "first_tensor_ms",
         "ms",
         median(took),
         f"from the sealed contents to {size >> 20} MiB in NumPy's memory, in a bundle of "
-        f"{_LARGE_BYTES / 1e9:g} GB; {read} bytes read: the tensor and "
-        f"{(read - parts * ROW_BYTES - size) / DEFAULT_PART_SIZE:g} parts, with {parts} rows; "
+        f"{_LARGE_BYTES / 1e9:g} GB; {read} bytes read: the tensor, "
+        f"{(read - table - size) / DEFAULT_PART_SIZE:g} parts and {table} bytes of rows; "
         f"{min(took):.1f}–{max(took):.1f} ms",
     )
 
@@ -157,7 +158,6 @@ def _large_bundle(place: Path) -> tuple[Core, bytes]:
     header, data_bytes = _header(size)
     begin = len(header) + data_bytes // 2
     touched = {0, *range(begin // part, (begin + size - 1) // part + 1)}
-    digests = bytearray(32 * count)
     with (place / PAYLOAD).open("wb") as payload, (place / PARTS).open("wb") as table:
         payload.truncate(count * part)
         table.truncate(count * ROW_BYTES)
@@ -165,13 +165,13 @@ def _large_bundle(place: Path) -> tuple[Core, bytes]:
             buffer = bytearray(part + TAG_BYTES)
             if not index:
                 buffer[: len(header)] = header
-            digests[32 * index : 32 * index + 32] = plaintext_digest("blake3", buffer[:part])
             salt = os.urandom(24)
             tag = seal_part(_CEK, _ID, index, buffer, salt=salt)
             payload.seek(index * part)
             payload.write(memoryview(buffer)[:part])
             table.seek(index * ROW_BYTES)
-            table.write(PartRow(salt=salt, tag=tag, digest=bytes(32)).pack())
+            digest = row_digest("blake3", index, salt, buffer[:part], tag)
+            table.write(PartRow(salt=salt, tag=tag, digest=digest).pack())
     contents = Contents(
         kind="custody/contents/v1",
         name="large",
@@ -179,12 +179,13 @@ def _large_bundle(place: Path) -> tuple[Core, bytes]:
         notes="",
         model_signature=b"{}",
         files=(File(name=_FILE, size_bytes=len(header) + data_bytes, sha256=NOBODY, offset=0),),
-        part_digests=bytes(digests),
+        part_digests=None,
         base=None,
         frames=None,
     )
     plain = encode_padded(contents, padded_size(contents))
-    return _core(count), seal_contents(_KEY, _ID, plain)
+    rows = PartTable((place / PARTS).read_bytes())
+    return _core(rows), seal_contents(_KEY, _ID, plain)
 
 
 def _header(size: int) -> tuple[bytes, int]:
@@ -203,7 +204,7 @@ def _header(size: int) -> tuple[bytes, int]:
     return len(text).to_bytes(8, "little") + text, count // 2 * 2 * size
 
 
-def _core(part_count: int) -> Core:
+def _core(rows: PartTable) -> Core:
     return Core(
         payload_id=_ID.hex(),
         environment=NOBODY,
@@ -211,9 +212,9 @@ def _core(part_count: int) -> Core:
         tree=NOBODY,
         publisher=NOBODY,
         part_size_bytes=DEFAULT_PART_SIZE,
-        part_count=part_count,
+        part_count=len(rows),
         part_digest="blake3",
-        parts_root=NOBODY,
+        parts_root=rows.root(),
         cek_commitment=cek_commitment(_CEK, _ID).hex(),
         contents=NOBODY,
         contents_size_bytes=1 << 16,

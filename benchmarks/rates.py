@@ -28,7 +28,7 @@ _NONCE = bytes(12)
 Step = Callable[[int, memoryview], object]
 
 #: What either way does to each byte of the payload, read and write included.
-SEAL = ("read", "sha256", "blake3", "seal", "blake3", "write")
+SEAL = ("read", "sha256", "seal", "blake3", "write")
 OPEN = ("read", "open", "sha256", "write")
 
 

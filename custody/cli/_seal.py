@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from custody.ops.seal import Sealed, SealOrder
 
 _MAX_SIGNATURE_BYTES = 1 << 28
-#: The folder of a publisher's home that has the digests of what he sealed.
+#: The folder of a publisher's home that has digests and fingerprints of what he sealed.
 _SEALED = "sealed"
 _MAX_DAYS = 36_500
 

@@ -143,6 +143,29 @@ def open_part_into(
             raise Refused(f"part {index} was changed", check="part.tag") from error
 
 
+def is_part(
+    cek: Octets,
+    payload_id: bytes,
+    index: int,
+    buffer: bytearray | memoryview,
+    *,
+    salt: bytes,
+    tag: bytes,
+) -> bool:
+    """Whether the plaintext in ``buffer`` (part size + 16 bytes) is what part ``index`` opens to.
+
+    If so it is still there afterwards; if not, what is there is worth nothing and for nobody.
+    """
+    # If not, a key and nonce have been used twice: to no harm only because this ciphertext never
+    # leaves the buffer, which is overwritten or zeroed.
+    found = seal_part(cek, payload_id, index, buffer, salt=salt)
+    if not hmac.compare_digest(found, tag):
+        wipe(buffer)
+        return False
+    open_part(cek, payload_id, index, buffer, salt=salt, tag=tag)
+    return True
+
+
 def row_digest(
     algorithm: DigestAlgorithm, index: int, salt: bytes, ciphertext: Octets, tag: bytes
 ) -> bytes:

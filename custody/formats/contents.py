@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from custody.crypto.parts import padme
+from custody.crypto.parts import DIGEST_BYTES, MAX_PARTS, padme
 from custody.encoding import Count, Digest, Record, Text, decode, encode
 from custody.errors import Malformed
 from custody.formats.frames import (
@@ -80,7 +80,10 @@ class Contents(Record, frozen=True):
     notes: Annotated[str, msgspec.Meta(max_length=MAX_NOTES)]
     model_signature: Annotated[bytes, msgspec.Meta(min_length=2, max_length=1 << 28)]
     files: Annotated[tuple[File, ...], msgspec.Meta(min_length=1, max_length=MAX_FILES)]
-    part_digests: bytes
+    part_digests: (
+        Annotated[bytes, msgspec.Meta(min_length=DIGEST_BYTES, max_length=MAX_PARTS * DIGEST_BYTES)]
+        | None
+    )
     base: Base | None
     frames: Annotated[bytes, msgspec.Meta(max_length=MAX_FRAMES * ROW_BYTES)] | None
 
@@ -92,8 +95,10 @@ class Contents(Record, frozen=True):
             if file.size_bytes and file.offset < end:
                 raise ValueError("files: two files overlap")
             end = max(end, file.offset + file.size_bytes)
-        if len(self.part_digests) % 32:
+        if len(self.part_digests or b"") % DIGEST_BYTES:
             raise ValueError("partDigests: not whole digests")
+        if (self.part_digests is None) != (self.base is None):
+            raise ValueError("partDigests: of what is taken from a base, and of nothing else")
         last = self.base.taken[-1] if self.base else None
         if last and last.offset + last.size_bytes > end:
             raise ValueError("base: more is taken than the files have")
@@ -117,9 +122,10 @@ class Contents(Record, frozen=True):
         """Read the frames of a compressed model; None where it is not compressed."""
         return None if self.frames is None else read_frames(self.frames)
 
-    def part_digest(self, index: int) -> bytes:
-        """Return the plaintext digest of part ``index`` (32 bytes)."""
-        return self.part_digests[32 * index : 32 * index + 32]
+    def taken_digest(self, number: int) -> bytes:
+        """Return the plaintext digest of the part that is taken as ``number`` (32 bytes)."""
+        digests = self.part_digests or b""
+        return digests[number * DIGEST_BYTES : (number + 1) * DIGEST_BYTES]
 
 
 def check_names(names: list[str]) -> None:
@@ -166,11 +172,11 @@ def _check_name(name: str) -> None:
 def padded_size(contents: Contents) -> int:
     """Return how many bytes contents are padded to, so that their size tells no number of files.
 
-    Tables by part and by frame have sizes that the payload's tells anyway; what else there is, up
-    to 1 MiB, does not show.
+    Tables by part taken and by frame grow with the model; what else there is, up to 1 MiB, does
+    not show.
     """
     tables = sum(
-        -(-len(table) // 3) * 4 for table in (contents.part_digests, contents.frames or b"")
+        -(-len(table or b"") // 3) * 4 for table in (contents.part_digests, contents.frames)
     )
     return max(padme(8 + len(encode(contents))), padme(_LEAST_BYTES + tables))
 

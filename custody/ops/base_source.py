@@ -110,7 +110,7 @@ class BaseParts:
             self._fill(index, piece, part[piece.part_offset : end])
         zero(part[end:])
         digest = plaintext_digest(self._algorithm, part)
-        if not compare_digest(digest, self._contents.part_digest(index)):
+        if not compare_digest(digest, self._contents.taken_digest(self._map.taken_as(index))):
             raise self._different(index, pieces)
 
     def _fill(self, index: int, piece: Piece, view: memoryview) -> None:

@@ -1,8 +1,8 @@
 """Find what a model has in common with one that the receiver has, and lay out only the rest.
 
-What is known of the base is either the digests of its parts, which its sealing left in the
-publisher's home, or its files.  Digests of parts cost nothing to keep and find whatever lies where
-it lay, to the byte; files are read again and find a tensor wherever it went.  parts.md, Rationale,
+What is known of the base is either the fingerprints of its parts, which its sealing left in the
+publisher's home, or its files.  Fingerprints cost little and find whatever lies where it lay, to
+the byte; files are read again and find a tensor wherever it went.  parts.md, Rationale,
 has what either saves.  Format: contents.md, "Deltas".
 """
 
@@ -14,12 +14,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
+from custody.crypto.fingerprint import FINGERPRINT_BYTES, fingerprint
 from custody.crypto.parts import PART_SIZES, ROW_BYTES, padded_parts
 from custody.encoding import Digest
 from custody.errors import Incomplete, Refused
 from custody.formats.contents import Base, File, Taken
 from custody.formats.manifest import Manifest
-from custody.formats.parts import plaintext_digest
 from custody.ops.bundle import MANIFEST
 from custody.ops.folders import read_statement_file
 from custody.ops.model_files import Layout, SourceFile, default_part_size, plan_layout, scan
@@ -36,7 +36,7 @@ from custody.ops.windows import (
     least_part_size,
 )
 
-#: What a part's digest takes in the contents, in base64.
+#: What the digest of a part that is taken costs in the contents, in base64.
 _DIGEST_CHARACTERS = 43
 
 
@@ -61,7 +61,7 @@ class Known(Protocol):
 
 
 class KnownParts:
-    """A base of which the digests are known: of its parts, and of its small files."""
+    """A base of which fingerprints of parts are known, and digests of small files."""
 
     def __init__(self, sealed: SealedModel) -> None:
         """Take what its sealing left."""
@@ -76,24 +76,28 @@ class KnownParts:
         keys: list[Key] = []
         for window in windows:
             file = sealed.files[window.file]
-            at = 32 * ((file.offset + window.offset) // size)
+            at = FINGERPRINT_BYTES * ((file.offset + window.offset) // size)
             whole = file.size_bytes < size
-            digest = bytes.fromhex(file.sha256) if whole else sealed.part_digests[at : at + 32]
-            keys.append((digest, window.size_bytes))
+            key = (
+                bytes.fromhex(file.sha256)
+                if whole
+                else sealed.fingerprints[at : at + FINGERPRINT_BYTES]
+            )
+            keys.append((key, window.size_bytes))
         return windows, keys
 
     def cut(
         self, model: Path, files: Sequence[SourceFile], progress: Progress
     ) -> tuple[Sequence[Window], Sequence[Key]]:
         """Cut another model into such parts and small files."""
-        size, algorithm = self._sealed.part_size_bytes, self._sealed.part_digest
+        size, key = self._sealed.part_size_bytes, self._sealed.fingerprint_key
 
         def digest(window: Window, view: memoryview) -> bytes:
             if files[window.file].size_bytes < size:
                 return sha256(view).digest()
             # As it lies in a payload: behind the end of a large file its part has zeros.
             padding = bytes(size - len(view))
-            return plaintext_digest(algorithm, view.tobytes() + padding if padding else view)
+            return fingerprint(key, view.tobytes() + padding if padding else view)
 
         windows = list(_cut_in_parts(files, size))
         return windows, digest_windows(model, files, windows, digester=digest, progress=progress)
@@ -189,7 +193,7 @@ def _cost(layout: Layout) -> int:
     taken = _taken_parts(layout)
     carried = layout.part_count - taken
     sealed = carried * (layout.part_size_bytes + ROW_BYTES)
-    return sealed + layout.part_count * _DIGEST_CHARACTERS
+    return sealed + taken * _DIGEST_CHARACTERS
 
 
 def _taken_parts(layout: Layout) -> int:

@@ -5,13 +5,17 @@ Format: frames.md.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from hmac import compare_digest
+
 from custody.crypto.secret import Octets
 from custody.formats.contents import Contents
 from custody.formats.frames import FrameTable
 from custody.formats.manifest import Core
+from custody.formats.parts import plaintext_digest
 from custody.ops.frame_cut import FrameCut
 from custody.ops.frame_opener import FrameOpener
-from custody.ops.model_files import interleave, longest_first, runs_of
+from custody.ops.model_files import Segment, interleave, longest_first, runs_of
 from custody.ops.model_sink import PlainSink
 from custody.ops.part_cache import PartCache
 from custody.ops.payload_open import FileChecks, naming
@@ -97,12 +101,20 @@ class _Opening:
     def _open(self, index: int, buffer: memoryview) -> None:
         segments = self._cut.of_part(index)
         view = buffer[: segments[0].size_bytes]
-        if not self._sink.holds(index, segments, view):
+        if not self._left(index, segments, view):
             with naming(self._contents, segments):
                 self._opener.open_into(index, view)
             self._sink.write(segments[0], view)
         self._checks.feed(index, segments[0], view)
         self._sink.release(segments)
+
+    def _left(self, index: int, segments: Sequence[Segment], view: memoryview) -> bool:
+        """Take a frame that an earlier run left, if it has the digest of its row."""
+        if not self._sink.left(segments, view):
+            return False
+        return compare_digest(
+            plaintext_digest(self._core.part_digest, view), self._table.digest(index)
+        )
 
     def _decrypt(self, index: int, buffer: memoryview) -> None:
         decrypt_part(self._source, self._core, self._cek, index, buffer)

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from custody.crypto.parts import (
-    DIGEST_BYTES,
     ROW_BYTES,
     SALT_BYTES,
     Row,
@@ -142,7 +141,6 @@ class _Parts:
     def __init__(self, key: PayloadKey, size_bytes: int, *, payload: Sink, rows: Sink) -> None:
         self.size_bytes = size_bytes
         self.rows = bytearray()
-        self.digests = bytearray()
         self._key = key
         self._payload = payload
         self._rows_out = rows
@@ -154,21 +152,18 @@ class _Parts:
         """Begin one more part; return its index.  For one thread at a time."""
         index = len(self)
         self.rows += bytes(ROW_BYTES)
-        self.digests += bytes(DIGEST_BYTES)
         return index
 
     def seal(self, index: int, buffer: memoryview) -> None:
         """Seal the part in ``buffer`` (part size + 16 bytes) and write it."""
         key, part = self._key, buffer[: self.size_bytes]
-        digest = plaintext_digest(key.part_digest, part)
         salt = os.urandom(SALT_BYTES)
         tag = seal_part(key.cek, key.payload_id, index, buffer, salt=salt)
-        told = row_digest(key.part_digest, index, salt, part, tag)
-        row = Row(salt=salt, tag=tag, digest=told).pack()
+        digest = row_digest(key.part_digest, index, salt, part, tag)
+        row = Row(salt=salt, tag=tag, digest=digest).pack()
         self._payload.write(part, index * self.size_bytes)
         self._rows_out.write(memoryview(row), index * ROW_BYTES)
         self.rows[index * ROW_BYTES : (index + 1) * ROW_BYTES] = row
-        self.digests[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES] = digest
 
 
 class _Stream:
@@ -293,7 +288,6 @@ class _Sealing:
         return SealedPayload(
             parts_root=PartTable(self._parts.rows).root(),
             part_count=len(self._parts),
-            part_digests=bytes(self._parts.digests),
             files=files,
             frames=b"".join(self._frames),
         )

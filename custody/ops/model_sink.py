@@ -8,14 +8,12 @@ import threading
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from hmac import compare_digest
 from pathlib import Path
 from typing import Protocol, Self
 
 from custody.errors import Refused
 from custody.formats.contents import Contents, File
 from custody.formats.manifest import Core
-from custody.formats.parts import plaintext_digest
 from custody.ops.ahead import Ahead
 from custody.ops.frame_cut import FrameCut
 from custody.ops.landing import disk_errors
@@ -27,8 +25,11 @@ from custody.ops.pipeline import zero
 class PlainSink(Protocol):
     """What takes an opened model, segment by segment; called from several threads."""
 
-    def holds(self, index: int, segments: Sequence[Segment], part: memoryview) -> bool:
-        """Whether an earlier run left this part whole; if so, ``part`` is filled with it."""
+    def left(self, segments: Sequence[Segment], part: memoryview) -> bool:
+        """Fill ``part`` with what an earlier run left of it; False where that is not all.
+
+        Nothing of it is believed.
+        """
 
     def write(self, segment: Segment, view: memoryview) -> None:
         """Take one segment of one file."""
@@ -46,8 +47,7 @@ class _Open:
 class ModelFiles:
     """The files being written, each open from its first part to its last.
 
-    In a directory where an earlier run left files it goes on with those, and believes of a part
-    only what has the digest that the contents give for it.
+    In a directory where an earlier run left files it goes on with those.
     """
 
     def __init__(
@@ -57,14 +57,12 @@ class ModelFiles:
         self._ahead = ahead
         self._path = directory
         self._files = contents.files
-        self._algorithm = core.part_digest
         table = contents.frame_table()
         segments = (
             Segments(contents.files, core.part_size_bytes)
             if table is None
             else FrameCut(contents.files, table.begins)
         )
-        self._digest = contents.part_digest if table is None else table.digest
         self._unwritten = {
             index: len(parts)
             for index, file in enumerate(contents.files)
@@ -95,8 +93,8 @@ class ModelFiles:
             os.close(entry.fd)
         os.close(self._root)
 
-    def holds(self, index: int, segments: Sequence[Segment], part: memoryview) -> bool:
-        """Whether all of a part is there from an earlier run; if so, ``part`` is filled with it."""
+    def left(self, segments: Sequence[Segment], part: memoryview) -> bool:
+        """Fill ``part`` with what an earlier run left of it; False where that is not all."""
         if not segments or not all(self._may_hold(segment) for segment in segments):
             return False
         end = 0
@@ -106,8 +104,7 @@ class ModelFiles:
             if not self._read(segment, part[segment.part_offset : end]):
                 return False
         zero(part[end:])
-        digest = plaintext_digest(self._algorithm, part)
-        return compare_digest(digest, self._digest(index))
+        return True
 
     def write(self, segment: Segment, view: memoryview) -> None:
         """Write one segment of one file."""

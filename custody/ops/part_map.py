@@ -12,13 +12,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
-from custody.crypto.parts import MAX_PARTS
+from custody.crypto.parts import DIGEST_BYTES, MAX_PARTS
 from custody.errors import Refused
 from custody.formats.contents import Base, Contents
 from custody.formats.manifest import Core
 from custody.ops.model_files import Extent, Layout
 
-_TAKEN = -1
+#: Below zero: the parts taken, in their order.
+_FIRST_TAKEN = -1
 
 
 class Run(Protocol):
@@ -49,19 +50,21 @@ class PartMap:
         self._runs = base.taken if base else ()
         self._ends = [run.offset + run.size_bytes for run in self._runs]
         self._places: Sequence[int] = range(part_count)
+        self.carried_count = part_count
         if base:
             self._places = array("l", [0]) * part_count
             for run in self._runs:
                 parts = range_of(run, part_size_bytes)
-                self._places[parts.start : parts.stop] = array("l", [_TAKEN]) * len(parts)
-            place = 0
+                self._places[parts.start : parts.stop] = array("l", [_FIRST_TAKEN]) * len(parts)
+            place = taken = 0
             for index, mark in enumerate(self._places):
-                if mark != _TAKEN:
+                if mark == _FIRST_TAKEN:
+                    self._places[index] = _FIRST_TAKEN - taken
+                    taken += 1
+                else:
                     self._places[index] = place
                     place += 1
             self.carried_count = place
-        else:
-            self.carried_count = part_count
 
     @classmethod
     def of_layout(cls, layout: Layout) -> Self:
@@ -75,9 +78,14 @@ class PartMap:
         Raises `Refused` where they do not: ``contents.parts``, ``contents.extent``,
         ``contents.base``, ``contents.frames``.
         """
-        count, size = len(contents.part_digests) // 32, core.part_size_bytes
-        if count != core.part_count and (contents.base is None or count > MAX_PARTS):
-            raise _misfit(count, core)
+        size = core.part_size_bytes
+        taken = len(contents.part_digests or b"") // DIGEST_BYTES
+        # Counted before a table of them is made: runs may promise more than anybody has.
+        if taken != (told := _touched(contents.base, size)):
+            raise Refused(f"{told} parts are taken, {taken} have a digest", check="contents.parts")
+        count = core.part_count + taken
+        if count > MAX_PARTS:
+            raise Refused(f"a model has {MAX_PARTS} parts at most", check="contents.parts")
         table = contents.frame_table()
         if (contents.end if table is None else table.stored_bytes) > count * size:
             raise Refused("a file lies outside the parts", check="contents.extent")
@@ -85,8 +93,6 @@ class PartMap:
         if table and table.largest_bytes > size:
             raise Refused("a frame is larger than a part", check="contents.frames")
         found = cls(count, size, contents.base)
-        if found.carried_count != core.part_count:
-            raise _misfit(found.carried_count, core)
         if contents.base:
             for begin, end in uncovered(contents.files, contents.base.taken):
                 for part in range(begin // size, (end - 1) // size + 1):
@@ -101,11 +107,15 @@ class PartMap:
     def carried(self, index: int) -> int | None:
         """Return which part of the payload a part is; None where it is taken."""
         place = self._places[index]
-        return None if place == _TAKEN else place
+        return None if place <= _FIRST_TAKEN else place
 
     def taken(self) -> Iterator[int]:
         """Return the parts that are taken, in order."""
-        return (index for index, place in enumerate(self._places) if place == _TAKEN)
+        return (index for index, place in enumerate(self._places) if place <= _FIRST_TAKEN)
+
+    def taken_as(self, index: int) -> int:
+        """Return how many parts are taken before ``index``, which is taken too."""
+        return _FIRST_TAKEN - self._places[index]
 
     def pieces(self, index: int) -> list[Piece]:
         """Return what a part is put together from, in order of their place in it."""
@@ -145,8 +155,11 @@ def uncovered(files: Iterable[Extent], runs: Sequence[Run]) -> Iterator[tuple[in
             yield begin, end
 
 
-def _misfit(carried: int, core: Core) -> Refused:
-    return Refused(
-        f"contents describe {carried} parts, the manifest has {core.part_count}",
-        check="contents.parts",
-    )
+def _touched(base: Base | None, part_size_bytes: int) -> int:
+    """Count the parts that runs, in order, have bytes in."""
+    count, after = 0, 0
+    for run in base.taken if base else ():
+        parts = range_of(run, part_size_bytes)
+        count += parts.stop - max(after, parts.start)
+        after = parts.stop
+    return count

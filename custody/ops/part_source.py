@@ -1,10 +1,8 @@
-"""Where a reader gets sealed parts from: a bundle's directory, one row and one part at a time.
+"""Where a reader gets sealed parts from: a bundle's directory, one part at a time.
 
-The table of parts is not held against its root here.  That needs all of it (12 MiB for 700 GB), and
-what it would prove is proven anyway: a part counts only if its plaintext has the digest in the
-contents, which the publisher signed through the manifest, and its key comes from the committed CEK.
-A row that was tampered with can make a part fail, as can the payload itself; it can make no part
-different.  Format: parts.md.
+The table of parts is read whole, at the beginning, and held against the root that the publisher
+signed: a row is what tells a part from one that somebody else with the key has made.  It has
+12 MiB for 700 GB.  Format: parts.md.
 """
 
 from __future__ import annotations
@@ -18,22 +16,28 @@ from typing import Protocol
 from custody.crypto.parts import ROW_BYTES, Row
 from custody.errors import Incomplete, Refused
 from custody.formats.manifest import Core
-from custody.formats.parts import PARTS, PAYLOAD, check_parts_size
+from custody.formats.parts import (
+    PARTS,
+    PAYLOAD,
+    PartTable,
+    check_parts_size,
+    decode_parts,
+)
 from custody.ops.landing import disk_errors
 
 
 class PartSource(Protocol):
-    """Sealed parts, unverified; used by several threads at once."""
+    """Sealed parts; used by several threads at once."""
 
     @property
     def where(self) -> str:
         """What an error says is wrong: a path or an address."""
 
     def row(self, index: int) -> Row:
-        """Return the row of part ``index``."""
+        """Return the row of part ``index``, which the manifest vouches for."""
 
     def read(self, index: int, buffer: memoryview) -> None:
-        """Fill ``buffer``, of a part's size, with the ciphertext of part ``index``."""
+        """Fill ``buffer``, of a part's size, with what should be part ``index``."""
 
     def close(self) -> None:
         """Let go of it."""
@@ -45,38 +49,20 @@ class LocalParts:
     def __init__(self, bundle: Path, core: Core) -> None:
         """Open ``payload`` and ``parts`` in the directory ``bundle``.
 
-        Raises ``Refused`` (``payload.size``, ``parts.size``), `Incomplete` where one is missing.
+        Raises ``Refused`` (``payload.size``, ``parts.size``, ``parts.root``), `Incomplete` where
+        one is missing.
         """
         self._core = core
         self._payload_path = bundle / PAYLOAD
-        self._parts_path = bundle / PARTS
         self._counting = threading.Lock()
-        self.bytes_read = 0
         self._payload, payload_bytes = open_regular(self._payload_path)
         try:
-            self._parts, parts_bytes = open_regular(self._parts_path)
+            check_payload_size(self._payload_path, payload_bytes, core)
+            self._table = read_table(bundle / PARTS, core)
         except BaseException:
             os.close(self._payload)
             raise
-        try:
-            self._check_sizes(payload_bytes, parts_bytes)
-        except Refused:
-            self.close()
-            raise
-
-    def _check_sizes(self, payload_bytes: int, parts_bytes: int) -> None:
-        wanted = self._core.part_count * self._core.part_size_bytes
-        if payload_bytes != wanted:
-            raise Refused(
-                f"has {payload_bytes} bytes where the manifest says {wanted}",
-                check="payload.size",
-                where=str(self._payload_path),
-            )
-        try:
-            check_parts_size(parts_bytes, part_count=self._core.part_count)
-        except Refused as error:
-            where = str(self._parts_path)
-            raise Refused(error.reason, check=error.check, where=where) from error
+        self.bytes_read = core.part_count * ROW_BYTES
 
     @property
     def where(self) -> str:
@@ -84,34 +70,52 @@ class LocalParts:
         return str(self._payload_path)
 
     def row(self, index: int) -> Row:
-        """Read one row."""
-        row = bytearray(ROW_BYTES)
-        self._read(self._parts, self._parts_path, memoryview(row), index * ROW_BYTES)
-        return Row.unpack(row)
+        """Return one row."""
+        return self._table.row(index)
 
     def read(self, index: int, buffer: memoryview) -> None:
-        """Read one part's ciphertext."""
-        offset = index * self._core.part_size_bytes
-        self._read(self._payload, self._payload_path, buffer, offset)
-
-    def close(self) -> None:
-        """Close both files."""
-        os.close(self._payload)
-        os.close(self._parts)
-
-    def _read(self, fd: int, path: Path, buffer: memoryview, offset: int) -> None:
-        done = 0
-        with disk_errors(path):
-            while done < len(buffer) and (got := os.preadv(fd, [buffer[done:]], offset + done)):
+        """Read one part's ciphertext, if it is that."""
+        offset, done = index * self._core.part_size_bytes, 0
+        with disk_errors(self._payload_path):
+            while done < len(buffer) and (
+                got := os.preadv(self._payload, [buffer[done:]], offset + done)
+            ):
                 done += got
         with self._counting:
             self.bytes_read += done
         if done < len(buffer):
             raise Refused(
                 f"ends at byte {offset + done}, and had more when it was opened",
-                check=f"{path.name}.size",
-                where=str(path),
+                check="payload.size",
+                where=str(self._payload_path),
             )
+
+    def close(self) -> None:
+        """Close the payload."""
+        os.close(self._payload)
+
+
+def read_table(path: Path, core: Core) -> PartTable:
+    """Read the file ``parts``; its root is the manifest's, or it is refused."""
+    fd, size = open_regular(path)
+    with disk_errors(path), os.fdopen(fd, "rb") as file:
+        try:
+            check_parts_size(size, part_count=core.part_count)
+            data = file.read(core.part_count * ROW_BYTES + 1)
+            return decode_parts(data, part_count=core.part_count, parts_root=core.parts_root)
+        except Refused as error:
+            raise Refused(error.reason, check=error.check, where=str(path)) from error
+
+
+def check_payload_size(path: Path, size_bytes: int, core: Core) -> None:
+    """Refuse a payload that has not the manifest's size."""
+    wanted = core.part_count * core.part_size_bytes
+    if size_bytes != wanted:
+        raise Refused(
+            f"has {size_bytes} bytes where the manifest says {wanted}",
+            check="payload.size",
+            where=str(path),
+        )
 
 
 def open_regular(path: Path) -> tuple[int, int]:

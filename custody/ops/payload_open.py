@@ -11,11 +11,12 @@ from hmac import compare_digest
 from pathlib import Path
 from typing import Protocol
 
-from custody.crypto.parts import check_cek
+from custody.crypto.parts import check_cek, is_part
 from custody.crypto.secret import Octets
 from custody.errors import Refused
 from custody.formats.contents import Contents
 from custody.formats.manifest import Core
+from custody.formats.parts import plaintext_digest
 from custody.ops.ahead import Ahead
 from custody.ops.base_source import BaseParts, missing
 from custody.ops.landing import check_absent, check_space, disk_errors, new_directory
@@ -299,7 +300,7 @@ class _Opening:
     def _open(self, index: int, buffer: memoryview) -> None:
         segments = self._segments.of_part(index)
         part = buffer[: self._core.part_size_bytes]
-        if not self._sink.holds(index, segments, part):
+        if not self._left(index, segments, buffer):
             place = self._map.carried(index)
             if place is None and self._base is not None:
                 self._base.read(index, part)
@@ -314,3 +315,15 @@ class _Opening:
             view = part[begin : begin + segment.size_bytes]
             self._checks.feed(index, segment, view)
         self._sink.release(segments)
+
+    def _left(self, index: int, segments: Sequence[Segment], buffer: memoryview) -> bool:
+        """Take a part that an earlier run left, if it is the one that was sealed."""
+        core, part = self._core, buffer[: self._core.part_size_bytes]
+        if not self._sink.left(segments, part):
+            return False
+        place = self._map.carried(index)
+        if place is None:
+            digest = self._contents.taken_digest(self._map.taken_as(index))
+            return compare_digest(plaintext_digest(core.part_digest, part), digest)
+        row, payload_id = self._source.row(place), bytes.fromhex(core.payload_id)
+        return is_part(self._cek, payload_id, place, buffer, salt=row.salt, tag=row.tag)

@@ -14,6 +14,7 @@ from hmac import compare_digest
 from pathlib import Path
 from typing import Protocol
 
+from custody.crypto.fingerprint import FINGERPRINT_BYTES, KEY_BYTES, fingerprint
 from custody.crypto.parts import (
     DIGEST_BYTES,
     ROW_BYTES,
@@ -53,17 +54,21 @@ _NO_SALT = bytes(SALT_BYTES)
 class SealedPayload:
     """What manifest and contents say about a sealed payload.
 
-    ``part_digests`` is 32 bytes for each part's plaintext, padding included; ``files`` is the file
-    table of the contents, in code-point order.  ``kept_parts`` were there from an earlier run.
-    ``frames`` are the rows of a compressed model's.
+    ``files`` is the file table of the contents, in code-point order.  ``part_digests`` are of the
+    plaintext of a delta's taken parts, padding included, 32 bytes each; None where there is no
+    base.  ``frames`` are the rows of a compressed model's.  ``kept_parts`` were there from an
+    earlier run.  ``fingerprints`` are of all parts, by ``fingerprint_key``; a compressed model has
+    none.
     """
 
     parts_root: Digest
     part_count: int
-    part_digests: bytes
     files: tuple[File, ...]
-    kept_parts: int = 0
+    part_digests: bytes | None = None
     frames: bytes | None = None
+    kept_parts: int = 0
+    fingerprint_key: bytes = bytes(KEY_BYTES)
+    fingerprints: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,7 +258,10 @@ class _Sealing:
         self._payload = payload
         self._rows_out = rows
         self._rows = bytearray(self._map.carried_count * ROW_BYTES)
-        self._part_digests = bytearray(layout.part_count * DIGEST_BYTES)
+        taken_count = layout.part_count - self._map.carried_count
+        self._taken_digests = bytearray(taken_count * DIGEST_BYTES)
+        self._fingerprint_key = os.urandom(KEY_BYTES)
+        self._fingerprints = bytearray(layout.part_count * FINGERPRINT_BYTES)
         self._kept_parts: list[int] = []
 
     def run(self, progress: Progress, workers: int | None) -> None:
@@ -284,25 +292,31 @@ class _Sealing:
         return SealedPayload(
             parts_root=PartTable(self._rows).root(),
             part_count=self._map.carried_count,
-            part_digests=bytes(self._part_digests),
+            part_digests=bytes(self._taken_digests) if self._layout.base else None,
             files=files,
             kept_parts=len(self._kept_parts),
+            fingerprint_key=self._fingerprint_key,
+            fingerprints=bytes(self._fingerprints),
         )
 
     def _seal(self, index: int, buffer: memoryview) -> None:
         part = buffer[: self._layout.part_size_bytes]
         segments = self._segments.of_part(index)
         self._fill(segments, part)
-        digest = plaintext_digest(self._key.part_digest, part)
+        at = index * FINGERPRINT_BYTES
+        self._fingerprints[at : at + FINGERPRINT_BYTES] = fingerprint(self._fingerprint_key, part)
         for segment in in_hash_order(segments):
             begin = segment.part_offset
             self._hashes.feed(index, segment, part[begin : begin + segment.size_bytes])
         place = self._map.carried(index)
-        if place is not None:
-            row = self._kept(place, buffer, digest, segments) or self._sealed(place, buffer)
+        if place is None:
+            at = self._map.taken_as(index) * DIGEST_BYTES
+            digest = plaintext_digest(self._key.part_digest, part)
+            self._taken_digests[at : at + DIGEST_BYTES] = digest
+        else:
+            row = self._kept(place, buffer, segments) or self._sealed(place, buffer)
             self._rows[place * ROW_BYTES : (place + 1) * ROW_BYTES] = row
         self._source.release(segments)
-        self._part_digests[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES] = digest
 
     def _fill(self, segments: Sequence[Segment], part: memoryview) -> None:
         end = 0
@@ -326,9 +340,7 @@ class _Sealing:
         self._rows_out.write(memoryview(row), index * ROW_BYTES)
         return row
 
-    def _kept(
-        self, index: int, buffer: memoryview, digest: bytes, segments: Sequence[Segment]
-    ) -> bytes | None:
+    def _kept(self, index: int, buffer: memoryview, segments: Sequence[Segment]) -> bytes | None:
         """Return the row of a part that an earlier run has sealed, if it holds against the source.
 
         Otherwise ``buffer`` holds the plaintext again, to be sealed with a new salt.
@@ -337,6 +349,7 @@ class _Sealing:
         if row is None:
             return None
         key, part = self._key, buffer[: self._layout.part_size_bytes]
+        digest = plaintext_digest(key.part_digest, part)
         # It is opened and compared, never sealed again to compare: one more byte under an old
         # key and nonce, of a source that has changed after all, would give both plaintexts away.
         if self._earlier.read(index, part) and self._opens(index, buffer, row):

@@ -10,21 +10,18 @@ import os
 from pathlib import Path
 from typing import Protocol, Self
 
-from custody.crypto.parts import ROW_BYTES, Row, open_part, row_digest
+from custody.crypto.parts import Row, open_part, row_digest
 from custody.crypto.secret import Octets
 from custody.errors import Refused
 from custody.formats.manifest import Core
 from custody.formats.parts import (
     PARTS,
     PAYLOAD,
-    PartTable,
-    check_parts_size,
-    decode_parts,
 )
 from custody.ops.landing import disk_errors
 from custody.ops.linux import OldFile
 from custody.ops.memory import zero
-from custody.ops.part_source import open_regular
+from custody.ops.part_source import check_payload_size, open_regular, read_table
 
 
 class SealedSource(Protocol):
@@ -46,17 +43,14 @@ class PayloadSource:
     def __init__(self, bundle: Path, core: Core) -> None:
         """Open both; raises what `check_payload` does."""
         self._core = core
-        self._table = _read_table(bundle / PARTS, core)
+        self._table = read_table(bundle / PARTS, core)
         self._path = bundle / PAYLOAD
         self._fd, size = open_regular(self._path)
-        wanted = core.part_count * core.part_size_bytes
-        if size != wanted:
+        try:
+            check_payload_size(self._path, size, core)
+        except Refused:
             os.close(self._fd)
-            raise Refused(
-                f"has {size} bytes where the manifest says {wanted}",
-                check="payload.size",
-                where=str(self._path),
-            )
+            raise
         self._file = OldFile(self._fd, size)
 
     def __enter__(self) -> Self:
@@ -115,14 +109,3 @@ def decrypt_part(
         finally:
             zero(buffer)
         raise
-
-
-def _read_table(path: Path, core: Core) -> PartTable:
-    fd, size = open_regular(path)
-    with disk_errors(path), os.fdopen(fd, "rb") as file:
-        try:
-            check_parts_size(size, part_count=core.part_count)
-            data = file.read(core.part_count * ROW_BYTES + 1)
-            return decode_parts(data, part_count=core.part_count, parts_root=core.parts_root)
-        except Refused as error:
-            raise Refused(error.reason, check=error.check, where=str(path)) from error

@@ -2,8 +2,8 @@
 
 A part is the least that can be verified, so it is the least that is read: a range costs the parts
 it touches, and in a compressed bundle the frames it touches, each of which lies in two parts at
-most.  Parts are believed by their tag, under the committed CEK, and by their digest in the signed
-contents, as frames are.  That is the publisher's word: SHA-256 of a whole file, which the model
+most.  Parts are believed by their rows, which the manifest is signed over, and opened under the
+committed CEK.  That is the publisher's word: SHA-256 of a whole file, which the model
 signature is over, is known only when all of the file has been read.  `Reader.vouched_by` says which
 of the two it is.
 
@@ -65,8 +65,8 @@ def open_reader(
 
     Copies ``cek``; ``base`` is the directory of the model that a delta is to, and must stay there
     while it is read.  Raises ``Refused`` (``cek.commitment``, ``contents.parts``, ``payload.size``,
-    ``parts.size``, ``base.missing``, ``base.different``) and `Incomplete` where a file of the
-    bundle is missing.
+    ``parts.size``, ``parts.root``, ``base.missing``, ``base.different``) and `Incomplete` where a
+    file of the bundle is missing.
     """
     core = bundle.core
     source = LocalParts(bundle.path, core)
@@ -96,7 +96,7 @@ class Reader:
     """A bundle's files, readable from any byte on.  Safe to use from several threads.
 
     Every read raises `Refused` naming file and part where a part it touches is not the sealed one
-    (``part.tag``, ``part.plaintext``, ``frame.stored``, ``frame.plaintext``), and `Unavailable`
+    (``part.digest``, ``part.tag``, ``frame.stored``, ``frame.plaintext``), and `Unavailable`
     where the disk fails; parts that it does not touch do not matter.  What a failed read was to
     fill holds verified bytes, zeros, or what it held before.  A reader does not survive fork(2):
     the child finds no key in it.

@@ -22,7 +22,7 @@ from custody.formats.contents import (
 )
 from custody.formats.envelope import Statement, decode_statement
 from custody.formats.manifest import Core, Manifest
-from custody.formats.policy import PartDigest, Policy
+from custody.formats.policy import PartDigest
 from custody.ops.ahead import Ahead
 from custody.ops.bundle import CONTENTS, MANIFEST
 from custody.ops.envelope_seal import seal_envelope
@@ -157,20 +157,20 @@ def seal_model(
         payload_bytes=sealed.part_count * layout.part_size_bytes,
         taken_bytes=layout.base.size_bytes if layout.base else 0,
         compressed_bytes=contents.stored_bytes if plan else 0,
-        remembered=_remembered(statement, sealed, layout, policy) if plan is None else None,
+        remembered=_remembered(statement, sealed, layout) if plan is None else None,
     )
 
 
 def _remembered(
-    statement: Statement[Manifest], sealed: SealedPayload, layout: Layout, policy: Policy
+    statement: Statement[Manifest], sealed: SealedPayload, layout: Layout
 ) -> SealedModel:
     return SealedModel(
         kind="custody/sealed-model/v1",
         manifest=statement.digest,
         part_size_bytes=layout.part_size_bytes,
-        part_digest=policy.part_digest,
         files=sealed.files,
-        part_digests=sealed.part_digests,
+        fingerprint_key=sealed.fingerprint_key,
+        fingerprints=sealed.fingerprints,
     )
 
 
@@ -240,7 +240,7 @@ def check_order(order: SealOrder, *, now: datetime) -> None:
     if order.not_after <= now:
         raise Malformed(f"{format_time(order.not_after)} is over already", where="not_after")
     if order.base is not None and order.compress != "none":
-        # What a base has is found by the digests of parts, and it has none of these.
+        # Parts of what is compressed say nothing about those of a base.
         raise Malformed("an update to --base is not compressed", where="compress")
 
 

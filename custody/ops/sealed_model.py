@@ -5,22 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from custody.encoding import Count, Digest, Record, decode, encode
+from custody.encoding import Bytes32, Count, Digest, Record, decode, encode
 from custody.formats.contents import MAX_CONTENTS_BYTES, File
-from custody.formats.policy import PartDigest
 from custody.ops.folders import read_file, reading
 from custody.ops.landing import replace_file
 
 
 class SealedModel(Record, frozen=True):
-    """The digests of files and parts; no plaintext."""
+    """The digests of files and the fingerprints of parts (16 bytes each); no plaintext."""
 
     kind: Literal["custody/sealed-model/v1"]
     manifest: Digest
     part_size_bytes: Count
-    part_digest: PartDigest
     files: tuple[File, ...]
-    part_digests: bytes
+    fingerprint_key: Bytes32
+    fingerprints: bytes
 
     def remember(self, folder: Path) -> None:
         """Write it down."""

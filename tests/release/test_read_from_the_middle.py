@@ -202,7 +202,7 @@ def test_a_bad_part_can_be_replaced_while_reading(cast: Cast) -> None:
         assert plain[: 1 << 16] == model.reader.read(SHARD, 0, 1 << 16)
         with pytest.raises(Refused, match=SHARD) as caught:
             model.reader.read(SHARD)
-        assert "part.tag" == caught.value.check
+        assert "part.digest" == caught.value.check
         with pytest.raises(Refused):
             model.reader.full_pass()
         assert "publisher" == model.reader.vouched_by

@@ -12,22 +12,32 @@ import msgspec
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from custody import formats
 from custody.encoding import encode
 from custody.errors import Malformed
 from custody.formats.contents import (
+    Base,
     Contents,
     File,
+    Taken,
     check_names,
     decode_padded,
     encode_padded,
     padded_size,
 )
-from custody.formats.parts import plaintext_digest
 from tests.unit.formats.test_parts import PLAINTEXT
 
 SPECIFICATION = (Path(formats.__file__).parent / "contents.md").read_text(encoding="utf-8")
+
+
+#: Takes the first byte, wherever it is.
+BASE = Base(
+    manifest="11" * 32,
+    files=("a",),
+    taken=(Taken(offset=0, size_bytes=1, file=0, file_offset=0),),
+)
 
 
 def _file(name: str, size: int = 1, offset: int = 0) -> File:
@@ -42,7 +52,7 @@ def _contents(*files: File, **fields: Any) -> Contents:
         "notes": "",
         "model_signature": b"{}",
         "files": files or (_file("a"),),
-        "part_digests": bytes(32),
+        "part_digests": None,
         "base": None,
         "frames": None,
     }
@@ -71,7 +81,6 @@ def test_worked_example() -> None:
         ),
         name="two-layer demo",
         version="1.0",
-        part_digests=b"".join(plaintext_digest("blake3", part) for part in PLAINTEXT),
     )
     found = re.search(r"```json\n(.*?)\n```", SPECIFICATION, re.DOTALL)
     assert found is not None
@@ -80,8 +89,6 @@ def test_worked_example() -> None:
     assert f"{len(padded):,} bytes" in SPECIFICATION
     assert f"{padded[:8].hex()} {padded[8:24].hex()} …" in SPECIFICATION
     assert f"{len(padded) - 8 - len(encode(contents)):,} zeros" in SPECIFICATION
-    for index in range(2):
-        assert contents.part_digest(index).hex() in SPECIFICATION
 
 
 NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8)
@@ -109,7 +116,9 @@ def tables(draw: st.DrawFn) -> tuple[File, ...]:
 @given(tables(), st.text(max_size=40), st.binary(max_size=3).map(lambda b: b * 32))
 def test_reads_what_was_written(files: tuple[File, ...], notes: str, digests: bytes) -> None:
     """Decoding gives back what was encoded, whatever the padding."""
-    contents = _contents(*files, notes=notes, part_digests=digests)
+    contents = _contents(*files, notes=notes)
+    if digests and contents.end:
+        contents = replace(contents, base=BASE, part_digests=digests)
     for size in (8 + len(encode(contents)), 1 << 16):
         padded = encode_padded(contents, size)
         assert size == len(padded)
@@ -213,10 +222,22 @@ def test_empty_files_lie_anywhere() -> None:
     assert 3 == _contents(*files).end
 
 
-def test_half_digests_are_refused() -> None:
-    """Plaintext digests have 32 bytes each."""
-    with pytest.raises(ValueError, match="whole digests"):
-        _contents(part_digests=bytes(33))
+@pytest.mark.parametrize(
+    ("base", "digests"),
+    [(BASE, None), (BASE, bytes(31)), (BASE, bytes(33)), (None, bytes(32))],
+    ids=["none", "short", "half", "of no base"],
+)
+def test_digests_are_of_what_is_taken(base: Base | None, digests: bytes | None) -> None:
+    """Plaintext digests have 32 bytes each, and are there exactly where there is a base."""
+    with pytest.raises(ValueError, match="partDigests"):
+        _contents(base=base, part_digests=digests)
+
+
+def test_no_digests_are_malformed() -> None:
+    """Where there is a base at least one part is taken, and has a digest."""
+    with pytest.raises(Malformed):
+        decode_padded(_padded(encode(_contents(base=BASE, part_digests=b""))))
+    assert decode_padded(_padded(encode(_contents(base=BASE, part_digests=bytes(32))))).base
 
 
 @pytest.mark.parametrize(
@@ -292,7 +313,7 @@ def test_taken_names_stay_apart_and_inside(names: list[str]) -> None:
 def test_part_digests_are_base64() -> None:
     """Digests travel as base64 of their bytes in order."""
     digests = bytes(range(64))
-    contents = _contents(part_digests=digests)
+    contents = _contents(base=BASE, part_digests=digests)
     document = msgspec.json.decode(encode(contents))
     assert base64.b64encode(digests).decode() == document["partDigests"]
-    assert digests[32:] == contents.part_digest(1)
+    assert digests[32:] == contents.taken_digest(1)

@@ -32,6 +32,7 @@ class Sealed:
     core: Core
     contents: Contents
     cek: bytes
+    payload: SealedPayload | None = None
 
     def open(self, target: Path, *, base: Path | None = None, workers: int | None = None) -> None:
         """Open all of it."""
@@ -155,4 +156,4 @@ def seal_model(
         part_size=layout.part_size_bytes,
         part_digest=part_digest,
     )
-    return Sealed(bundle, core, contents_of(sealed, layout.base), key)
+    return Sealed(bundle, core, contents_of(sealed, layout.base), key, sealed)

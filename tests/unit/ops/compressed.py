@@ -14,7 +14,7 @@ from blake3 import blake3
 from custody.crypto.parts import Row, padded_parts, row_digest, seal_part
 from custody.formats.contents import File
 from custody.formats.frames import Frame
-from custody.formats.parts import PARTS, PAYLOAD, PartTable, plaintext_digest
+from custody.formats.parts import PARTS, PAYLOAD, PartTable
 from custody.formats.policy import PartDigest
 from custody.ops.frame_plan import plan_frames
 from custody.ops.frame_seal import seal_frames
@@ -99,10 +99,9 @@ def forge(
     stream = b"".join(stored for _, stored in frames)
     count = padded_parts(len(stream), part_size)
     stream += bytes(count * part_size - len(stream))
-    payload, rows, digests = b"", b"", b""
+    payload, rows = b"", b""
     for index in range(count):
         buffer = bytearray(stream[index * part_size : (index + 1) * part_size] + bytes(16))
-        digests += plaintext_digest("blake3", buffer[:part_size])
         salt = os.urandom(24)
         tag = seal_part(key.cek, key.payload_id, index, buffer, salt=salt)
         digest = row_digest("blake3", index, salt, buffer[:part_size], tag)
@@ -117,7 +116,6 @@ def forge(
     sealed = SealedPayload(
         parts_root=PartTable(rows).root(),
         part_count=count,
-        part_digests=digests,
         files=tuple(table),
         frames=b"".join(frame.pack() for frame, _ in frames),
     )

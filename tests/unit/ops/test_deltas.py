@@ -67,14 +67,15 @@ def safetensors(tensors: Mapping[str, bytes], order: Sequence[str] = (), note: s
 
 def known_by_parts(base: Sealed) -> KnownParts:
     """What a sealing leaves in its publisher's home."""
+    assert base.payload is not None
     return KnownParts(
         SealedModel(
             kind="custody/sealed-model/v1",
             manifest=MANIFEST,
             part_size_bytes=base.core.part_size_bytes,
-            part_digest=base.core.part_digest,
             files=base.contents.files,
-            part_digests=base.contents.part_digests,
+            fingerprint_key=base.payload.fingerprint_key,
+            fingerprints=base.payload.fingerprints,
         )
     )
 
@@ -412,10 +413,17 @@ def test_contents_that_take_a_part_in_half_are_refused(room: Room) -> None:
     first, *rest = base.taken
     shorter = msgspec.structs.replace(first, size_bytes=first.size_bytes - 1)
     fewer = msgspec.structs.replace(first, size_bytes=first.size_bytes - PART)
+    digests = sealed.contents.part_digests
+    assert digests is not None
     for check, changed in (
         ("contents.base", _with_base(sealed.contents, taken=(shorter, *rest))),
         ("contents.parts", _with_base(sealed.contents, taken=(fewer, *rest))),
-        ("contents.parts", msgspec.structs.replace(sealed.contents, base=None)),
+        ("contents.parts", msgspec.structs.replace(sealed.contents, part_digests=digests[32:])),
+        ("contents.parts", msgspec.structs.replace(sealed.contents, part_digests=digests * 2)),
+        (
+            "contents.extent",
+            msgspec.structs.replace(sealed.contents, base=None, part_digests=None),
+        ),
     ):
         with pytest.raises(Refused) as refused:
             check_contents(changed, sealed.core)
@@ -453,6 +461,7 @@ def test_a_malformed_base_is_refused(
         written = json.dumps(base, separators=(",", ":")).encode()
         body = padded[8 : 8 + int.from_bytes(padded[:8], "big")]
         body = body.replace(b'"base":null', b'"base":' + written)
+        body = body.replace(b'"partDigests":null', b'"partDigests":"' + b"A" * 43 + b'="')
         return decode_padded(len(body).to_bytes(8, "big") + body)
 
     assert read(["a"], [_run()]).base is not None

@@ -145,7 +145,7 @@ def test_an_officer_is_told_who_signed_what_he_opened() -> None:
         frames=None,
         model_signature=sign_model(FILES[1:], signer=SIGNER),
         files=files,
-        part_digests=b"",
+        part_digests=None,
     )
     (good,) = judge_contents(contents, SIGNER.spki)
     assert ("model.signature", "pass") == (good.check, good.outcome)

@@ -81,7 +81,7 @@ class Memory:
     def __init__(self) -> None:
         self.files: dict[int, bytearray] = {}
 
-    def holds(self, index: int, segments: Sequence[Segment], part: memoryview) -> bool:
+    def left(self, segments: Sequence[Segment], part: memoryview) -> bool:
         """Nothing is there before."""
         return False
 
@@ -165,7 +165,7 @@ class Resealed:
 class Nowhere:
     """Takes an opened model and keeps nothing."""
 
-    def holds(self, index: int, segments: Sequence[Segment], part: memoryview) -> bool:
+    def left(self, segments: Sequence[Segment], part: memoryview) -> bool:
         """Nothing is there before."""
         return False
 
