@@ -12,13 +12,14 @@ from custody.ops.account import Entry, account_of
 from custody.ops.archive import Archive, Held, Unopened
 from custody.ops.audit import AuditedRelease
 from custody.ops.overdue import Overdue
-from custody.report.words import clipped, count, outcome
+from custody.report.lanes import LEFT, ROW, TOP, Caption, lane_captions, lane_heights
+from custody.report.words import count, outcome
 from custody.rules.endings import Outcome
 
 #: More hosts, or officers, do not fit a picture; the tables have all.
 MAX_LANES = 40
 _LANE_CHARS = 18
-_LEFT, _RIGHT, _TOP, _ROW, _FOOT, _WIDTH = 150, 24, 26, 34, 34, 960
+_RIGHT, _FOOT, _WIDTH = 24, 34, 960
 _TICKS = 6
 #: What made a release possible is no act of it.
 _BEFORE = ("policy.", "host.", "state.", "bundle.")
@@ -58,21 +59,12 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """A word somewhere in a picture."""
-
-    x: int
-    y: int
-    text: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class HostPicture:
     """A lane for each host, time from left to right; lengths are CSS pixels."""
 
     marks: tuple[Mark, ...]
-    lanes: tuple[Place, ...]
-    ticks: tuple[Place, ...]
+    lanes: tuple[Caption, ...]
+    ticks: tuple[Caption, ...]
     left_out: int
     width: int
     height: int
@@ -124,7 +116,7 @@ class Period:
     @property
     def officers_height(self) -> int:
         """How high the picture of the officers is."""
-        return _TOP + _ROW * len(self.officers)
+        return TOP + ROW * len(self.officers)
 
 
 def period_of(
@@ -183,15 +175,15 @@ def _row(held: Held, release: AuditedRelease, entries: Sequence[Entry]) -> Relea
 
 def _hosts(rows: Sequence[ReleaseRow], since: datetime, until: datetime) -> HostPicture:
     names = list(dict.fromkeys(sorted(row.release.host for row in rows)))
-    heights = {name: _TOP + _ROW * place for place, name in enumerate(names[:MAX_LANES])}
+    heights = lane_heights(names[:MAX_LANES])
     span = max((until - since).total_seconds(), 1.0)
-    wide = _WIDTH - _LEFT - _RIGHT
+    wide = _WIDTH - LEFT - _RIGHT
 
     def across(at: datetime) -> int:
         part = min(max((at - since).total_seconds() / span, 0.0), 1.0)
-        return _LEFT + 12 + int(part * (wide - 24))
+        return LEFT + 12 + int(part * (wide - 24))
 
-    bottom = _TOP + _ROW * max(len(heights), 1) - 6
+    bottom = TOP + ROW * max(len(heights), 1) - 6
     return HostPicture(
         marks=tuple(
             Mark(
@@ -203,7 +195,7 @@ def _hosts(rows: Sequence[ReleaseRow], since: datetime, until: datetime) -> Host
             for row in rows
             if row.release.host in heights
         ),
-        lanes=tuple(Place(x=0, y=y, text=clipped(n, _LANE_CHARS)) for n, y in heights.items()),
+        lanes=lane_captions(heights, longest=_LANE_CHARS),
         ticks=tuple(_ticks(since, until, bottom, across)),
         left_out=len(names) - len(heights),
         width=_WIDTH,
@@ -213,13 +205,13 @@ def _hosts(rows: Sequence[ReleaseRow], since: datetime, until: datetime) -> Host
 
 def _ticks(
     since: datetime, until: datetime, y: int, across: Callable[[datetime], int]
-) -> Iterator[Place]:
+) -> Iterator[Caption]:
     """Write dates along the foot of the picture."""
     step = (until - since) / (_TICKS - 1)
     form = "%d %b" if until - since >= timedelta(days=_TICKS) else "%d %b %H:%M"
     for n in range(_TICKS):
         at = since + step * n
-        yield Place(x=across(at), y=y + 18, text=f"{at:{form}}")
+        yield Caption(x=across(at), y=y + 18, text=f"{at:{form}}")
 
 
 def _officers(answers: Sequence[Entry]) -> Iterator[OfficerRow]:
@@ -237,7 +229,7 @@ def _officers(answers: Sequence[Entry]) -> Iterator[OfficerRow]:
             approved=approved,
             denied=denied,
             uncounted=uncounted,
-            y=_TOP + _ROW * place,
+            y=TOP + ROW * place,
             approved_width=_BAR * approved // most,
             denied_width=_BAR * denied // most,
             uncounted_width=_BAR * uncounted // most,

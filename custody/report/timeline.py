@@ -11,7 +11,8 @@ from typing import Literal
 from custody.encoding import Digest
 from custody.ops.account import CUSTODIANS, ENROLLERS, Act, Entry, account_of
 from custody.ops.audit import AuditedRelease
-from custody.report.words import clipped, later
+from custody.report.lanes import LEFT, ROW, TOP, Caption, lane_captions, lane_heights
+from custody.report.words import later
 
 Kind = Literal["vouch", "seal", "ask", "yes", "no", "void", "log", "opened", "failed", "burn"]
 _KINDS: dict[Act, Kind] = {
@@ -34,7 +35,7 @@ _KINDS: dict[Act, Kind] = {
 #: More do not fit a page; the table has all.
 MAX_DRAWN = 60
 _LANE_CHARS = 16
-_LEFT, _COLUMN, _TOP, _ROW, _FOOT = 150, 62, 26, 34, 40
+_COLUMN, _FOOT = 62, 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,22 +62,13 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """A word somewhere in the picture."""
-
-    x: int
-    y: int
-    text: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Timeline:
     """All events in order, and the picture of the first of them; lengths are CSS pixels."""
 
     events: tuple[Event, ...]
     marks: tuple[Mark, ...]
-    lanes: tuple[Place, ...]
-    gaps: tuple[Place, ...]
+    lanes: tuple[Caption, ...]
+    gaps: tuple[Caption, ...]
     width: int
     height: int
     axis: int
@@ -89,30 +81,28 @@ def draw_timeline(release: AuditedRelease) -> Timeline:
     first = [CUSTODIANS, ENROLLERS, release.publisher, release.host]
     names = [name for name in first if any(e.who == name for e in drawn)]
     names = list(dict.fromkeys([*names, *sorted({e.who for e in drawn} - set(names))]))
-    heights = {name: _TOP + _ROW * place for place, name in enumerate(names)}
-    axis = _TOP + _ROW * len(names) - 6
+    heights = lane_heights(names)
+    axis = TOP + ROW * len(names) - 6
     return Timeline(
         events=events,
         marks=tuple(
-            Mark(number=n + 1, x=_LEFT + _COLUMN * n + 16, y=heights[event.who], event=event)
+            Mark(number=n + 1, x=LEFT + _COLUMN * n + 16, y=heights[event.who], event=event)
             for n, event in enumerate(drawn)
         ),
-        lanes=tuple(
-            Place(x=0, y=y, text=clipped(name, _LANE_CHARS)) for name, y in heights.items()
-        ),
+        lanes=lane_captions(heights, longest=_LANE_CHARS),
         gaps=tuple(_gaps(drawn, axis + 30)),
-        width=_LEFT + _COLUMN * max(len(drawn), 1),
+        width=LEFT + _COLUMN * max(len(drawn), 1),
         height=axis + _FOOT,
         axis=axis,
     )
 
 
-def _gaps(events: Sequence[Event], y: int) -> Iterator[Place]:
+def _gaps(events: Sequence[Event], y: int) -> Iterator[Caption]:
     """Say between two events how much later the second was, where it was."""
     for n, (before, after) in enumerate(pairwise(events)):
         if after.at > before.at:
-            x = _LEFT + _COLUMN * n + 16 + _COLUMN // 2
-            yield Place(x=x, y=y, text=f"+{later(after.at - before.at)}")
+            x = LEFT + _COLUMN * n + 16 + _COLUMN // 2
+            yield Caption(x=x, y=y, text=f"+{later(after.at - before.at)}")
 
 
 def _event(entry: Entry) -> Event:
