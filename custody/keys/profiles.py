@@ -85,7 +85,7 @@ class Profile(_Table, frozen=True, kw_only=True):
     mechanisms: tuple[AttributeName, ...]
     """What the device must offer for our roles; more may be there."""
     mechanisms_source: Source
-    token_class: Literal["self-asserted", "software"] = "self-asserted"  # noqa: S105
+    token_class: Literal["self-asserted", "software"] = "self-asserted"  # noqa: S105  a class
     """What a key in it can be called: a device may be what it says, and software is none."""
     ecdh_point: Literal["raw", "der"] = "raw"
     """How C_DeriveKey wants the other's point: bytes, or in a DER OCTET STRING."""

@@ -51,7 +51,7 @@ def check_admission(
     # nothing here can check one.
     ledger.add(
         "admission.token",
-        admission.token_class != "vendor-attested",  # noqa: S105
+        admission.token_class != "vendor-attested",  # noqa: S105  a class, no password
         f"keys in a token of class {admission.token_class}, by the sender's word",
         otherwise="claims a vendor's attestation, which nothing here can verify",
     )

@@ -51,7 +51,7 @@ def offer_entries(place: str, entries: Sequence[bytes]) -> None:
             raise Unavailable("there is no such directory", where=place)
         put_offers(open_store(place), entries)
         return
-    from custody.transports.web import post  # noqa: PLC0415
+    from custody.transports.web import post  # noqa: PLC0415 - likewise
 
     for entry in entries:
         reply = post(f"{place.rstrip('/')}/{OFFER_PATH}", entry)
@@ -61,7 +61,7 @@ def offer_entries(place: str, entries: Sequence[bytes]) -> None:
 
 def _open_bucket(place: str) -> OfferStore:
     try:
-        from custody.transports.objects import open_bucket  # noqa: PLC0415
+        from custody.transports.objects import open_bucket  # noqa: PLC0415 - an extra
     except ImportError as error:
         raise Unavailable(
             "obstore is not installed here", hint="pip install 'custody[store]'"

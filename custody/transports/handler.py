@@ -72,5 +72,5 @@ class StrictHandler(BaseHTTPRequestHandler):
         return "custody"
 
     # Any: what http.server formats.
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its name
         """Keep no log of who asked."""
