@@ -12,8 +12,9 @@ from enum import Enum
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from custody.crypto.oaepslots import OaepParameters
 from custody.encoding import KeyId, Record
 from custody.errors import Malformed
 from custody.formats.policy import TokenClass
@@ -113,6 +114,16 @@ class SeenToken(Record, frozen=True):
     """What it says of its PIN: wrong ones given since the last right one, or none set yet."""
 
 
+class OaepKeys(Protocol):
+    """A device's RSA keys that shares are sealed to.  They decrypt OAEP, and do nothing else."""
+
+    def make(self, label: str, parameters: OaepParameters) -> rsa.RSAPrivateKey:
+        """Make a key pair in the device and decrypt with it.  It cannot: `Unavailable`."""
+
+    def find(self, key_id: KeyId) -> rsa.RSAPrivateKey:
+        """Find the one key with that public key; errors as `Token.find`."""
+
+
 class Token(Protocol):
     """A device holding keys, opened for one command; leaving the ``with`` block wipes its PIN.
 
@@ -159,6 +170,9 @@ class Token(Protocol):
 
     def keys(self) -> tuple[KeyInfo, ...]:
         """List the private keys."""
+
+    def decrypting(self) -> OaepKeys:
+        """Return its share keys that decrypt, for a device that does not agree."""
 
     def random(self, size: int) -> bytes:
         """Draw ``size`` random bytes from the device; mix them, never use them alone."""

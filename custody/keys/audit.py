@@ -113,7 +113,14 @@ def _alone(item: HeldObject) -> Iterator[_Named]:
         return
     for one, other, why in _CONFLICTS:
         if _may(item, one, other):
-            yield f"{one.lower()}-and-{other.lower()}", True, why
+            # Where the device makes every key so, the one mechanism it allows is what holds.
+            alone = len(item.mechanisms) == 1 and bool({one, other} & set(item.excused))
+            says = (
+                f"{why}; its device makes all so, and it allows {item.mechanisms[0]}"
+                if alone
+                else why
+            )
+            yield f"{one.lower()}-and-{other.lower()}", not alone, says
     for name, broken, why in _PROTECTIONS:
         if broken(item):
             yield name, True, why

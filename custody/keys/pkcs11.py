@@ -30,20 +30,20 @@ from custody.keys.api import KeyInfo, KeyRole, TokenInfo
 from custody.keys.pin import PinNotice, PinReader
 from custody.keys.pkcs11_kek import Pkcs11Wrapping
 from custody.keys.pkcs11_key import TokenKey
+from custody.keys.pkcs11_oaep import Pkcs11OaepKeys
 from custody.keys.pkcs11_session import Connection
 from custody.keys.pkcs11_templates import (
     PARAMETERS,
+    asked,
+    check_label,
     check_private,
     check_public,
     private_template,
     public_key_of,
     public_template,
 )
-from custody.keys.profiles import Profile, profile_of
+from custody.keys.profiles import Profile
 from custody.keys.uri import Pkcs11Uri
-
-#: Longest key label, in characters.
-MAX_LABEL_CHARS = 64
 
 
 def open_token(
@@ -83,7 +83,7 @@ class Pkcs11Token:
     ) -> None:
         self._connection = Connection(module, uri, reader=pin, notice=notice)
         token = self._connection.locate()
-        self._profile: Profile = profile_of(token.manufacturer_id, token.model)
+        self._profile: Profile = self._connection.module.profile_of(token)
         self._uri = Pkcs11Uri(
             token=token.label,
             serial=modules.serial_of(token),
@@ -125,8 +125,15 @@ class Pkcs11Token:
         )
 
     def session(self) -> AbstractContextManager[None]:
-        """Do all operations of the block under one login; others of this process wait."""
-        return self._connection.scope()
+        """Do all operations of the block under one login; others of this process wait.
+
+        A device with room for one key at a time gets a login for each, with the same PIN.
+        """
+        return modules.LOCK if self._profile.one_key_per_login else self._connection.scope()
+
+    def decrypting(self) -> Pkcs11OaepKeys:
+        """Return the token's RSA keys that shares are sealed to, under this login."""
+        return Pkcs11OaepKeys(self._connection, self._profile, self._uri)
 
     def wrapping(self) -> Pkcs11Wrapping:
         """Return the token's key-encryption keys, under this login."""
@@ -182,14 +189,13 @@ class Pkcs11Token:
         """Make a key pair; see `Token.make`.  A key that fails its checks is destroyed again."""
         if curve.name not in PARAMETERS:
             raise Malformed(f"no role here uses the curve {curve.name}")
-        if not label or len(label) > MAX_LABEL_CHARS or not label.isprintable():
-            raise Malformed(f"a key label has 1 to {MAX_LABEL_CHARS} printable characters")
+        check_label(label)
         # The role is in the id, where it can be read back: a CA key and a statement key have the
         # same attributes in every other respect.
         id_ = f"{role.value}-{secrets.token_hex(8)}".encode()
         with self._connection.login(writing=True) as session:
             self._check_offers(role)
-            public, private = _generate(session, role, label, id_, curve)
+            public, private = _generate(session, role, label, id_, curve, self._profile)
             try:
                 quirks = check_private(private, role, self._profile)
                 quirks += check_public(public, role, self._profile)
@@ -265,7 +271,12 @@ class Pkcs11Token:
 
 
 def _generate(
-    session: pkcs11.Session, role: KeyRole, label: str, id_: bytes, curve: ec.EllipticCurve
+    session: pkcs11.Session,
+    role: KeyRole,
+    label: str,
+    id_: bytes,
+    curve: ec.EllipticCurve,
+    profile: Profile,
 ) -> tuple[Any, Any]:
     parameters = session.create_domain_parameters(
         KeyType.EC, {Attribute.EC_PARAMS: PARAMETERS[curve.name]}, local=True
@@ -276,8 +287,10 @@ def _generate(
         store=True,
         capabilities=pkcs11.MechanismFlag(0),
         mechanism=Mechanism.EC_KEY_PAIR_GEN,
-        public_template=dict(public_template(role, label=label, id=id_, curve=curve)),
-        private_template=dict(private_template(role, label=label, id=id_)),
+        public_template=asked(
+            public_template(role, label=label, id=id_, curve=curve), "public", profile
+        ),
+        private_template=asked(private_template(role, label=label, id=id_), "private", profile),
     )
 
 

@@ -17,9 +17,10 @@ from custody.keys.audit import AuditReport, HeldObject, ObjectKind, audit
 from custody.keys.pin import PinNotice, PinReader
 from custody.keys.pkcs11 import role_in
 from custody.keys.pkcs11_kek import KEK_PREFIX, check_kek
+from custody.keys.pkcs11_oaep import OAEP_PREFIX, check_oaep
 from custody.keys.pkcs11_session import Connection
 from custody.keys.pkcs11_templates import check_private
-from custody.keys.profiles import Profile, library_paths, load_profiles, profile_of
+from custody.keys.profiles import Profile, library_paths, load_profiles
 from custody.keys.uri import Pkcs11Uri
 
 #: More objects than any of ours has; a token with more is looked at in vain.
@@ -75,7 +76,7 @@ def audit_token(
     connection = Connection(modules.load_module(uri), uri, reader=pin, notice=notice)
     try:
         token = connection.locate()
-        profile = profile_of(token.manufacturer_id, token.model)
+        profile = connection.module.profile_of(token)
         with connection.login() as session:
             objects = tuple(sorted(_objects(session, profile), key=_order))
     finally:
@@ -158,6 +159,12 @@ def _role(item: Any, kind: ObjectKind, id_: bytes, profile: Profile) -> str:
         return "kek"
     if kind != "private":
         return ""
+    if id_.startswith(OAEP_PREFIX):
+        try:
+            check_oaep(item, profile)
+        except Refused:
+            return ""
+        return "oaep"
     role: KeyRole | None = role_in(id_)
     if role is None:
         return ""
@@ -196,7 +203,7 @@ def _seen(module: modules.Module, uri: Pkcs11Uri) -> Iterator[SeenToken]:
     with modules.LOCK:
         found = module.tokens(uri)
     for token in found:
-        profile = profile_of(token.manufacturer_id, token.model)
+        profile = module.profile_of(token)
         yield SeenToken(
             uri=str(
                 Pkcs11Uri(

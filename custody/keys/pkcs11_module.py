@@ -20,7 +20,7 @@ from pkcs11 import TokenFlag
 
 from custody.errors import CustodyError, Refused, Unavailable
 from custody.keys.api import PinState
-from custody.keys.profiles import library_paths, profile_named
+from custody.keys.profiles import Profile, library_paths, profile_behind, profile_named
 from custody.keys.uri import Pkcs11Uri
 
 #: Held around every entry into any token library.  One for the process: a library may be loaded
@@ -45,6 +45,15 @@ class Module:
         """The library's own description and version."""
         major, minor = self.library.library_version
         return f"{self.library.library_description} {major}.{minor}"
+
+    def profile_of(self, token: pkcs11.Token) -> Profile:
+        """Return the profile of a token of this library."""
+        return profile_behind(
+            token.manufacturer_id,
+            token.model,
+            library=self.library.library_description,
+            library_manufacturer=self.library.manufacturer_id,
+        )
 
     def check_process(self) -> None:
         """Refuse use in a process forked after loading (PKCS#11 3.1 section 5.6.3).

@@ -21,7 +21,7 @@ from custody.keys.pkcs11_enforced import ENFORCED
 from custody.keys.pkcs11_measures import ABLE
 from custody.keys.pkcs11_session import Connection
 from custody.keys.probe import MEASURES, Answer, Measured, ProbeReport, differences, fitness
-from custody.keys.profiles import UNKNOWN, Profile, profile_named, profile_of
+from custody.keys.profiles import UNKNOWN, Profile, profile_named
 from custody.keys.uri import Pkcs11Uri
 
 #: A token that answers like this is not saying no to a measure: it is gone.
@@ -52,8 +52,8 @@ def probe(
     """
     with open_token(uri, pin=pin) as token:
         info = token.info
-    profile = _profile(uri, info)
     connection = Connection(modules.load_module(uri), uri, reader=pin, notice=notice)
+    profile = _profile(uri, connection)
     secret: bytearray | None = None
     try:
         with connection.login(writing=True) as session:
@@ -86,9 +86,9 @@ def probe(
     )
 
 
-def _profile(uri: Pkcs11Uri, info: TokenInfo) -> Profile:
+def _profile(uri: Pkcs11Uri, connection: Connection) -> Profile:
     """Return what to compare with: what the token says it is, else what the URI says."""
-    found = profile_of(info.manufacturer, info.model)
+    found = connection.module.profile_of(connection.locate())
     return profile_named(uri.module_name) if found is UNKNOWN and uri.module_name else found
 
 

@@ -32,6 +32,9 @@ CURVES: Mapping[bytes, ec.EllipticCurve] = {
 }
 PARAMETERS: Mapping[str, bytes] = {curve.name: params for params, curve in CURVES.items()}
 
+#: Longest key label, in characters.
+MAX_LABEL_CHARS = 64
+
 _MECHANISM_WORD = struct.Struct("L")
 
 
@@ -80,6 +83,12 @@ def mapper() -> AttributeMapper:
 
     known.register_handler(Attribute.UNWRAP_TEMPLATE, nest, unnest)
     return known
+
+
+def check_label(label: str) -> None:
+    """Raise `Malformed` for what is no label of a key here."""
+    if not label or len(label) > MAX_LABEL_CHARS or not label.isprintable():
+        raise Malformed(f"a key label has 1 to {MAX_LABEL_CHARS} printable characters")
 
 
 def private_template(role: KeyRole, *, label: str, id: bytes) -> Template:
@@ -178,6 +187,26 @@ def check_public(key: pkcs11.Object, role: KeyRole, profile: Profile) -> tuple[s
 def check_secret(key: pkcs11.Object, wanted: Template, profile: Profile) -> tuple[str, ...]:
     """Compare a secret key with what it must be, as `check_private` does."""
     return _compare(key, wanted, "secret", profile)
+
+
+def check_attributes(
+    key: pkcs11.Object, wanted: Template, kind: str, profile: Profile
+) -> tuple[str, ...]:
+    """Compare an object of a ``kind`` with what it must be, as `check_private` does."""
+    return _compare(key, wanted, kind, profile)
+
+
+def asked(template: Template, kind: str, profile: Profile) -> dict[Attribute, Any]:
+    """Return a template as the device can be asked for it: as its profile says that it insists.
+
+    What it makes is compared with the template itself, and the quirk is named.
+    """
+    insisted = {
+        quirk.attribute: quirk.reads
+        for quirk in profile.quirk
+        if quirk.object == kind and quirk.insists
+    }
+    return {name: insisted.get(name.name, value) for name, value in template.items()}
 
 
 def public_key_of(item: pkcs11.Object) -> ec.EllipticCurvePublicKey:

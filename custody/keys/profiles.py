@@ -47,6 +47,14 @@ class Match(_Table, frozen=True, kw_only=True):
     source: Source
 
 
+class InFront(_Table, frozen=True, kw_only=True):
+    """How a library says what it is (CK_INFO), where its tokens say what the chip behind it is."""
+
+    manufacturer: Words
+    description: Words
+    source: Source
+
+
 class Quirk(_Table, frozen=True, kw_only=True):
     """One difference between the attribute we write and what the device then reads back."""
 
@@ -54,6 +62,8 @@ class Quirk(_Table, frozen=True, kw_only=True):
     object: Literal["private", "public"]
     attribute: AttributeName
     reads: bool | Literal["missing", "empty"]
+    insists: bool = False
+    """The device refuses to be asked for anything else, so it is asked for what it will read."""
     why: Words
     source: Source
 
@@ -80,7 +90,8 @@ class Profile(_Table, frozen=True, kw_only=True):
     name: Annotated[str, msgspec.Meta(pattern=r"\A[a-z0-9][a-z0-9-]{0,30}\Z")]
     title: Words
     match: tuple[Match, ...] = ()
-    """Empty where nobody has seen one: its quirks then excuse nothing."""
+    """Where this and ``in_front`` are empty nobody has seen one: its quirks excuse nothing."""
+    in_front: tuple[InFront, ...] = ()
     library: tuple[Library, ...] = ()
     mechanisms: tuple[AttributeName, ...]
     """What the device must offer for our roles; more may be there."""
@@ -89,6 +100,8 @@ class Profile(_Table, frozen=True, kw_only=True):
     """What a key in it can be called: a device may be what it says, and software is none."""
     ecdh_point: Literal["raw", "der"] = "raw"
     """How C_DeriveKey wants the other's point: bytes, or in a DER OCTET STRING."""
+    one_key_per_login: bool = False
+    """It has room for few keys at a time and lets go of them at logout: each use logs in anew."""
     quirk: tuple[Quirk, ...] = ()
     fact: tuple[Fact, ...] = ()
     behaviour: tuple[Behaviour, ...] = ()
@@ -146,6 +159,23 @@ def profile_of(manufacturer: str, model: str) -> Profile:
     for profile in load_profiles():
         if any(item.manufacturer == manufacturer and item.model == model for item in profile.match):
             return profile
+    return UNKNOWN
+
+
+def profile_behind(
+    manufacturer: str, model: str, *, library: str, library_manufacturer: str
+) -> Profile:
+    """Return the profile of a token, else of the library in front of it, or `UNKNOWN`.
+
+    A library in front of a chip may pass on what the chip says; its own name then says more.
+    """
+    found = profile_of(manufacturer, model)
+    if found is not UNKNOWN:
+        return found
+    for profile in load_profiles():
+        for item in profile.in_front:
+            if (item.manufacturer, item.description) == (library_manufacturer, library):
+                return profile
     return UNKNOWN
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
@@ -205,6 +205,14 @@ class TpmToken:
             link.esys.evict_control(ESYS_TR.OWNER, made, number)
             info = _info(link, number, self._uri)
         return self._key(info, role)
+
+    def decrypting(self) -> NoReturn:
+        """Refuse: a TPM spoken to directly agrees, and needs no key that decrypts."""
+        raise Unavailable(
+            "share keys in a TPM are on a curve, not RSA",
+            where=self._tpm.where,
+            hint="take the suite P256 or P384",
+        )
 
     @contextmanager
     def connect(self, doing: str) -> Iterator[Connection]:

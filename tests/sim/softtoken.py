@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from custody.crypto.oaepslots import OaepParameters
 from custody.crypto.signature import public_bytes
 from custody.encoding import KeyId
 from custody.encoding import key_id as digest_of
@@ -23,6 +24,7 @@ class SoftToken:
     """A `Token` (custody.keys.api) that asks for no PIN and counts its logins."""
 
     made: list[tuple[KeyRole, str, ec.EllipticCurvePrivateKey]] = field(default_factory=list)
+    decrypts: list[rsa.RSAPrivateKey] = field(default_factory=list)
     logins: int = 0
 
     def __enter__(self) -> Self:
@@ -77,5 +79,26 @@ class SoftToken:
     def keys(self) -> tuple[KeyInfo, ...]:
         return ()
 
+    def decrypting(self) -> SoftOaepKeys:
+        return SoftOaepKeys(self)
+
     def random(self, size: int) -> bytes:
         return os.urandom(size)
+
+
+@dataclass
+class SoftOaepKeys:
+    """The `OaepKeys` (custody.keys.api) of such a token."""
+
+    token: SoftToken
+
+    def make(self, label: str, parameters: OaepParameters) -> rsa.RSAPrivateKey:
+        key = rsa.generate_private_key(65537, parameters.modulus_bits)
+        self.token.decrypts.append(key)
+        return key
+
+    def find(self, key_id: KeyId) -> rsa.RSAPrivateKey:
+        for key in self.token.decrypts:
+            if digest_of(public_bytes(key.public_key())) == key_id:
+                return key
+        raise Unavailable("no such key in this token")

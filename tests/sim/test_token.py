@@ -344,7 +344,7 @@ def test_quirk_excuses_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     """A difference the profile names is accepted and shown with the key; the PIN is given again."""
     device, person = Device(lies={Attribute.ALWAYS_AUTHENTICATE: True}), Person()
     profile = msgspec.structs.replace(UNKNOWN, quirk=(ALWAYS_ASKS,))
-    monkeypatch.setattr("custody.keys.pkcs11.profile_of", lambda *_: profile)
+    monkeypatch.setattr("custody.keys.pkcs11_module.profile_behind", lambda *_, **__: profile)
     with device.open(person) as token:
         made = token.make(KeyRole.SIGN, "alice", P256)
         signature.sign(token.find(KeyRole.SIGN, id=token.keys()[0].id), b"x")
@@ -362,7 +362,7 @@ def test_quirk_excuses_nothing_else(monkeypatch: pytest.MonkeyPatch, other: dict
     """A quirk for another object, attribute or value leaves the difference refused."""
     quirk = msgspec.structs.replace(ALWAYS_ASKS, **other)
     profile = msgspec.structs.replace(UNKNOWN, quirk=(quirk,))
-    monkeypatch.setattr("custody.keys.pkcs11.profile_of", lambda *_: profile)
+    monkeypatch.setattr("custody.keys.pkcs11_module.profile_behind", lambda *_, **__: profile)
     with Device(lies={Attribute.ALWAYS_AUTHENTICATE: True}).open(Person()) as token:
         refusal("key.template", lambda: token.make(KeyRole.SIGN, "alice", P256))
 

@@ -36,6 +36,80 @@ with open_token(parse_key_uri(sys.argv[1])) as token:
     except Unavailable:
         print("unavailable")
 """
+_KEYS = """
+import os, sys
+from cryptography.hazmat.primitives.asymmetric import ec
+from custody.crypto import keyslots
+from custody.crypto.oaepslots import parameters_of
+from custody.crypto.signature import public_bytes, sign, verify
+from custody.errors import CustodyError
+from custody.keys.api import KeyRole, parse_key_uri
+from custody.keys.pkcs11 import open_token
+INFO, SECRET = bytes(32), bytes(range(64))
+token = open_token(parse_key_uri(sys.argv[1]))
+suite = (sys.argv[2:] or ["RSA2048_OAEP_SHA256"])[0]
+made = token.decrypting().make("share", parameters_of(suite))
+spki = public_bytes(made.public_key())
+sealed = keyslots.seal(suite, spki, None, SECRET, info=INFO)
+"""
+_ENROLL = """
+import sys
+from cryptography.hazmat.primitives.asymmetric import ec
+from custody.crypto.oaepslots import parameters_of
+from custody.crypto.signature import sign, verify
+from custody.keys.api import KeyRole, parse_key_uri
+from custody.keys.pkcs11 import open_token
+with open_token(parse_key_uri(sys.argv[1])) as token, token.session():
+    signer = token.make(KeyRole.SIGN, "sign", ec.SECP256R1())
+    opener = token.decrypting().make("share", parameters_of(sys.argv[2]))
+    verify(signer.info.spki, b"x", sign(signer, b"x"))
+    print(signer.info.spki.hex(), opener.info.spki.hex())
+"""
+_APPROVE = """
+import sys
+from custody.crypto import keyslots
+from custody.crypto.signature import sign, verify
+from custody.encoding import key_id
+from custody.keys.api import KeyRole, parse_key_uri
+from custody.keys.pkcs11 import open_token
+suite, signing, share = sys.argv[2], bytes.fromhex(sys.argv[3]), bytes.fromhex(sys.argv[4])
+sealed = keyslots.seal(suite, share, None, bytes(64), info=bytes(32))
+with open_token(parse_key_uri(sys.argv[1])) as token, token.session():
+    signer = token.find(KeyRole.SIGN, key_id=key_id(signing))
+    opener = token.decrypting().find(key_id(share))
+    assert bytes(64) == keyslots.open(suite, opener, None, sealed, info=bytes(32))
+    for _ in range(2):
+        verify(signing, b"x", sign(signer, b"x"))
+"""
+_MISUSE = (
+    _KEYS
+    + """
+import pkcs11
+from pkcs11 import Attribute, Mechanism, ObjectClass
+def tried(act):
+    with token._connection.login() as session:
+        (key,) = session.get_objects({Attribute.CLASS: ObjectClass.PRIVATE_KEY})
+        try:
+            print("done", act(key))
+        except pkcs11.PKCS11Error:
+            print("refused")
+tried(lambda key: key.sign(b"x" * 32, mechanism=Mechanism.RSA_PKCS))
+tried(lambda key: key.decrypt(bytes(255) + b"1", mechanism=Mechanism.RSA_X_509))
+tried(lambda key: key.decrypt(bytes(255) + b"1", mechanism=Mechanism.RSA_PKCS))
+"""
+)
+_BAD_SLOT = (
+    _KEYS
+    + """
+bad = bytearray(sealed)
+bad[200] ^= 1
+try:
+    keyslots.open(suite, made, None, bytes(bad), info=INFO)
+    print("opened")
+except CustodyError as error:
+    print(type(error).__name__, getattr(error, "check", ""))
+"""
+)
 
 
 def initialise(library: str) -> None:
@@ -120,15 +194,52 @@ def test_it_is_measured_for_what_it_is(chip: Chip) -> None:
     assert "untested" == answers["ecdsa.digest"]
 
 
-@pytest.mark.parametrize("role", [role.value for role in KeyRole])
-def test_no_key_of_ours_is_left_in_it(chip: Chip, machine: Swtpm, role: str) -> None:
-    """A role's template is turned down, and nothing of the key that was tried stays behind."""
-    done = chip.python(_MAKE, str(chip.uri), role)
+@pytest.mark.parametrize("role", [role for role in KeyRole if role.derives])
+def test_no_key_that_agrees_is_made_in_it(chip: Chip, role: KeyRole) -> None:
+    """A role that agrees is told so, and nothing of the key that was tried stays behind."""
+    done = chip.python(_MAKE, str(chip.uri), role.value)
     assert (0, "unavailable\n") == (done.returncode, done.stdout), done.stderr
-    # The library leaves what it gave up in the TPM's memory, of which there is little.
-    machine.reboot()
     said = chip.python(_PROGRAM, "token", "audit", str(chip.uri))
     assert (0, "the token is empty\n") == (said.returncode, said.stdout)
+
+
+@pytest.mark.parametrize("suite", ["RSA3072_OAEP_SHA256", "RSA2048_OAEP_SHA1"])
+def test_it_signs_and_opens_slots(chip: Chip, suite: str) -> None:
+    """A signing key on P-256 and an RSA share key are made in one session, and used in another."""
+    made = chip.python(_ENROLL, str(chip.uri), suite)
+    assert 0 == made.returncode, made.stderr
+    used = chip.python(_APPROVE, str(chip.uri), suite, *made.stdout.split())
+    assert 0 == used.returncode, used.stderr
+
+
+def test_what_it_makes_otherwise_is_named(chip: Chip) -> None:
+    """Every key says SIGN and DECRYPT here; the audit names it, and what holds."""
+    chip.python(_ENROLL, str(chip.uri), "RSA2048_OAEP_SHA256")
+    said = chip.python(_PROGRAM, "token", "audit", str(chip.uri), "--json")
+    assert 0 == said.returncode, said.stdout + said.stderr
+    report = json.loads(said.stdout)
+    assert "tpm2-pkcs11" == report["profile"]
+    private = {item["role"]: item for item in report["objects"] if item["kind"] == "private"}
+    assert {"oaep": ["RSA_PKCS_OAEP"], "sign": ["ECDSA"]} == {
+        role: item["mechanisms"] for role, item in private.items()
+    }
+    assert {("sign-and-decrypt", False)} == {
+        (finding["name"], finding["weak"]) for finding in report["findings"]
+    }
+
+
+def test_a_share_key_neither_signs_nor_decrypts_otherwise(chip: Chip) -> None:
+    """Though the key says SIGN, the library holds to ALLOWED_MECHANISMS."""
+    done = chip.python(_MISUSE, str(chip.uri))
+    assert (0, "refused\nrefused\nrefused\n") == (done.returncode, done.stdout), done.stderr
+
+
+@pytest.mark.parametrize("suite", ["RSA2048_OAEP_SHA256", "RSA2048_OAEP_SHA1"])
+def test_a_bad_slot_is_refused_or_the_token_is_out(chip: Chip, suite: str) -> None:
+    """A changed slot opens nothing: the software TPM itself may fail over it, and then says so."""
+    done = chip.python(_BAD_SLOT, str(chip.uri), suite)
+    assert 0 == done.returncode, done.stderr
+    assert done.stdout.strip() in ("Refused slot.open", "Unavailable"), done.stdout
 
 
 def test_it_is_listed(chip: Chip) -> None:
