@@ -174,6 +174,8 @@ def _notes(item: HeldObject) -> Iterator[_Named]:
 
 
 def _beside(item: HeldObject, objects: Sequence[HeldObject]) -> Iterator[_Named]:
+    if _may(item, "TRUSTED", "WRAP"):
+        yield "trusted", False, "recoverable keys leave under it: is it the recovery key's?"
     if item.kind == "public":
         pairs = [other for other in objects if (other.kind, other.id) == ("private", item.id)]
         if _may(item, "WRAP") and any(_may(other, "DECRYPT") for other in pairs):

@@ -28,12 +28,14 @@ from custody.errors import CustodyError, Malformed, Refused, Unavailable
 from custody.keys import pkcs11_module as modules
 from custody.keys.api import KeyInfo, KeyRole, TokenInfo
 from custody.keys.pin import PinNotice, PinReader
+from custody.keys.pkcs11_backup import Pkcs11Backups
 from custody.keys.pkcs11_kek import Pkcs11Wrapping
 from custody.keys.pkcs11_key import TokenKey
 from custody.keys.pkcs11_oaep import Pkcs11OaepKeys
 from custody.keys.pkcs11_session import Connection
 from custody.keys.pkcs11_templates import (
     PARAMETERS,
+    Template,
     asked,
     check_label,
     check_private,
@@ -139,6 +141,10 @@ class Pkcs11Token:
         """Return the token's key-encryption keys, under this login."""
         return Pkcs11Wrapping(self._connection, self._profile, self._uri)
 
+    def backups(self) -> Pkcs11Backups:
+        """Return what takes keys out of this token and into it, under this login."""
+        return Pkcs11Backups(self._connection, self._profile, self._uri)
+
     def random(self, size: int) -> bytes:
         """Draw ``size`` bytes by C_GenerateRandom; needs no login."""
         with self._connection.public() as session:
@@ -184,9 +190,12 @@ class Pkcs11Token:
         return self._key(found, role, quirks)
 
     def make(
-        self, role: KeyRole, label: str, curve: ec.EllipticCurve
+        self, role: KeyRole, label: str, curve: ec.EllipticCurve, *, recoverable: bool = False
     ) -> ec.EllipticCurvePrivateKey:
-        """Make a key pair; see `Token.make`.  A key that fails its checks is destroyed again."""
+        """Make a key pair; see `Token.make`.  A key that fails its checks is destroyed again.
+
+        A ``recoverable`` one can be backed up under a key that the token's SO trusts.
+        """
         if curve.name not in PARAMETERS:
             raise Malformed(f"no role here uses the curve {curve.name}")
         check_label(label)
@@ -195,7 +204,8 @@ class Pkcs11Token:
         id_ = f"{role.value}-{secrets.token_hex(8)}".encode()
         with self._connection.login(writing=True) as session:
             self._check_offers(role)
-            public, private = _generate(session, role, label, id_, curve, self._profile)
+            template = private_template(role, label=label, id=id_, recoverable=recoverable)
+            public, private = _generate(session, role, template, curve, self._profile)
             try:
                 quirks = check_private(private, role, self._profile)
                 quirks += check_public(public, role, self._profile)
@@ -273,11 +283,11 @@ class Pkcs11Token:
 def _generate(
     session: pkcs11.Session,
     role: KeyRole,
-    label: str,
-    id_: bytes,
+    private: Template,
     curve: ec.EllipticCurve,
     profile: Profile,
 ) -> tuple[Any, Any]:
+    label, id_ = private[Attribute.LABEL], private[Attribute.ID]
     parameters = session.create_domain_parameters(
         KeyType.EC, {Attribute.EC_PARAMS: PARAMETERS[curve.name]}, local=True
     )
@@ -290,7 +300,7 @@ def _generate(
         public_template=asked(
             public_template(role, label=label, id=id_, curve=curve), "public", profile
         ),
-        private_template=asked(private_template(role, label=label, id=id_), "private", profile),
+        private_template=asked(private, "private", profile),
     )
 
 

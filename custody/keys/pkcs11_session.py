@@ -128,6 +128,36 @@ class Connection:
             self._open = None
             self.module.logged_in.discard(slot)
 
+    @contextmanager
+    def officer(self, reader: PinReader) -> Iterator[pkcs11.Session]:
+        """Give a session logged in as the token's security officer, for the block.
+
+        Nobody may be logged in as its user meanwhile.  ``reader`` asks for his PIN, once.
+        """
+        self.module.check_process()
+        with modules.LOCK, modules.explained(where=self.where):
+            token = self.locate()
+            if self._open is not None or token.slot.slot_id in self.module.logged_in:
+                raise Unavailable("the token's user is logged in", where=self.where)
+            if token.flags & (TokenFlag.SO_PIN_LOCKED | TokenFlag.SO_PIN_FINAL_TRY):
+                raise Refused(
+                    "one more wrong PIN would lock the token's security officer out, or has",
+                    check="token.so-pin",
+                    where=self.where,
+                )
+            pin = Pin(None, reader, prompt=f"PIN of the security officer of {self.where}")
+            pinpad = token.flags & TokenFlag.PROTECTED_AUTHENTICATION_PATH
+            try:
+                given = pkcs11.PROTECTED_AUTH if pinpad else _Bare(pin.read())
+                try:
+                    session = token.open(rw=True, so_pin=given, attribute_mapper=mapper())
+                except pkcs11.PKCS11Error as error:
+                    raise modules.explain(error, where=self.where) from error
+                with _closing(session):
+                    yield session
+            finally:
+                pin.wipe()
+
     def credential(self) -> Any:
         """Return the PIN as the binding takes it, for keys that want it again for each use."""
         return self._credential(self.locate())

@@ -34,6 +34,8 @@ PARAMETERS: Mapping[str, bytes] = {curve.name: params for params, curve in CURVE
 
 #: Longest key label, in characters.
 MAX_LABEL_CHARS = 64
+#: Roles whose keys may be made so that they can be backed up, under keys that the token trusts.
+RECOVERABLE = frozenset({KeyRole.CA})
 
 _MECHANISM_WORD = struct.Struct("L")
 
@@ -91,14 +93,23 @@ def check_label(label: str) -> None:
         raise Malformed(f"a key label has 1 to {MAX_LABEL_CHARS} printable characters")
 
 
-def private_template(role: KeyRole, *, label: str, id: bytes) -> Template:
-    """Every attribute of a private key of ``role``."""
+def private_template(
+    role: KeyRole, *, label: str, id: bytes, recoverable: bool = False
+) -> Template:
+    """Every attribute of a private key of ``role``.
+
+    A ``recoverable`` one may leave under a key that the token's security officer trusts.
+    """
+    if recoverable and role not in RECOVERABLE:
+        raise Refused(f"no key for {role.value} is backed up", check="key.role")
     return {
         Attribute.CLASS: ObjectClass.PRIVATE_KEY,
         Attribute.KEY_TYPE: KeyType.EC,
         Attribute.LABEL: label,
         Attribute.ID: id,
         **_private_flags(role),
+        Attribute.EXTRACTABLE: recoverable,
+        Attribute.WRAP_WITH_TRUSTED: recoverable,
         # Last: SoftHSM fixes the object as soon as it reads it.
         Attribute.MODIFIABLE: False,
     }
@@ -175,7 +186,16 @@ def check_private(key: pkcs11.Object, role: KeyRole, profile: Profile) -> tuple[
         Attribute.KEY_TYPE: KeyType.EC,
         Attribute.MODIFIABLE: False,
     }
-    return _compare(key, {**_private_flags(role), **made}, "private", profile)
+    wanted = {**_private_flags(role), **made}
+    if role in RECOVERABLE and _read(key, Attribute.EXTRACTABLE) is True:
+        # Where it was made cannot be asked of one that may have come from a backup.
+        del wanted[Attribute.LOCAL], wanted[Attribute.ALWAYS_SENSITIVE]
+        wanted |= {
+            Attribute.EXTRACTABLE: True,
+            Attribute.WRAP_WITH_TRUSTED: True,
+            Attribute.NEVER_EXTRACTABLE: False,
+        }
+    return _compare(key, wanted, "private", profile)
 
 
 def check_public(key: pkcs11.Object, role: KeyRole, profile: Profile) -> tuple[str, ...]:

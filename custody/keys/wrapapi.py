@@ -6,13 +6,23 @@ token and does nothing else.  It has no public half: what tells one from another
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, cast
+
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from custody.crypto.secret import Octets
 from custody.encoding import Digest
 from custody.errors import Unavailable
-from custody.keys.api import KeyUri, Token
+from custody.formats.keybackup import (
+    BackedUpRole,
+    CarrierMechanism,
+    HeldIn,
+    KeyAttribute,
+    KeyBackup,
+    OaepHash,
+)
+from custody.keys.api import KeyInfo, KeyUri, PinReader, Token
 
 #: How a KEK wraps: RFC 5649 under either of its two numbers in PKCS#11, or RFC 3394.
 WrapMechanism = Literal["AES_KEY_WRAP_PAD", "AES_KEY_WRAP_KWP", "AES_KEY_WRAP"]
@@ -71,19 +81,77 @@ class Wrapping(Protocol):
         """List the KEKs that are as they must be."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrappedKey:
+    """A key as it left its token; fields are those of `KeyBackup`."""
+
+    role: BackedUpRole
+    label: str
+    id: bytes
+    check: Digest
+    spki: bytes | None
+    attributes: tuple[KeyAttribute, ...]
+    oaep_hash: OaepHash
+    wrapped: bytes = field(repr=False)
+    carrier: CarrierMechanism | None = None
+    carried: bytes | None = field(default=None, repr=False)
+    held_in: HeldIn
+
+
+class Backups(Protocol):
+    """How keys leave one opened token, and come into another.
+
+    Its errors besides: ``backup.never`` for a key that was made so that it never leaves,
+    ``backup.untrusted`` where the token's SO has not trusted the wrapping key, ``backup.exists``
+    for a key that is there, ``backup.attributes`` and ``backup.check`` for what would come back as
+    another key.
+    """
+
+    def trust(self, spki: bytes, *, so_pin: PinReader) -> bool:
+        """Have the SO trust an RSA-4096 public key; say whether EC keys can leave under it too.
+
+        EC keys are too long for RSA-OAEP: they leave under an AES key that the SO trusts as well
+        and that leaves under the RSA key.  Not every token has such keys.
+        """
+
+    def wrap_kek(self, kek: KekInfo, spki: bytes) -> WrappedKey:
+        """Wrap a KEK under a trusted RSA key."""
+
+    def wrap_authority(self, key: KeyInfo, spki: bytes) -> WrappedKey:
+        """Wrap an authority's key under a trusted RSA key, by way of an AES key."""
+
+    def restore(self, backup: KeyBackup, private: rsa.RSAPrivateKey) -> None:
+        """Bring a key back with its full template, read it back, and hold it to ``check``.
+
+        A first try is with a session object: nothing wrong stays in the token.
+        """
+
+
 class WrappingToken(Token, Protocol):
-    """A token that may have KEKs."""
+    """A token that may have KEKs, and keys that can be backed up."""
 
     def wrapping(self) -> Wrapping:
         """Return its KEKs, under the token's own login."""
 
+    def backups(self) -> Backups:
+        """Return what takes keys out and in, under the token's own login."""
+
 
 def wrapping_of(token: Token) -> Wrapping:
     """Return the KEKs of an opened token; one that wraps nothing is `Unavailable`."""
+    return _wrapping_token(token).wrapping()
+
+
+def backups_of(token: Token) -> Backups:
+    """Return what takes keys out of an opened token; of one that has no such way: `Unavailable`."""
+    return _wrapping_token(token).backups()
+
+
+def _wrapping_token(token: Token) -> WrappingToken:
     if not hasattr(token, "wrapping"):
         raise Unavailable(
             "this token wraps no keys",
             where=f"token {token.info.label}",
             hint="a key-encryption key needs a PKCS#11 token with AES key wrap",
         )
-    return cast("WrappingToken", token).wrapping()
+    return cast("WrappingToken", token)

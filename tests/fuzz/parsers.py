@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from custody.crypto import certificate_reader, notekeys, signature, slip39
+from custody.crypto import certificate_reader, notekeys, signature, slip39, wrappingkey
 from custody.crypto.parts import ROW_BYTES
 from custody.encoding import Record, check_nesting, check_text, decode, encode, parse_time, sha256
 from custody.errors import CustodyError, Malformed, Refused
@@ -44,13 +44,14 @@ from custody.formats.enrolling import Refusal, Waiting
 from custody.formats.enrolment import Answer, Challenge, EnrolmentRequest
 from custody.formats.envelope import Predicate
 from custody.formats.hostcertificate import TlsRequest
+from custody.formats.keybackup import KeyBackup, WrappingKey
 from custody.formats.logproof import LogProof
 from custody.formats.manifest import Core
 from custody.formats.measurement import Measurement
 from custody.formats.state import Identity, Memory
 from custody.keys import profiles, uri
 from tests.unit.crypto.vectors import ROOT, VECTORS
-from tests.unit.formats import log_examples, spec_examples
+from tests.unit.formats import keybackup_examples, log_examples, spec_examples
 from tests.unit.formats.test_contents import _contents
 
 #: The largest good input to begin from, and how many of them: small ones are mutated most often.
@@ -163,7 +164,7 @@ _REFUSAL = Refusal(
 _WAITING = Waiting(kind="custody/enrolment-waiting/v1", request="ab" * 32)
 
 
-_KINDS: tuple[type[Predicate], ...] = (Admission, *case._KINDS)
+_KINDS: tuple[type[Predicate], ...] = (Admission, KeyBackup, WrappingKey, *case._KINDS)
 _RECORDS: tuple[type[Record], ...] = (
     *(Answer, Challenge, EnrolmentRequest, TlsRequest),
     *(Identity, Invitation, InvitationKeys, Measurement, Memory),
@@ -255,6 +256,9 @@ PARSERS: Mapping[str, Parser] = {
     "certificate_reader.read_csr": Parser(certificate_reader.read_csr, also=(Refused,)),
     "certificate_reader.read_crl": Parser(certificate_reader.read_crl),
     "signature.load_ec_public": Parser(signature.load_ec_public, also=(Refused,)),
+    "wrappingkey.load_wrapping_public": Parser(
+        wrappingkey.load_wrapping_public, examples=(keybackup_examples.wrapping().spki,)
+    ),
     "notekeys.parse_vkey": Parser(text(notekeys.parse_vkey)),
     "slip39.read_mnemonic": Parser(
         text(slip39.read_mnemonic),

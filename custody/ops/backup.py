@@ -1,0 +1,235 @@
+"""Backups of keys in tokens: made under a recovery key, and brought back by it.  Protocol 7.
+
+Nothing here sees a key-encryption key or an authority's key: they pass from token to token.  The
+RSA key that they are wrapped under is in this process while a key comes back, and no longer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from custody.crypto.certificates import spki_of
+from custody.crypto.wrappingkey import Sealed, load_wrapping_public, make_wrapping_key, opened
+from custody.encoding import key_id
+from custody.errors import Refused
+from custody.formats.envelope import Statement
+from custody.formats.keybackup import KeyBackup, SealedWrappingKey, WrappingKey
+from custody.formats.policy import RecoveryKey
+from custody.formats.recovery import RecoveryRecord
+from custody.keys.api import KeyInfo, KeyRole, PinReader, Token
+from custody.keys.wrapapi import KekInfo, WrappedKey, backups_of, wrapping_of
+from custody.ops.keys import Signer
+from custody.ops.recovery import check_record, rebuilt_seed
+from custody.ops.rewrap import check_signer
+from custody.rules.situation import Situation
+from custody.rules.trust import check_author
+from custody.rules.verdicts import Verdict, passed, require
+
+
+def make_wrapping(
+    record: Statement[RecoveryRecord],
+    shares: Sequence[str],
+    passphrase: bytes,
+    *,
+    signer: Signer,
+    now: datetime,
+) -> bytes:
+    """Make the key that others leave tokens under, by the shares of a recovery key.
+
+    Returns the statement (``.dsse``).  One seed may seal several.
+    """
+    with rebuilt_seed(record, shares, passphrase) as seed:
+        sealed = make_wrapping_key(seed, bytes.fromhex(record.digest))
+    stated = WrappingKey(
+        environment=record.predicate.environment,
+        record=record.digest,
+        key=SealedWrappingKey(spki=sealed.spki, salt=sealed.salt, sealed=sealed.sealed),
+        made_at=now,
+    )
+    return signer.statement(stated)
+
+
+def check_wrapping(wrapping: Statement[WrappingKey], situation: Situation) -> None:
+    """Refuse a wrapping key that no custodian stated for the recovery key of the policy in force.
+
+    Whoever could bring one of his own would be handed the next backup.
+    """
+    policy = situation.trusted.policy
+    *_, verdicts = check_author(
+        wrapping, policy, role="custodian", check="backup", subject="wrapping key"
+    )
+    require(verdicts)
+    said, recovery = wrapping.predicate, policy.recovery
+    if recovery is None or recovery.record != said.record:
+        raise Refused(
+            "is not of the recovery key that the policy names",
+            check="recovery.record",
+            hint="custody custodian recovery wrapping-key makes one",
+        )
+    if said.environment != policy.environment:
+        raise Refused("is of another environment", check="backup.environment")
+    load_wrapping_public(said.key.spki)
+
+
+def trust_wrapping(
+    token: Token, wrapping: Statement[WrappingKey], *, situation: Situation, so_pin: PinReader
+) -> bool:
+    """Have a token's security officer trust it; say whether authorities' keys can leave too."""
+    check_wrapping(wrapping, situation)
+    return backups_of(token).trust(wrapping.predicate.key.spki, so_pin=so_pin)
+
+
+def back_up_kek(
+    token: Token, kek: KekInfo, wrapping: Statement[WrappingKey], *, situation: Situation
+) -> WrappedKey:
+    """Take a KEK out of its token under a wrapping key that was checked."""
+    check_wrapping(wrapping, situation)
+    return backups_of(token).wrap_kek(kek, wrapping.predicate.key.spki)
+
+
+def back_up_authority(
+    token: Token, wrapping: Statement[WrappingKey], *, certificate: bytes, situation: Situation
+) -> WrappedKey:
+    """Take an authority's key out of its token under a wrapping key that was checked."""
+    check_wrapping(wrapping, situation)
+    return backups_of(token).wrap_authority(
+        _authority_key(token, certificate), wrapping.predicate.key.spki
+    )
+
+
+def _authority_key(token: Token, certificate: bytes) -> KeyInfo:
+    wanted = key_id(spki_of(certificate))
+    # `find` says what is wrong with it, where something is.
+    token.find(KeyRole.CA, key_id=wanted)
+    held = token.keys()
+    return next(info for info in held if info.key_id == wanted)
+
+
+def state_backup(
+    wrapped: WrappedKey,
+    wrapping: Statement[WrappingKey],
+    *,
+    situation: Situation,
+    signer: Signer,
+) -> bytes:
+    """Sign blob, attributes and check value together, as a custodian: wrapping binds none."""
+    check_signer(signer, situation, role="custodian")
+    said = wrapping.predicate
+    stated = KeyBackup(
+        environment=said.environment,
+        record=said.record,
+        wrapping=said.key,
+        role=wrapped.role,
+        label=wrapped.label,
+        id=wrapped.id,
+        check=wrapped.check,
+        spki=wrapped.spki,
+        attributes=wrapped.attributes,
+        oaep_hash=wrapped.oaep_hash,
+        wrapped=wrapped.wrapped,
+        carrier=wrapped.carrier,
+        carried=wrapped.carried,
+        held_in=wrapped.held_in,
+        made_at=situation.now,
+    )
+    return signer.statement(stated)
+
+
+def check_backup(
+    backup: Statement[KeyBackup], record: Statement[RecoveryRecord], situation: Situation
+) -> str:
+    """Refuse a backup that no custodian signed, or of another recovery key; return who signed it.
+
+    Before anything is unwrapped: anybody can wrap a key of his own under a public key.  A custodian
+    of an earlier version counts: backups outlive who made them.
+    """
+    judged = [
+        check_author(backup, policy, role="custodian", check="backup", subject="key backup")
+        for policy in reversed(situation.trusted.versions)
+    ]
+    good = [name for _, name, verdicts in judged if passed(verdicts)]
+    if not good:
+        require(_worst(judged))
+    said = backup.predicate
+    if said.record != record.digest:
+        raise Refused(
+            "was made for another recovery key than that of the record",
+            check="backup.record",
+            hint=f"its record has the digest {said.record}",
+        )
+    if said.environment != situation.trusted.policy.environment:
+        raise Refused("is of another environment", check="backup.environment")
+    check_record(record, _recovery_of(record, situation))
+    if said.role == "ca":
+        _check_authority(said, situation)
+    load_wrapping_public(said.wrapping.spki)
+    return good[0]
+
+
+def _worst(judged: Sequence[tuple[str, str, tuple[Verdict, ...]]]) -> tuple[Verdict, ...]:
+    """Prefer what a signature by somebody known says to that the signer is not known."""
+    return next((verdicts for _, name, verdicts in judged if name), judged[0][2])
+
+
+def _recovery_of(record: Statement[RecoveryRecord], situation: Situation) -> RecoveryKey | None:
+    named = [policy.recovery for policy in situation.trusted.versions if policy.recovery]
+    return next((key for key in named if key.record == record.digest), None)
+
+
+def _check_authority(said: KeyBackup, situation: Situation) -> None:
+    listed = {
+        spki_of(certificate)
+        for policy in situation.trusted.versions
+        for certificate in policy.authorities
+    }
+    if said.spki not in listed:
+        raise Refused("is the key of an authority that no policy lists", check="backup.authority")
+
+
+@contextmanager
+def opened_backup(
+    backup: Statement[KeyBackup],
+    record: Statement[RecoveryRecord],
+    shares: Sequence[str],
+    passphrase: bytes,
+) -> Iterator[rsa.RSAPrivateKey]:
+    """Give the wrapping key of a backup for the block, rebuilt from shares."""
+    held = backup.predicate.wrapping
+    sealed = Sealed(spki=held.spki, salt=held.salt, sealed=held.sealed)
+    with (
+        rebuilt_seed(record, shares, passphrase) as seed,
+        opened(sealed, seed, bytes.fromhex(record.digest)) as private,
+    ):
+        yield private
+
+
+def restore(
+    token: Token,
+    backup: Statement[KeyBackup],
+    record: Statement[RecoveryRecord],
+    shares: Sequence[str],
+    passphrase: bytes,
+    *,
+    situation: Situation,
+) -> str:
+    """Bring a key back into a token that has it no more; return where it is, as a URI.
+
+    The signature is verified first, and what came back is found again as everybody else finds it.
+    """
+    check_backup(backup, record, situation)
+    with opened_backup(backup, record, shares, passphrase) as private:
+        backups_of(token).restore(backup.predicate, private)
+    return found_again(token, backup.predicate)
+
+
+def found_again(token: Token, said: KeyBackup) -> str:
+    """Find a restored key by its check value, judged by its template as every key is."""
+    if said.role == "kek":
+        return str(wrapping_of(token).find_kek(id=said.id, check=said.check).info.uri)
+    token.find(KeyRole.CA, id=said.id, key_id=said.check)
+    held = token.keys()
+    return str(next(info.uri for info in held if info.key_id == said.check))
