@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from custody.cli._case import PolicyPinOption, TsaRootOption, pinned, tsa_roots
+from custody.cli._history import linked, remembered
 from custody.cli._home import HomeOption, JsonOption, example, moment
 from custody.cli._ui import EXIT_REFUSED, Screen
 from custody.encoding import Record, format_time
-from custody.errors import Refused
 
 if TYPE_CHECKING:
+    from custody.formats.checkpoint import SignedCheckpoint
     from custody.formats.logentry import LogEntry
     from custody.ops.archive import Archive
 
@@ -195,7 +196,8 @@ def show(
                 screen.show(f"    there by {when}, {plain(entry.vouched)}")
         for gap in view.gaps:
             screen.show(f"missing    {gap.missing}: {plain(gap.words)}")
-        screen.verdicts([v for v in release.verdicts if v.outcome == "fail"])
+        told = (*release.verdicts, *held.report.verdicts)
+        screen.verdicts([v for v in told if v.outcome == "fail"])
 
     screen.result(view, words)
     if not held.holds(release):
@@ -288,10 +290,11 @@ def overdue(
 
     screen = Screen(as_json=as_json)
     pin, now = pinned(screen, policy_pin, home), moment(at, option="--at")
-    found = opened(screen, archive, pin, home, tsa_root)
-    late = list(find_overdue(found, pin=pin, now=now))
+    found = _judged(screen, archive, pin, remembered(policy_pin, home), tsa_root)
+    entries: Iterable[tuple[int, LogEntry]] = ()
     if log is not None:
-        late += unshown(found, _entries(found, log, pin, now), now=now)
+        found, entries = linked(found, log, pin, home)
+    late = [*find_overdue(found, pin=pin, now=now), *unshown(found, entries, now=now)]
     rows = [
         OverdueLine(
             kind=each.kind,
@@ -400,38 +403,40 @@ def opened(
     tsa_root: Sequence[Path] | None,
 ) -> Archive:
     """Read and judge an archive, and name what could not be read."""
+    pin = pinned(screen, policy_pin, home)
+    return _judged(screen, archive, pin, remembered(policy_pin, home), tsa_root)
+
+
+def _judged(
+    screen: Screen,
+    archive: Sequence[str],
+    pin: str,
+    heads: Sequence[SignedCheckpoint],
+    tsa_root: Sequence[Path] | None,
+) -> Archive:
     from custody.cli._words import plain
     from custody.ops.archive import read_archive
+    from custody.rules.history import told
     from custody.transports.api import open_store
 
-    pin = pinned(screen, policy_pin, home)
     shelves = [open_store(place) for place in archive if place.startswith(_BUCKETS)]
     paths = [Path(place) for place in archive if not place.startswith(_BUCKETS)]
-    found = read_archive(paths, shelves=shelves, pin=pin, tsa_roots=tsa_roots(tsa_root))
+    found = read_archive(
+        paths,
+        shelves=shelves,
+        pin=pin,
+        tsa_roots=tsa_roots(tsa_root),
+        remembered=heads,
+    )
     for unopened in found.unopened:
         screen.say(f"unreadable {plain(unopened.name)}: {plain(unopened.reason)}")
+    for history in found.histories:
+        if history.conflict is not None:
+            both = "; ".join(told(head) for head in history.conflict)
+            screen.say(f"NOT SOUND  {plain(history.origin)} has signed two histories: {both}")
     if not any(found.releases()):
         screen.say("no release is here; custody auditor collect makes a file of one")
     return found
-
-
-def _entries(archive: Archive, log: str, pin: str, now: datetime) -> Iterable[tuple[int, LogEntry]]:
-    """Read the log that the newest policy names."""
-    from custody.formats.logentry import decode_entry
-    from custody.formats.logstate import SeenLogs
-    from custody.log.reader import Conflict, follow
-    from custody.ops.overdue import policies_of
-    from custody.transports.api import open_source
-
-    policies = policies_of(archive.documents(), pin=pin, now=now)
-    known = next((p for policy in policies[::-1] if (p := policy.log_policy()) is not None), None)
-    if known is None:
-        raise Refused("no policy here names a log", check="log.policy", where=log)
-    followed = follow(open_source(log), known, SeenLogs(kind="custody/logs-seen/v1", logs=()))
-    if isinstance(followed, Conflict):
-        raise followed.refusal()
-    size = followed.signed.checkpoint.size
-    return [(index, decode_entry(data)) for index, data in followed.tree.entries(0, size)]
 
 
 def _ended(outcome: str, *, sound: bool) -> str:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from custody.cli._case import CaseArgument, PolicyPinOption, TsaRootOption, pinned, tsa_roots
-from custody.cli._home import HomeOption, JsonOption, example
+from custody.cli._home import HomeOption, JsonOption, example, open_home
 from custody.cli._ui import Screen
 from custody.cli._words import count, plain
 from custody.encoding import Digest, Record
 from custody.errors import Incomplete
+
+if TYPE_CHECKING:
+    from custody.ops.collect import Collected
 
 _SHORTEST = 8
 _MEMBER = re.compile(r"([a-z-]+)-[0-9a-f]{64}\.[a-z-]+")
@@ -56,6 +61,14 @@ def collect(
     ] = None,
     policy_pin: PolicyPinOption = None,
     tsa_root: TsaRootOption = None,
+    log: Annotated[
+        str | None,
+        typer.Option(
+            "--log",
+            help="Add what shows the heads of the log that lies here to be of one history.",
+            metavar="LOG",
+        ),
+    ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -63,7 +76,8 @@ def collect(
 
     The same statements give the same bytes, whatever their files are called and wherever they lie.
     What is not about the release, or vouched for by nobody whom the policy knows, is left out and
-    named; so is what is missing.  Exit code 4 if something is missing: the file is written.
+    named; so is what is missing.  With --log, what shows the log's heads to be of one history is
+    added.  Exit code 4 if something is missing: the file is written.
     """
     from custody.formats.casefile import SUFFIX
     from custody.ops import collect as collecting
@@ -77,7 +91,13 @@ def collect(
     documents = collecting.read_case(*case).documents
     known = [found.digest for found in documents.requests]
     chosen = {_named(one, known) for one in request} if request else None
-    found = collecting.collect(documents, pin=pin, requests=chosen, tsa_roots=tsa_roots(tsa_root))
+    gathering = partial(
+        collecting.collect if log is None else _with_log(home, log),
+        pin=pin,
+        requests=chosen,
+        tsa_roots=tsa_roots(tsa_root),
+    )
+    found = gathering(documents)
     write_new_file(out, found.data)
     missing = tuple(f"{gap.kind} {gap.digest}, named by {gap.named_by}" for gap in found.missing)
     view = CollectedView(
@@ -99,6 +119,14 @@ def collect(
     screen.result(view, words)
     if missing:
         raise Incomplete("the file is written, and is not whole", missing=missing, where=str(out))
+
+
+def _with_log(home: Path | None, log: str) -> Callable[..., Collected]:
+    """Return how to collect with what the log at a place shows."""
+    from custody.ops.audit_home import collect_from_home
+    from custody.transports.api import open_source
+
+    return partial(collect_from_home, open_home(home, "auditor"), source=open_source(log))
 
 
 def _summed(names: tuple[str, ...]) -> list[str]:

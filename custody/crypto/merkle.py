@@ -179,6 +179,66 @@ def verify_consistency(
         raise _inconsistent()
 
 
+def inclusion_subtrees(
+    leaf: bytes, index: int, *, size: int, proof: Sequence[bytes], head: bytes
+) -> tuple[tuple[Span, bytes], ...]:
+    """Verify as `verify_inclusion`; return the complete subtrees that the proof shows, with heads.
+
+    Whatever else begins with the same rows has them too: a log's later heads, for one.
+    """
+    verify_inclusion(leaf, index, size=size, proof=proof, head=head)
+    place, found = Span(index, index + 1), leaf
+    shown = [(place, found)]
+    for span, sibling in zip(inclusion_spans(index, size), proof, strict=True):
+        left = span.start < place.start
+        found = node_hash(sibling, found) if left else node_hash(found, sibling)
+        place = Span(min(place.start, span.start), max(place.end, span.end))
+        shown += [(span, sibling), (place, found)]
+    return tuple((span, known) for span, known in shown if _is_complete(span))
+
+
+def consistency_subtrees(
+    old: int, new: int, *, proof: Sequence[bytes], head: bytes, old_head: bytes | None
+) -> tuple[bytes, tuple[tuple[Span, bytes], ...]]:
+    """Say which tree of ``old`` rows a proof shows ``head``, of ``new`` rows, to begin with.
+
+    Returns its head, and complete subtrees.  A proof from a power of two holds nothing of the old
+    tree: there ``old_head`` is asked, and elsewhere it is not.  Raises `Refused`
+    (``log.consistency``) where the proof does not lead to ``head``.
+    """
+    if not 0 <= old <= new:
+        raise Refused("the new tree is the smaller one", check="log.consistency")
+    if old in {0, new}:
+        if proof:
+            raise _inconsistent()
+        return (root(()) if old == 0 else head), ()
+    spans, path = list(consistency_spans(old, new)), list(proof)
+    if old & (old - 1) == 0:
+        if old_head is None:
+            raise _inconsistent()
+        spans, path = [Span(0, old), *spans], [old_head, *path]
+    if len(path) != len(spans):
+        raise _inconsistent()
+    place, begun = spans[0], path[0]
+    found, shown = begun, [(place, begun)]
+    for span, sibling in zip(spans[1:], path[1:], strict=True):
+        if span.start < place.start:
+            begun, found = node_hash(sibling, begun), node_hash(sibling, found)
+        else:
+            found = node_hash(found, sibling)
+        place = Span(min(place.start, span.start), max(place.end, span.end))
+        shown += [(span, sibling), (place, found)]
+    if found != head:
+        raise _inconsistent()
+    return begun, tuple((span, known) for span, known in shown if _is_complete(span))
+
+
+def _is_complete(span: Span) -> bool:
+    """Whether a subtree of some tree is full: such a one never changes as the tree grows."""
+    count = span.end - span.start
+    return count & (count - 1) == 0 and span.start % count == 0
+
+
 def _left(count: int) -> int:
     """Return how many of ``count`` rows (at least 2) go left: a power of two below it."""
     return 1 << ((count - 1).bit_length() - 1)

@@ -36,7 +36,10 @@ class Conflict:
         if self.kind == "rollback":
             words = f"{new.size} entries are offered, where {old.size} were seen before"
         else:
-            words = f"two histories: {old.size} entries seen before, {new.size} offered that differ"
+            words = (
+                f"two histories: {old.size} entries seen before, {new.size} offered that differ "
+                f"(roots {old.root.hex()}, {new.root.hex()})"
+            )
         return Refused(words, check=f"log.{self.kind}")
 
 

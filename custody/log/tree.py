@@ -83,7 +83,11 @@ class Tree:
 
     def consistency(self, old: int) -> Hashes:
         """Prove that this tree begins with the one of ``old`` entries."""
-        return tuple(span_hash(span, self.node) for span in consistency_spans(old, self.size))
+        return self.consistency_between(old, self.size)
+
+    def consistency_between(self, old: int, new: int) -> Hashes:
+        """Prove that this tree had begun with the one of ``old`` entries when it had ``new``."""
+        return tuple(span_hash(span, self.node) for span in consistency_spans(old, new))
 
     def entries(self, start: int, end: int) -> Iterator[tuple[int, bytes]]:
         """Yield entries with their indexes, each checked against its leaf hash."""

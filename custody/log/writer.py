@@ -192,6 +192,7 @@ class Writer:
         signed = decode_checkpoint(stored.data)
         check_signed_by(signed, self._signer.note_key)
         checkpoint = signed.checkpoint
+        _check_promised(checkpoint, self._ledger.last())
         tree = self._tree(checkpoint)
         index, width = divmod(checkpoint.size, TILE_WIDTH)
         state = _State(
@@ -232,6 +233,21 @@ class Writer:
         return Tree(self._store, size=checkpoint.size, head=checkpoint.root)
 
 
+def _check_promised(checkpoint: Checkpoint, last: SignedHead | None) -> None:
+    """Refuse (``log.rewound``) a log that its own home knows nothing of.
+
+    Each head is promised before it is published, and this is read after it was found: a home that
+    lacks it was restored, or is another's, and what else it has signed nobody here can tell.
+    """
+    if last is None or last.size < checkpoint.size:
+        raise Refused(
+            f"{checkpoint.size} entries are signed and published, of which the log's home promised "
+            f"{'none' if last is None else last.size}",
+            check="log.rewound",
+            hint="was the home restored from a backup? bring back the last one, or begin a new log",
+        )
+
+
 def _check_not_rewound(state: _State, tree: Tree, last: SignedHead | None) -> None:
     """Refuse (``log.rewound``) a store that lacks what this log has already signed.
 
@@ -243,8 +259,8 @@ def _check_not_rewound(state: _State, tree: Tree, last: SignedHead | None) -> No
             raise Refused("the pending batch is another log's", check="log.origin")
         if pending.size > size or tree.head_at(pending.size) != pending.root:
             raise _rewound()
-    if last is None or last.size == 0:
-        return
+    if last is None:
+        raise _rewound()
     if last.size <= size:
         consistent = tree.head_at(last.size) == last.root
     else:

@@ -9,7 +9,7 @@ a matter of their names.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
@@ -18,11 +18,13 @@ from custody.encoding import Digest
 from custody.errors import CustodyError, Incomplete, Malformed
 from custody.formats.case import MAX_FILES, Documents, merge
 from custody.formats.casefile import MAX_BYTES, SUFFIX
+from custody.formats.checkpoint import SignedCheckpoint
 from custody.ops.account import Entry, account_of, in_order
 from custody.ops.audit import AuditedRelease, AuditReport
 from custody.ops.collect import Case, audit_files, open_case_file, read_case
 from custody.ops.folders import read_file, reading
-from custody.rules.verdicts import passed
+from custody.rules.history import History, histories_of, judge_history, logs_of
+from custody.rules.verdicts import Ledger, passed
 
 #: How acts begin that are somebody's answer to a request.
 ANSWERS = ("approval.", "denial.")
@@ -61,10 +63,11 @@ class Unopened:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Archive:
-    """Every case, judged."""
+    """Every case, judged; and of each log the heads that all of them show."""
 
     held: tuple[Held, ...]
     unopened: tuple[Unopened, ...]
+    histories: tuple[History, ...] = ()
 
     def releases(self) -> Iterator[tuple[Held, AuditedRelease]]:
         """Give every release, the oldest request first, each once."""
@@ -116,8 +119,12 @@ def read_archive(
     pin: Digest,
     at: datetime | None = None,
     tsa_roots: Sequence[bytes] = (),
+    remembered: Sequence[SignedCheckpoint] = (),
 ) -> Archive:
     """Read and judge an archive.
+
+    Where two of its files, or one and a head that is ``remembered``, prove that a log has two
+    histories, no file with a head of that log is sound: which of them lies, nobody can tell.
 
     A folder with ``.case`` files in it, or one folder deep, holds as many cases; a folder without
     is one case, and so is any other file.  Of a store all ``.case`` objects are read.
@@ -137,7 +144,23 @@ def read_archive(
         Held(name=name, case=case, report=audit_files(case, pin=pin, at=at, tsa_roots=tsa_roots))
         for name, case in cases
     )
-    return Archive(held=held, unopened=tuple(unopened))
+    documents = merge(*(each.case.documents for each in held))
+    histories = histories_of(documents, logs_of(documents, pin=pin), remembered=remembered)
+    return Archive(
+        held=tuple(_with_forks(each, histories) for each in held),
+        unopened=tuple(unopened),
+        histories=histories,
+    )
+
+
+def _with_forks(held: Held, histories: Sequence[History]) -> Held:
+    """Write down in a case's report what only the other cases show of its log."""
+    here, ledger = {history.origin for history in held.report.histories}, Ledger(subject="archive")
+    for history in histories:
+        if history.conflict is not None and history.origin in here:
+            judge_history(ledger, history)
+    verdicts = (*held.report.verdicts, *ledger.verdicts)
+    return replace(held, report=replace(held.report, verdicts=verdicts))
 
 
 def acts_of(archive: Archive) -> tuple[Act, ...]:

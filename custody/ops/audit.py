@@ -21,6 +21,7 @@ from custody.formats.receipt import BadShare, Receipt
 from custody.formats.request import Request
 from custody.formats.state import EnrolmentMemory, Memory
 from custody.ops.audit_contents import OpenedContents
+from custody.ops.audit_history import judge_histories
 from custody.ops.audit_log import judge_logging
 from custody.ops.audit_time import TimeBasis, by_author, judge_order, moment_of
 from custody.ops.auditing import Auditing
@@ -33,6 +34,7 @@ from custody.rules.endings import (
     judge_receipts,
     outcome_of,
 )
+from custody.rules.history import History
 from custody.rules.logged import JudgedLogged
 from custody.rules.release import Answers, Judgement, judge
 from custody.rules.situation import Situation
@@ -90,6 +92,7 @@ class AuditReport:
     verdicts: tuple[Verdict, ...]
     unreadable: tuple[Unreadable, ...]
     contents: tuple[OpenedContents, ...] = ()
+    histories: tuple[History, ...] = ()
 
     @property
     def sound(self) -> bool:
@@ -150,12 +153,14 @@ def audit_case(
     releases = tuple(_audit_copies(copies, auditing) for copies in _by_request(documents.requests))
     for opened in contents:
         ledger.extend(opened.verdicts)
+    histories = judge_histories(ledger, documents, pin=pin, seen=seen)
     return AuditReport(
         pin=pin,
         releases=releases,
         verdicts=ledger.done(),
         unreadable=documents.unreadable,
         contents=tuple(contents),
+        histories=histories,
     )
 
 

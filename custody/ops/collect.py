@@ -24,6 +24,7 @@ from custody.ops.audit import AuditReport, audit_case
 from custody.ops.audit_contents import OpenedContents
 from custody.ops.folders import read_file, read_folder, reading
 from custody.rules.gathering import Gathered, Missing, gather
+from custody.rules.history import histories_of, logs_of
 from custody.rules.times import statements_of
 from custody.rules.verdicts import Ledger, Verdict
 
@@ -135,7 +136,8 @@ def collect(
             hint="the environment's public files belong to the case, from the pinned policy on",
         )
     data = encode_case_file(found.files)
-    kept = {name for name, _ in decode_case_file(data)}
+    members = decode_case_file(data)
+    kept = {name for name, _ in members}
     every = {f"{kind_of(s)}-{s.digest}.dsse" for s in statements_of(documents)}
     every |= {member_name(suffix, held) for suffix, held in others_of(documents)}
     unread = [f"{file.name}: {file.reason}" for file in documents.unreadable]
@@ -143,8 +145,20 @@ def collect(
         data=data,
         members=tuple(sorted(kept)),
         left_out=(*sorted(every - kept), *unread),
-        missing=found.missing,
+        missing=(*found.missing, *_untied(sort_documents(members), pin)),
     )
+
+
+def _untied(documents: Documents, pin: Digest) -> Iterator[Missing]:
+    """Miss proofs that the heads of a log are of one history, or the honesty of the log."""
+    for history in histories_of(documents, logs_of(documents, pin=pin)):
+        apart = history.conflict or history.loose
+        if apart:
+            kind = "one history with" if history.conflict else "consistency with"
+            first, *others = [head.checkpoint for head in apart]
+            sizes = ", ".join(str(other.size) for other in others)
+            where = f"heads of {first.size}, {sizes} entries of {history.origin}"
+            yield Missing(kind, first.root.hex(), where)
 
 
 def kind_of(statement: Statement[Predicate]) -> str:

@@ -4,6 +4,7 @@
 
     identity.json      who uses this home, by which keys in which token    (formats/state)
     memory.json        the pin, and the newest of everything ever seen     (formats/state)
+    seen.json          the newest checkpoint of every log that was seen    (formats/logstate)
     lock               held while either is rewritten
     …/                 folders of a role's own
 """
@@ -20,16 +21,32 @@ from typing import TypeVar
 
 from custody.encoding import Record, decode, encode
 from custody.errors import Incomplete, Refused
+from custody.formats.logstate import SeenLogs
 from custody.formats.state import Identity, Memory
 from custody.ops.folders import read_file, reading
 from custody.ops.landing import disk_errors, replace_file, write_new_file
 
 R = TypeVar("R", bound=Record)
 
+SEEN = "seen.json"
 _IDENTITY = "identity.json"
 _MEMORY = "memory.json"
 #: A memory with a hundred thousand keys of hosts.
 _MAX_STATE_BYTES = 64 << 20
+
+
+def nothing_seen() -> SeenLogs:
+    """Return the memory of who has seen no log."""
+    return SeenLogs(kind="custody/logs-seen/v1", logs=())
+
+
+def ensure_file(path: Path, data: bytes) -> None:
+    """Write a private file of a home; one that is there stays as it is."""
+    try:
+        write_new_file(path, data, mode=0o600)
+    except Refused as error:
+        if error.check != "target.exists":
+            raise
 
 
 class Home:
@@ -45,6 +62,7 @@ class Home:
         with disk_errors(self.path):
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             about = self.path.stat()
+            fresh = all(path.name.startswith(".") for path in self.path.iterdir())
         # Whoever can write here can move the pin, and with it everything that is believed.
         if about.st_uid != os.geteuid() or stat.S_IMODE(about.st_mode) & 0o077:
             raise Refused(
@@ -53,6 +71,9 @@ class Home:
                 where=str(self.path),
                 hint=f"chmod 700 {self.path}",
             )
+        if fresh:
+            # From here on a missing memory is a lost one, and no first contact.
+            ensure_file(self.path / SEEN, encode(nothing_seen()))
 
     def __repr__(self) -> str:
         return f"Home({str(self.path)!r})"

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
+from custody.crypto.merkle import root
 from custody.crypto.notekeys import KeyKind, LogSigner, NoteKey, WitnessSigner
 from custody.crypto.secret import fresh_secret
 from custody.encoding import (
@@ -43,8 +44,8 @@ from custody.log.tree import Tree
 from custody.log.witness import Answer, Post, Witness, ask_witnesses
 from custody.log.writer import Cosigning, Writer, create_log
 from custody.ops.folders import read_file, reading
-from custody.ops.heads import keep_evidence, load_record, newest_head, remember_head
-from custody.ops.home import Home
+from custody.ops.heads import keep_evidence, load_record, lost, newest_head, remember_head
+from custody.ops.home import Home, ensure_file, nothing_seen
 from custody.ops.landing import replace_file, write_new_file
 
 _LOG = "log.json"
@@ -54,6 +55,7 @@ _CLOCK = "clock.json"
 _WITNESSED = "witnessed.json"
 #: How far a clock may go back: what setting it right takes.
 _SLACK = timedelta(minutes=5)
+_NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class WitnessIdentity(Record, frozen=True):
@@ -78,8 +80,11 @@ class HomeLedger:
         self._home = home
 
     def last(self) -> SignedHead | None:
-        """Return the newest head promised."""
-        return load_record(self._home, SignedHead, _HEAD)
+        """Return the newest head promised; one that is gone is `Refused` (``log.rewound``)."""
+        found = load_record(self._home, SignedHead, _HEAD)
+        if found is None and load_record(self._home, LogIdentity, _LOG) is not None:
+            raise lost(self._home, _HEAD)
+        return found
 
     def promise(self, head: SignedHead) -> None:
         """Write down a head that is about to be signed."""
@@ -122,6 +127,7 @@ def init_log(
     """
     identity = load_record(home, LogIdentity, _LOG)
     if identity is None:
+        _begin_log(home, origin)
         key = token.make(KeyRole.LOG, label, ec.SECP256R1())
         signer = LogSigner(origin, key)
         identity = LogIdentity(
@@ -133,6 +139,20 @@ def init_log(
     signer = log_signer(home, token)
     create_log(store, signer, HomeLedger(home))
     return signer.note_key
+
+
+def _begin_log(home: Home, origin: str) -> None:
+    """Write down that nothing was signed yet.  Before the key is: who has one and lacks the other
+    has lost what he signed, and would sign a second history.
+    """
+    empty = SignedHead(kind="custody/log-head/v1", origin=origin, size=0, root=root(()))
+    with home.lock():
+        last = load_record(home, SignedHead, _HEAD)
+        if last is not None and last.size:
+            raise Refused("this home has kept a log already", check="log.exists")
+        replace_file(home.path / _HEAD, encode(empty))
+        never = LogClock(kind="custody/log-clock/v1", at=_NEVER)
+        ensure_file(home.path / _CLOCK, encode(never))
 
 
 def log_identity(home: Home) -> LogIdentity:
@@ -176,6 +196,8 @@ def advance_clock(home: Home, now: datetime) -> None:
     """
     with home.lock():
         known = load_record(home, LogClock, _CLOCK)
+        if known is None and load_record(home, LogIdentity, _LOG) is not None:
+            raise lost(home, _CLOCK)
         if known is not None and now < known.at - _SLACK:
             raise Refused(
                 f"the clock was set back: this log was written at {format_time(known.at)}",
@@ -241,6 +263,7 @@ def init_witness(home: Home, *, name: str) -> NoteKey:
     """Make a witness's key; return the public half to be told."""
     identity = WitnessIdentity(kind="custody/witness/v1", name=name, seed=bytes(fresh_secret()))
     key = identity.signer().note_key
+    ensure_file(home.path / _WITNESSED, encode(nothing_seen()))
     write_new_file(home.path / _WITNESS, encode(identity), mode=0o600)
     return key
 

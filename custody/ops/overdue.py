@@ -20,6 +20,7 @@ from custody.ops.audit import AuditedRelease
 from custody.rules.certificates import read_revocation_lists
 from custody.rules.disposal import check_disposal, is_published, superseded
 from custody.rules.forgotten import check_forgotten
+from custody.rules.history import told
 from custody.rules.times import statements_of
 from custody.rules.trust import judge_chain
 from custody.rules.verdicts import passed
@@ -33,6 +34,7 @@ Kind = Literal[
     "overdue.certificate",
     "overdue.crl",
     "overdue.file",
+    "overdue.history",
     "overdue.unshown",
 ]
 #: How long before its end a policy, a list or a certificate is told of.
@@ -62,6 +64,7 @@ def overdue(archive: Archive, *, pin: Digest, now: datetime) -> tuple[Overdue, .
     found = [
         *_releases(archive, now),
         *_files(archive, now),
+        *_histories(archive, now),
         *_rules(documents, pin=pin, now=now),
     ]
     return tuple(sorted(found, key=lambda o: (o.since, o.kind, o.who, o.what)))
@@ -118,6 +121,24 @@ def _files(archive: Archive, now: datetime) -> Iterator[Overdue]:
             what=f"{unopened.name} cannot be read: {unopened.reason}",
             do="get it again",
         )
+
+
+def _histories(archive: Archive, now: datetime) -> Iterator[Overdue]:
+    """Tell of logs that have shown this archive two histories, or may have."""
+    for history in archive.histories:
+        if history.conflict is not None:
+            both = "; ".join(told(head) for head in history.conflict)
+            what, do = (
+                f"shows two histories, and has signed both: {both}",
+                "keep the files, and ask",
+            )
+        elif history.loose:
+            sizes = ", ".join(str(head.checkpoint.size) for head in history.loose)
+            what = f"its heads of {sizes} entries are not shown to be of one history"
+            do = "custody auditor overdue --log LOG"
+        else:
+            continue
+        yield Overdue(kind="overdue.history", since=now, who=history.origin, what=what, do=do)
 
 
 def _rules(documents: Documents, *, pin: Digest, now: datetime) -> Iterator[Overdue]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from custody.crypto.notekeys import LogSigner, WitnessSigner
+from custody.encoding import encode
 from custody.errors import CustodyError
 from custody.formats.case import Documents, merge, sort_documents
 from custody.formats.checkpoint import SignedCheckpoint, cosign_checkpoint, decode_checkpoint
@@ -26,7 +27,8 @@ from custody.log.tree import Tree
 from custody.log.writer import Writer, create_log
 from custody.ops.bundle import Bundle
 from custody.ops.countersign import countersign
-from custody.ops.heads import SEEN, follow_in, follow_log
+from custody.ops.heads import follow_in, follow_log
+from custody.ops.home import SEEN, nothing_seen
 from tests.release.cast import NOW, TREE, Cast
 from tests.sim.store import MemoryLedger, MemoryStore
 
@@ -125,7 +127,7 @@ class LoggedCast(Cast):
 
     def forget(self, who: str) -> None:
         """Have somebody forget what he saw of the log."""
-        (self.home(who).path / SEEN).unlink(missing_ok=True)
+        (self.home(who).path / SEEN).write_bytes(encode(nothing_seen()))
 
     def ask(self, bundle: Bundle, *, now: datetime = NOW) -> Statement[Request]:
         """Follow the log, then ask for a bundle."""

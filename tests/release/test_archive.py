@@ -16,24 +16,29 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from custody.crypto.certificates import spki_of
+from custody.crypto.notekeys import LogSigner
 from custody.encoding import format_time, key_id
 from custody.errors import Refused
 from custody.formats.case import merge, read_statement, sort_documents
 from custody.formats.casefile import decode_case_file, encode_case_file, suffix_of
 from custody.formats.disposal import Disposal
 from custody.formats.envelope import decode_statement
+from custody.formats.logentry import LogEntry
 from custody.lab.swtpm import Swtpm
 from custody.ops.archive import read_archive
 from custody.ops.dispose import check_doomed, dispose
 from custody.ops.export import intoto_bundle, json_lines
+from custody.ops.heads import follow_log
+from custody.ops.home import Home
 from custody.ops.overdue import overdue, unshown
 from custody.rules.situation import Situation
+from custody.transports.store import DirectoryStore
 from tests.cli.transcript import run
 from tests.release.archives import DAY, Month, month
 from tests.release.cast import NOW, Cast
 from tests.release.collected import logged_release
 from tests.release.expect import refused
-from tests.release.logged import Log, LoggedCast, witness
+from tests.release.logged import ORIGIN, Log, LoggedCast, witness
 
 Ask = Callable[..., Any]
 
@@ -389,8 +394,6 @@ def test_a_killed_retire_is_given_again(cast: Cast, archive: Month, tmp_path: Pa
 
 def test_what_a_log_has_and_no_file_shows_is_named(archive: Month) -> None:
     """A denial that was left out of every file is in the log, and asked for by its digest."""
-    from custody.formats.logentry import LogEntry
-
     found = read_archive([archive.folder], shelves=[], pin=archive.pin)
     entries = [
         (0, LogEntry(digest=archive.opened.digest, kind="request")),
@@ -419,15 +422,122 @@ def test_overdue_reads_the_log_that_the_policy_names(
         if not name.startswith("denial-") and not is_of(name, data, signer)
     ]
     (folder / "short.case").write_bytes(encode_case_file(kept))
-    for path, data in cast.log.store.objects.items():
-        (log / path).parent.mkdir(parents=True, exist_ok=True)
-        (log / path).write_bytes(data)
+    published(cast.log, log)
     words = ("auditor", "overdue", str(folder), "--at", format_time(NOW + timedelta(hours=2)))
-    more = ("--log", str(log), "--policy-pin", whole.pin, "--json")
-    said = run(*words, *more, capsys=capsys, monkeypatch=monkeypatch)
+    more = ("--log", str(log), "--policy-pin", whole.pin, "--home", str(tmp_path / "home"))
+    said = run(*words, *more, "--json", capsys=capsys, monkeypatch=monkeypatch)
     missing = [row for row in json.loads(said.out) if row["kind"] == "overdue.unshown"]
     assert 4 == said.code
     assert [denied.digest] == [row["digest"] for row in missing]
+
+
+def published(log: Log, folder: Path) -> Path:
+    """Lay a log out as a directory."""
+    for path, data in log.store.objects.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(data)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["rolled-back", "forked", "forked-after", "another-key"])
+def test_overdue_believes_no_log_that_lacks_what_the_archive_shows(
+    machine: Swtpm,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+) -> None:
+    """The first time he reads it, an auditor holds what is served against his own files' heads."""
+    cast = LoggedCast(tmp_path, machine, Log())
+    before = cast.log.copy()
+    whole = logged_release(cast)
+    (tmp_path / "archive").mkdir()
+    (tmp_path / "archive" / "1.case").write_bytes(whole.data)
+    if kind.startswith("forked"):
+        count = cast.log.size + (kind == "forked-after")
+        before.writer().append(
+            [LogEntry(digest=f"{n:064x}", kind="denial").encode() for n in range(count)]
+        )
+    if kind == "another-key":
+        before = Log(LogSigner(ORIGIN, ec.generate_private_key(ec.SECP256R1())))
+    log = published(before, tmp_path / "published")
+    home = tmp_path / "home"
+    words = ("auditor", "overdue", str(tmp_path / "archive"), "--policy-pin", whole.pin)
+    more = ("--home", str(home), "--log", str(log))
+    said = run(*words, *more, capsys=capsys, monkeypatch=monkeypatch)
+    assert 1 == said.code
+    if kind == "another-key":
+        assert "has not signed" in said.err
+        return
+    assert ("rolled-back" == kind) == ("are offered, where" in said.err)
+    assert ("rolled-back" != kind) == ("two histories" in said.err)
+    (kept,) = (home / "evidence").iterdir()
+    assert {"remembered.checkpoint", "offered.checkpoint"} == {f.name for f in kept.iterdir()}
+
+
+def test_overdue_holds_the_log_against_what_was_seen(
+    machine: Swtpm,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What his home remembers counts too: a log that was longer is refused, whatever files show."""
+    cast = LoggedCast(tmp_path, machine, Log())
+    whole = logged_release(cast)
+    (tmp_path / "archive").mkdir()
+    (tmp_path / "archive" / "1.case").write_bytes(whole.data)
+    shorter = published(cast.log, tmp_path / "shorter")
+    cast.log.writer().append([b"more"])
+    longer = published(cast.log, tmp_path / "longer")
+    words = ("auditor", "overdue", str(tmp_path / "archive"), "--policy-pin", whole.pin)
+    more = ("--home", str(tmp_path / "home"), "--at", format_time(NOW + timedelta(hours=2)))
+    for log, code in ((shorter, 0), (shorter, 0)):
+        said = run(*words, *more, "--log", str(log), capsys=capsys, monkeypatch=monkeypatch)
+        assert code == said.code, said.err
+    follow_log(Home(tmp_path / "home"), DirectoryStore(longer), cast.log_policy)
+    said = run(*words, *more, "--log", str(shorter), capsys=capsys, monkeypatch=monkeypatch)
+    assert 1 == said.code
+    assert "are offered, where" in said.err
+
+
+def test_two_histories_in_one_archive_are_told_of_both_files(
+    machine: Swtpm,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each file alone is sound; together they show that the log signed two histories."""
+    cast = LoggedCast(tmp_path, machine, Log())
+    mine, theirs = cast.log, cast.log.copy()
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    for n, log in enumerate((mine, theirs), 1):
+        for who in ("host", "sec1", "sec2", "lead1", "sec3"):
+            cast.forget(who)
+        cast.log, cast.folder = log, tmp_path / str(n)
+        cast.folder.mkdir()
+        (folder / f"{n}.case").write_bytes(logged_release(cast).data)
+    more = ("--policy-pin", cast.pin, "--json")
+    for n in (1, 2):
+        said = run(
+            "auditor",
+            "list",
+            str(folder / f"{n}.case"),
+            *more,
+            capsys=capsys,
+            monkeypatch=monkeypatch,
+        )
+        assert (0, [True]) == (said.code, [row["sound"] for row in json.loads(said.out)])
+    said = run("auditor", "list", str(folder), *more, capsys=capsys, monkeypatch=monkeypatch)
+    assert (1, [False, False]) == (said.code, [row["sound"] for row in json.loads(said.out)])
+    assert "has signed two histories" in said.err
+    said = run("auditor", "overdue", str(folder), *more, capsys=capsys, monkeypatch=monkeypatch)
+    (row,) = [row for row in json.loads(said.out) if row["kind"] == "overdue.history"]
+    assert (4, ORIGIN) == (said.code, row["who"])
+    both = (str(folder / "1.case"), str(folder / "2.case"))
+    said = run("auditor", "verify", *both, *more, capsys=capsys, monkeypatch=monkeypatch)
+    assert 1 == said.code
+    assert "log.history" in said.out
 
 
 def is_of(name: str, data: bytes, keyid: str) -> bool:

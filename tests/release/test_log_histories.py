@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -13,20 +15,23 @@ from custody.errors import Incomplete, Refused
 from custody.formats.case import Documents, merge
 from custody.formats.checkpoint import decode_checkpoint
 from custody.formats.envelope import Statement
+from custody.formats.logentry import LogEntry
 from custody.formats.request import Request
 from custody.formats.tiles import CHECKPOINT_PATH
 from custody.formats.witnessing import CosignRequest
 from custody.lab.swtpm import Swtpm
+from custody.log.storage import Source
 from custody.log.tree import Tree
 from custody.ops.approve import review_requests
-from custody.ops.audit_home import audit_from_home
+from custody.ops.audit import AuditReport
+from custody.ops.audit_home import audit_from_home, collect_from_home
 from custody.ops.bundle import Bundle
-from custody.ops.collect import Case
-from custody.ops.heads import SEEN, follow_in, newest_head
-from custody.ops.home import Home
+from custody.ops.collect import Case, audit_files, collect, open_case_file
+from custody.ops.heads import follow_in, follow_log, newest_head
+from custody.ops.home import SEEN, Home
 from custody.rules.situation import Situation
 from tests.release.expect import audit, case_of, failed, refused, requoted
-from tests.release.logged import ORIGIN, Log, LoggedCast
+from tests.release.logged import ORIGIN, Log, LoggedCast, witness
 
 
 @pytest.fixture
@@ -271,3 +276,176 @@ def seen_size(home: Home) -> int:
     newest = newest_head(home, SEEN, ORIGIN)
     assert newest is not None
     return newest.checkpoint.size
+
+
+def released(cast: LoggedCast, bundle: Bundle, log: Log) -> Documents:
+    """Have a log sign for a request and its answers, by people who have seen nothing of it yet."""
+    for who in ("host", "sec1", "sec2", "lead1"):
+        cast.forget(who)
+    cast.log = log
+    request = cast.ask(bundle)
+    answers = cast.quorum(bundle, request)
+    word = cast.countersign(bundle, request, *answers)
+    return cast.case(bundle, request, *answers, word)
+
+
+def padded(log: Log, count: int) -> Log:
+    """Fill a log with entries that nobody asks for."""
+    rows = [LogEntry(digest=f"{n:064x}", kind="denial").encode() for n in range(count)]
+    grow(log, *rows)
+    return log
+
+
+def reasons(report: AuditReport) -> str:
+    """What the case as a whole fails for."""
+    return " ".join(v.reason for v in report.verdicts if v.outcome == "fail")
+
+
+def test_two_histories_in_one_case_are_proven_without_a_home(cast: LoggedCast) -> None:
+    """An auditor who has never seen the log is told both heads, with their roots."""
+    bundle, mine, theirs = cast.seal(), cast.log, cast.log.copy()
+    first, second = released(cast, bundle, mine), released(cast, bundle, padded(theirs, 1))
+    for alone in (first, second):
+        assert set() == failed(audit(cast, alone))
+    report = audit(cast, merge(first, second))
+    assert not report.sound
+    assert {"log.history"} == failed(report)
+    assert "two histories" in reasons(report)
+    (history,) = report.histories
+    assert history.conflict is not None
+    for head in history.conflict:
+        assert head.checkpoint.root.hex() in reasons(report)
+
+
+def test_two_histories_that_nothing_contradicts_are_not_believed(cast: LoggedCast) -> None:
+    """A fork whose entries lie where the other log's were never shown is not one history either."""
+    bundle, mine, theirs = cast.seal(), cast.log, cast.log.copy()
+    first, second = released(cast, bundle, mine), released(cast, bundle, padded(theirs, 16))
+    report = audit(cast, merge(first, second))
+    assert {"log.history"} == failed(report)
+    assert "nothing here shows its heads of 4, 20 entries to be of one history" in reasons(report)
+
+
+def test_a_first_contact_with_two_histories_is_remembered_as_none(
+    cast: LoggedCast, tmp_path: Path
+) -> None:
+    """An auditor's home keeps proof of a fork, and does not begin with either of two histories."""
+    bundle, mine = cast.seal(), cast.log
+    theirs, other = mine.copy(), mine.copy()
+    home = Home(tmp_path / "auditing")
+    first = released(cast, bundle, mine)
+    apart = merge(first, released(cast, bundle, padded(theirs, 16)))
+    report = audit_from_home(home, Case(documents=apart, files=()), pin=cast.pin)
+    assert {"log.history"} == failed(report)
+    assert None is newest_head(home, SEEN, ORIGIN)
+    forked = merge(first, released(cast, bundle, padded(other, 1)))
+    with pytest.raises(Refused) as error:
+        audit_from_home(home, Case(documents=forked, files=()), pin=cast.pin)
+    assert "log.fork" == error.value.check
+    assert 2 == len(set(evidence(error.value.where)))
+
+
+def test_two_releases_are_shown_to_be_of_one_history(cast: LoggedCast, tmp_path: Path) -> None:
+    """By what the log itself gives, which a collected file can hold for who reads no log."""
+    bundle = cast.seal()
+    first, second = released(cast, bundle, cast.log), released(cast, bundle, cast.log)
+    third = released(cast, bundle, padded(cast.log, 3))
+    case = merge(first, third)
+    assert {"log.history"} == failed(audit(cast, case))
+    assert audit(cast, merge(first, second)).sound
+    alone = collect(case, pin=cast.pin)
+    assert ["consistency with"] == [missing.kind for missing in alone.missing]
+    home, source = Home(tmp_path / "auditing"), cast.log.store
+    file = collect_from_home(home, case, pin=cast.pin, source=source)
+    assert () == file.missing
+    padded(cast.log, 7)
+    assert file.data == collect_from_home(home, case, pin=cast.pin, source=source).data
+    found = open_case_file("x.case", file.data)
+    report = audit_files(Case(documents=found.documents, files=(found,)), pin=cast.pin)
+    assert report.sound, failed(report)
+
+
+def test_a_quorum_of_witnesses_vouches_for_one_history(machine: Swtpm, tmp_path: Path) -> None:
+    """Two heads that the same quorum has cosigned need no proof beside."""
+    cast = LoggedCast(tmp_path, machine, Log(witnesses=[witness()]))
+    bundle = cast.seal()
+    first, second = released(cast, bundle, cast.log), released(cast, bundle, padded(cast.log, 16))
+    assert audit(cast, merge(first, second)).sound
+
+
+def test_a_log_that_shows_less_than_a_request_names_is_refused(cast: LoggedCast) -> None:
+    """Whoever reads it for the first time has the request's head: what is served is older."""
+    early = cast.log.copy()
+    bundle = cast.seal()
+    grow(cast.log, b"one")
+    request = cast.ask(bundle)
+    situation = standing(cast, request, "sec2")
+    cast.forget("sec2")
+    with pytest.raises(Refused) as error:
+        follow_in(cast.home("sec2"), situation, early.store)
+    assert "log.rollback" == error.value.check
+    assert early.store.objects[CHECKPOINT_PATH] in evidence(error.value.where)
+
+
+def test_a_lost_memory_is_no_first_contact(cast: LoggedCast) -> None:
+    """Whoever takes away what a home has seen of a log makes nobody believe another."""
+    bundle = cast.seal()
+    grow(cast.log, b"one")
+    request = cast.ask(bundle)
+    for who in ("host", "sec1"):
+        (cast.home(who).path / SEEN).unlink()
+        with pytest.raises(Refused) as error:
+            cast.follow(who)
+        assert "log.rewound" == error.value.check
+    with pytest.raises(Refused) as error:
+        standing(cast, request)
+    assert "log.rewound" == error.value.check
+    home = cast.home("auditor")
+    (home.path / SEEN).unlink()
+    case = Case(documents=cast.case(bundle, request), files=())
+    with pytest.raises(Refused) as error:
+        audit_from_home(home, case, pin=cast.pin)
+    assert ("log.rewound", str(home.path)) == (error.value.check, error.value.where)
+
+
+@dataclass
+class Meanwhile:
+    """A log whose checkpoint is read while another command follows another one."""
+
+    source: Source
+    then: Callable[[], object] | None
+
+    def read(self, path: str, *, max_bytes: int) -> bytes | None:
+        """Return the object; before the first tile, let the other command run."""
+        if path != CHECKPOINT_PATH and self.then is not None:
+            then, self.then = self.then, None
+            then()
+        return self.source.read(path, max_bytes=max_bytes)
+
+
+@pytest.mark.parametrize(("others", "check"), [(1, "log.fork"), (2, "log.rollback")])
+def test_two_commands_at_once_are_not_shown_two_histories(
+    cast: LoggedCast, others: int, check: str
+) -> None:
+    """What another command saw in the meantime is held against, whichever is larger."""
+    mine, theirs = cast.log, cast.log.copy()
+    grow(mine, b"mine")
+    padded(theirs, others)
+    home, policy = cast.home("sec1"), cast.log_policy
+    source = Meanwhile(mine.store, lambda: follow_log(home, theirs.store, policy))
+    with pytest.raises(Refused) as error:
+        follow_log(home, source, policy)
+    assert check == error.value.check
+    assert theirs.size == seen_size(home)
+
+
+def test_a_smaller_history_seen_meanwhile_is_held_against(cast: LoggedCast) -> None:
+    """A command that read more does not cover up that another one saw a fork of the beginning."""
+    mine, theirs = cast.log, cast.log.copy()
+    padded(theirs, 1)
+    grow(mine, b"one", b"two", b"three")
+    home, policy = cast.home("sec1"), cast.log_policy
+    source = Meanwhile(mine.store, lambda: follow_log(home, theirs.store, policy))
+    with pytest.raises(Refused) as error:
+        follow_log(home, source, policy)
+    assert "log.fork" == error.value.check

@@ -37,7 +37,8 @@ def test_a_home_is_made_private(tmp_path: Path) -> None:
     home.save_identity(IDENTITY)
     home.save_memory(MEMORY)
     modes = {path.name: path.stat().st_mode & 0o777 for path in home.path.iterdir()}
-    assert {"identity.json": 0o600, "memory.json": 0o600} == modes
+    files = ("identity.json", "memory.json", "seen.json")
+    assert dict.fromkeys(files, 0o600) == modes
     assert 0o700 == home.path.stat().st_mode & 0o777
     assert 0o700 == home.folder("requests").stat().st_mode & 0o777
 
