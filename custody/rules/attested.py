@@ -75,11 +75,11 @@ def check_statement(
     *,
     ak_public: bytes,
     kind: type[Quoted | NvCertified],
-    tag: str,
+    check: str,
 ) -> Attest | None:
-    """Judge a statement whose signature is an attestation over it: TAG.signature, TAG.binding.
+    """Judge a statement whose signature is an attestation over it: CHECK.signature, CHECK.binding.
 
-    ``tag`` is also the one it is bound by (`bind`).  Returns what was attested, or None where no
+    ``check`` is also the tag it is bound by (`bind`).  Returns what was attested, or None where no
     signature of the AK is there to be looked at further.
     """
     signature = statement.envelope.signatures[0]
@@ -88,17 +88,17 @@ def check_statement(
     try:
         attest = read_attested(ak_public, unpack(signature.sig))
     except CustodyError as error:
-        ledger.add(f"{tag}.signature", False, error.reason)
+        ledger.add(f"{check}.signature", False, error.reason)
         return None
     ledger.add(
-        f"{tag}.signature",
+        f"{check}.signature",
         signature.keyid == key_id(spki(ak_public)),
         f"{made} by the request's AK",
         otherwise="the envelope names another key",
     )
     ledger.add(
-        f"{tag}.binding",
-        is_over(attest, bind(tag, bytes.fromhex(statement.digest)))
+        f"{check}.binding",
+        is_over(attest, bind(check, bytes.fromhex(statement.digest)))
         and is_endorsed(attest, ak_public),
         f"the {what} is over this statement",
         otherwise=f"the {what} is over something else, or by the AK elsewhere",

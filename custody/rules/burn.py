@@ -25,7 +25,7 @@ def check_burn(statement: Statement[Burn], request: Statement[Request]) -> tuple
         otherwise="is about another request or counter",
     )
     ak = request.predicate.ak_public
-    attest = check_statement(ledger, statement, ak_public=ak, kind=NvCertified, tag="burn")
+    attest = check_statement(ledger, statement, ak_public=ak, kind=NvCertified, check="burn")
     if attest is not None:
         _check_counter(ledger, attest, terms)
     return ledger.done()

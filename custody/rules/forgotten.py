@@ -26,7 +26,7 @@ def check_forgotten(
         otherwise="is about another request or manifest",
     )
     ak = request.predicate.ak_public
-    attest = check_statement(ledger, statement, ak_public=ak, kind=NvCertified, tag="forgotten")
+    attest = check_statement(ledger, statement, ak_public=ak, kind=NvCertified, check="forgotten")
     if attest is None:
         return ledger.done()
     value = counter_value(attest, nv_name(counter_public(said.counter_index).pack()))

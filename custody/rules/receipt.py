@@ -35,7 +35,7 @@ def check_receipt(
         otherwise="the key was kept, and the terms allow one opening only",
     )
     ak = request.predicate.ak_public
-    attest = check_statement(ledger, statement, ak_public=ak, kind=Quoted, tag="receipt")
+    attest = check_statement(ledger, statement, ak_public=ak, kind=Quoted, check="receipt")
     if attest is not None:
         _check_boot(ledger, attest, receipt, request)
     return ledger.done()

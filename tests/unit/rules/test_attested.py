@@ -68,7 +68,7 @@ def _look_at_a_quote(names: Mapping[str, Any]) -> object:
     receipt = decode_statement(Receipt, examples.EXAMPLES["receipt/example.dsse"])
     ledger = Ledger()
     attest = names["check_statement"](
-        ledger, receipt, ak_public=examples.AK, kind=Quoted, tag="receipt"
+        ledger, receipt, ak_public=examples.AK, kind=Quoted, check="receipt"
     )
     return ledger.verdicts, names["counter_value"](attest, bytes.fromhex(TERMS.nv_name))
 
