@@ -23,22 +23,12 @@ from custody.encoding import Record
 from custody.formats.receipt import BadShare
 from custody.ops.account import Entry, account_of, gaps_of
 from custody.ops.audit import AuditedRelease, AuditReport
-from custody.rules.endings import Outcome
+from custody.report.words import outcome
 from custody.rules.enrolment import NOT_RETIRED
 from custody.rules.logged import JudgedLogged
 from custody.rules.verdicts import Verdict
 
 _SHORT = 16
-_OUTCOMES: dict[Outcome, str] = {
-    "opened-and-burned": "opened and burned",
-    "opened-not-burned": "opened, not shown to be burned",
-    "retained": "opened, and kept sealed for restarts",
-    "never-opened": "never opened, and burned",
-    "failed": "not opened, not shown to be burned",
-    "approved": "approved, not shown to be opened",
-    "open": "open, approvals are missing",
-    "refused": "refused",
-}
 
 
 class LoggedView(Record, frozen=True):
@@ -193,7 +183,7 @@ def show_audit(screen: Screen, report: AuditReport, *, checks: bool) -> None:
     for release in report.releases:
         tpm, token = release.exhibits.trust_class, _publisher_token(release)
         host = f"{release.host} ({tpm} TPM)" if tpm else release.host
-        screen.show(f"{host}: {_OUTCOMES[release.outcome]}{'' if release.sound else ', NOT SOUND'}")
+        screen.show(f"{host}: {outcome(release)}{'' if release.sound else ', NOT SOUND'}")
         screen.show(f"manifest   {release.manifest}")
         screen.show(f"request    {release.request}")
         screen.show(
@@ -223,6 +213,9 @@ def show_audit(screen: Screen, report: AuditReport, *, checks: bool) -> None:
             screen.show("contents   not opened: they need an officer's or auditor's share key")
         _show_checks(screen, release.verdicts, checks=checks)
         screen.show("")
+    for verdict in report.verdicts:
+        if verdict.check.startswith("log.") and verdict.outcome == "not-applicable":
+            screen.show(f"log        {plain(verdict.reason)}")
     _show_checks(screen, report.verdicts, checks=checks)
     show_unreadable(screen.show, report.unreadable)
     screen.show("sound" if report.sound else "NOT SOUND")

@@ -17,7 +17,7 @@ MAX_LABEL_CHARS = 160
 
 _VARIABLE = struct.Struct("<16sQQ")
 _IMAGE = struct.Struct("<QQQQ")
-_SEPARATORS = (bytes(4), b"\xff\xff\xff\xff")
+SEPARATORS = (bytes(4), b"\xff\xff\xff\xff")
 _WORDS = {
     EventType.PREBOOT_CERT: "pre-boot certificate",
     EventType.POST_CODE: "firmware code",
@@ -106,7 +106,7 @@ def describe(event: Event) -> str:
 def _words(event: Event) -> str:
     kind, data = event.kind, event.data
     if kind == EventType.SEPARATOR:
-        return "separator" if data in _SEPARATORS else f"separator {data[:8].hex()}"
+        return "separator" if data in SEPARATORS else f"separator {data[:8].hex()}"
     if kind in _VARIABLES:
         found = variable(data)
         return f"variable {found.name}" if found else "variable"

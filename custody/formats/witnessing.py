@@ -12,9 +12,9 @@ from custody.formats.checkpoint import (
     parse_hash,
     parse_size,
 )
+from custody.formats.logproof import MAX_PROOF_HASHES
 from custody.formats.note import MAX_NOTE_BYTES, decode_text
 
-MAX_PROOF_HASHES = 63
 MAX_REQUEST_BYTES = MAX_NOTE_BYTES + (8 << 10)
 #: The media type of a 409's body, which is a tree size.
 SIZE_MEDIA_TYPE = "text/x.tlog.size"

@@ -21,6 +21,8 @@ from custody.encoding import Blob, Count, Digest, Name, Record
 from custody.formats.evidence import Curve
 from custody.formats.goldenset import Epoch
 
+#: What a quote is over where its registers are not judged, and the rest of it is.
+UNJUDGED_PCRS = (0,)
 #: The counters of what is kept for restarts, one each (owner range).
 RETAINED_INDEXES = range(0x01800C10, 0x01800C18)
 #: How far behind each of them lies the counter of its epoch, where it has one.

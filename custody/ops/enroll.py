@@ -26,7 +26,7 @@ from custody.formats.enrolment import (
 from custody.formats.envelope import Statement, encode_statement
 from custody.formats.evidence import name, pack_quote
 from custody.formats.policy import TrustClass
-from custody.keys.hostapi import Attested
+from custody.keys.hostapi import UNJUDGED_PCRS, Attested
 from custody.ops.challenges import CredentialMaker, pose, use_up
 from custody.ops.cosign import check_begun
 from custody.ops.home import Home
@@ -46,9 +46,6 @@ from custody.rules.enrolment import check_in_force, enrolment_seen, is_vouched
 from custody.rules.situation import Situation
 from custody.rules.trust import require_signatory
 from custody.rules.verdicts import Verdict, passed, require
-
-#: The register a host's enrolment quote is over: its content is not judged, the quote's rest is.
-_QUOTED = (0,)
 
 
 class EnrollingTpm(Protocol):
@@ -99,7 +96,7 @@ def ask(tpm: EnrollingTpm, *, host: str, intermediates: Sequence[bytes] = ()) ->
         ak_public=tpm.ak_public(),
         quote=b"\0",
     )
-    attested = tpm.quote(draft.qualifying(), _QUOTED)
+    attested = tpm.quote(draft.qualifying(), UNJUDGED_PCRS)
     quote = pack_quote(attested.attest, attested.signature)
     return well_formed(replace(draft, quote=quote))
 

@@ -14,11 +14,8 @@ from custody.encoding import Digest, key_id
 from custody.errors import Refused
 from custody.formats.evidence import pack_quote
 from custody.formats.hostcertificate import TlsRequest
-from custody.keys.hostapi import Attested, CertifiedKey, HostTpm
+from custody.keys.hostapi import UNJUDGED_PCRS, Attested, CertifiedKey, HostTpm
 from custody.ops.wellformed import check_name, well_formed
-
-#: The register a quote is over: its content is not judged, the rest of the quote is.
-_QUOTED = (0,)
 
 
 class TlsTpm(Protocol):
@@ -60,7 +57,7 @@ def ask_for_file_key(
 ) -> TlsRequest:
     """Ask for a certificate of a key in a file, which other programs made, with their request."""
     draft = _draft(host=check_name(host), dns=dns, csr=csr, key_public=None, now=now)
-    attested = tpm.quote(draft.qualifying(), _QUOTED)
+    attested = tpm.quote(draft.qualifying(), UNJUDGED_PCRS)
     return well_formed(replace(draft, proof=pack_quote(*attested)))
 
 

@@ -13,7 +13,7 @@ from custody.rules.endings import Outcome
 MAX_TEXT_CHARS = 600
 _GROUP = 8
 
-_OUTCOMES: dict[Outcome, str] = {
+_SENTENCES: dict[Outcome, str] = {
     "opened-and-burned": "{host} opened it, and its TPM proved that the key opens nothing more.",
     "opened-not-burned": "{host} opened it; nothing here proves that the key opens nothing more.",
     "retained": "{host} opened it, and keeps the key sealed in its TPM for restarts.",
@@ -23,10 +23,10 @@ _OUTCOMES: dict[Outcome, str] = {
     "open": "Approvals are missing; nothing here shows that {host} opened it.",
     "refused": "At least one check fails; nothing here shows that {host} opened it.",
 }
-_LABELS: dict[Outcome, str] = {
+_OUTCOMES: dict[Outcome, str] = {
     "opened-and-burned": "opened and burned",
     "opened-not-burned": "opened, not shown to be burned",
-    "retained": "opened and kept for restarts",
+    "retained": "opened, and kept sealed for restarts",
     "never-opened": "never opened, and burned",
     "failed": "not opened, not shown to be burned",
     "approved": "approved, not shown to be opened",
@@ -105,7 +105,7 @@ def sums(releases: int, unsound: int) -> str:
 
 def outcome(release: AuditedRelease) -> str:
     """Say in a few words what came of a request."""
-    return _LABELS[release.outcome]
+    return _OUTCOMES[release.outcome]
 
 
 def basis(release: AuditedRelease) -> str:
@@ -115,7 +115,7 @@ def basis(release: AuditedRelease) -> str:
 
 def told(release: AuditedRelease) -> str:
     """Say in one sentence what came of a request."""
-    return _OUTCOMES[release.outcome].format(host=release.host)
+    return _SENTENCES[release.outcome].format(host=release.host)
 
 
 def why(release: AuditedRelease) -> tuple[str, ...]:

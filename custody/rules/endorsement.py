@@ -16,6 +16,7 @@ from cryptography import x509
 from cryptography.x509.oid import ObjectIdentifier
 
 from custody.crypto.certificates import crl_issued_by, read_certificate, spki_of
+from custody.crypto.host_certificates import TPM_IDENTITY
 from custody.encoding import Digest, KeyId, Name, key_id
 from custody.errors import Malformed, Refused
 from custody.formats.enrolment import EnrolmentRequest, FirmwareVersion
@@ -36,8 +37,6 @@ from custody.rules.verdicts import Ledger, Verdict
 
 #: id-tcg-kp-EKCertificate.
 EK_PURPOSE = ObjectIdentifier("2.23.133.8.1")
-#: tcg-at-tpmManufacturer, tcg-at-tpmModel, tcg-at-tpmVersion.
-TPM_IDENTITY = frozenset({"2.23.133.2.1", "2.23.133.2.2", "2.23.133.2.3"})
 
 _SUBJECT = "EK certificate"
 _ISSUER = "issuer of the EK certificate"

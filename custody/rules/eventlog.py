@@ -24,7 +24,7 @@ from custody.formats.eventlog import (
     EventType,
     parse_event_log,
 )
-from custody.formats.eventwords import describe, variable
+from custody.formats.eventwords import SEPARATORS, describe, variable
 from custody.formats.goldenset import LOCALITIES, Component, GoldenSet, Locality, PcrEvents
 from custody.formats.policy import LogDemand
 from custody.rules.verdicts import Ledger, Verdict
@@ -36,7 +36,6 @@ _BOOT_PCRS = range(8)
 #: What an operating system extends as well, long after the log has ended.
 _SYSTEM_PCRS = range(8, 16)
 _DYNAMIC_PCRS = range(17, 23)
-_SEPARATORS = (bytes(4), b"\xff\xff\xff\xff")
 _EXIT = b"Exit Boot Services Returned with Success"
 #: EFI_GLOBAL_VARIABLE (UEFI 2.10), as it lies in memory.
 _GLOBAL_VARIABLE = bytes.fromhex("61dfe48bca93d211aa0d00e098032b8c")
@@ -306,7 +305,7 @@ def _event_fault(event: Event, log: EventLog, at: int) -> str:
         return ""
     if None in event.digests:
         return f"digests of {_given(event)} of the {len(log.banks)} banks declared"
-    if kind == EventType.SEPARATOR and event.pcr in _BOOT_PCRS and data not in _SEPARATORS:
+    if kind == EventType.SEPARATOR and event.pcr in _BOOT_PCRS and data not in SEPARATORS:
         return "a separator that reports an error"
     digest = event.digests[at] or b""
     if kind in _HASHED:

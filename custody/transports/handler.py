@@ -11,7 +11,7 @@ PATIENCE_SECONDS = 30
 _LENGTH_DIGITS = 12
 _BODY_HEADERS = {"content-length", "transfer-encoding"}
 
-_TEXT = "text/plain; charset=utf-8"
+TEXT = "text/plain; charset=utf-8"
 
 
 class StrictHandler(BaseHTTPRequestHandler):
@@ -50,7 +50,7 @@ class StrictHandler(BaseHTTPRequestHandler):
         """Answer no, in words; ``check`` is for servers that answer programs."""
         # What was sent with the request is not read, so nothing more can come this way.
         self.close_connection = True
-        self.answer(status, f"{reason}\n".encode(), _TEXT)
+        self.answer(status, f"{reason}\n".encode(), TEXT)
 
     def answer(
         self, status: int, body: bytes, media_type: str, *, caching: str = "no-store"

@@ -14,9 +14,8 @@ from custody.log.offers import OfferStore, put_offers
 from custody.log.storage import Source
 from custody.log.witness import Answer
 from custody.transports.api import ACCEPTED, OFFER_PATH
-from custody.transports.handler import StrictHandler
+from custody.transports.handler import TEXT, StrictHandler
 
-_TEXT = "text/plain; charset=utf-8"
 _BYTES = "application/octet-stream"
 _FOR_EVER = "public, max-age=31536000, immutable"
 _ADD_CHECKPOINT = "add-checkpoint"
@@ -77,7 +76,7 @@ class _Handler(StrictHandler):
         except CustodyError:
             self.refuse(503, "unavailable", "not now")
         else:
-            self.answer(ACCEPTED, b"", _TEXT)
+            self.answer(ACCEPTED, b"", TEXT)
 
     def _witness(self, witness: AddCheckpoint, body: bytes) -> None:
         try:
@@ -100,7 +99,7 @@ class _Handler(StrictHandler):
         if found is None:
             self.refuse(404, "path", "no such thing")
         elif path == CHECKPOINT_PATH:
-            self.answer(200, found, _TEXT, caching="no-cache")
+            self.answer(200, found, TEXT, caching="no-cache")
         else:
             self.answer(200, found, _BYTES, caching=_FOR_EVER)
 
