@@ -8,14 +8,14 @@ a matter of their names.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
 from custody.encoding import Digest
-from custody.errors import CustodyError, Incomplete, Malformed
+from custody.errors import CustodyError, Incomplete, Malformed, Refused
 from custody.formats.case import MAX_FILES, Documents, merge
 from custody.formats.casefile import MAX_BYTES, SUFFIX
 from custody.formats.checkpoint import SignedCheckpoint
@@ -23,6 +23,7 @@ from custody.ops.account import Entry, account_of, in_order
 from custody.ops.audit import AuditedRelease, AuditReport
 from custody.ops.collect import Case, audit_files, open_case_file, read_case
 from custody.ops.folders import read_file, reading
+from custody.rules.burden import check_burden
 from custody.rules.history import History, histories_of, judge_history, logs_of
 from custody.rules.verdicts import Ledger, passed
 
@@ -139,7 +140,7 @@ def read_archive(
             continue
         cases.append((name, Case(documents=file.documents, files=(file,))))
     cases += [(path.name, read_case(path)) for path in paths if not any(_case_files(path))]
-    cases = list(_together(cases))
+    cases = list(_bounded(_together(cases), unopened))
     held = tuple(
         Held(name=name, case=case, report=audit_files(case, pin=pin, at=at, tsa_roots=tsa_roots))
         for name, case in cases
@@ -177,6 +178,19 @@ def acts_of(archive: Archive) -> tuple[Act, ...]:
             if known is None or (sound and not known.sound):
                 found[entry.act, entry.statement, own] = act
     return tuple(sorted(found.values(), key=lambda act: in_order(act.entry)))
+
+
+def _bounded(
+    cases: Iterable[tuple[str, Case]], unopened: list[Unopened]
+) -> Iterator[tuple[str, Case]]:
+    """Give the cases that can be judged; one made to take for ever keeps nobody from the others."""
+    for name, case in cases:
+        try:
+            check_burden(case.documents)
+        except Refused as error:
+            unopened.append(Unopened(name=name, reason=error.reason))
+            continue
+        yield name, case
 
 
 def _together(cases: Sequence[tuple[str, Case]]) -> Iterator[tuple[str, Case]]:

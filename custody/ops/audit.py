@@ -27,6 +27,7 @@ from custody.ops.audit_time import TimeBasis, by_author, judge_order, moment_of
 from custody.ops.auditing import Auditing
 from custody.ops.exhibits import Exhibits, gather_exhibits
 from custody.rules.approvals import Tally, lacking
+from custody.rules.burden import check_burden
 from custody.rules.endings import (
     Outcome,
     judge_burns,
@@ -34,6 +35,7 @@ from custody.rules.endings import (
     judge_receipts,
     outcome_of,
 )
+from custody.rules.gathering import is_quoted
 from custody.rules.history import History
 from custody.rules.logged import JudgedLogged
 from custody.rules.release import Answers, Judgement, judge
@@ -117,8 +119,10 @@ def audit_case(
     policy's log or a time-stamping authority under ``tsa_roots`` (DER certificates), else at the
     time its own statements claim; the report says which.  ``contents`` are those that whoever
     audits could open.  ``retired`` is what he remembers of hosts: a case may leave out that one was
-    retired; ``seen`` of logs.
+    retired; ``seen`` of logs.  Raises `Refused` (``case.burden``) for more than anybody would
+    wait for.
     """
+    check_burden(documents)
     ledger = Ledger(subject="case")
     ledger.add(
         "case.readable",
@@ -176,7 +180,9 @@ def _by_request(
 
 def _audit_copies(copies: Sequence[Statement[Request]], auditing: Auditing) -> AuditedRelease:
     """Judge one request: a copy of it with a spoilt signature says nothing about it."""
-    judged = [_audit_one(request, auditing) for request in copies]
+    # The text is the same in all, so that only one whose quote is good can be better than another.
+    quoted = [request for request in copies if is_quoted(request)] or copies[:1]
+    judged = [_audit_one(request, auditing) for request in quoted]
     return next((release for release in judged if passed(release.verdicts)), judged[0])
 
 
@@ -202,6 +208,7 @@ def _audit_one(request: Statement[Request], auditing: Auditing) -> AuditedReleas
             memory=_fresh_memory(auditing.pin, chain.trusted().genesis, auditing.retired, moment),
             now=moment,
             seen=_seen_of(chain.trusted(), auditing.seen),
+            links=auditing.links_by(chain.trusted().policy),
         )
         answers = Answers(
             approvals=[a for a in documents.approvals if a.predicate.request == request.digest],

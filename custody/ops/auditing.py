@@ -14,6 +14,8 @@ from custody.formats.logpolicy import LogPolicy
 from custody.formats.logstate import SeenLogs
 from custody.formats.policy import Policy
 from custody.formats.state import EnrolmentMemory
+from custody.formats.witnessing import CosignRequest
+from custody.rules.logged import links_by
 from custody.rules.times import Times, trusted_times
 from custody.rules.trust import JudgedChain, judge_chain
 from custody.rules.verdicts import passed
@@ -33,7 +35,8 @@ class Auditing:
     seen: SeenLogs | None
     tsa_roots: Sequence[bytes]
     _chains: dict[Digest, JudgedChain] = field(default_factory=dict)
-    _times: dict[Digest, Times] = field(default_factory=dict)
+    _times: dict[tuple[str, ...], Times] = field(default_factory=dict)
+    _links: dict[tuple[str, ...], tuple[CosignRequest, ...]] = field(default_factory=dict)
 
     def chain_to(self, named: Statement[Policy]) -> JudgedChain:
         """Judge the policies up to one, as of the moment at which that was issued."""
@@ -58,11 +61,18 @@ class Auditing:
 
     def times_by(self, followed: Statement[Policy] | None) -> Times:
         """Find who vouches for which times, by the witnesses of a policy that was judged."""
-        known = "" if followed is None else followed.digest
+        known = (followed and followed.predicate.logged) or ()
         if known not in self._times:
             logs = _log_policy(followed)
             self._times[known] = trusted_times(self.documents, logs=logs, tsa_roots=self.tsa_roots)
         return self._times[known]
+
+    def links_by(self, policy: Policy) -> tuple[CosignRequest, ...]:
+        """Return the consistency proofs of the log that a trusted policy names."""
+        lines, log = policy.logged or (), policy.log_policy()
+        if lines not in self._links:
+            self._links[lines] = () if log is None else links_by(log, self.documents)
+        return self._links[lines]
 
 
 def _log_policy(named: Statement[Policy] | None) -> LogPolicy | None:

@@ -195,7 +195,7 @@ class _Gathering:
             if chosen is None or request.digest in chosen:
                 copies.setdefault(request.digest, []).append(request)
         for digest in sorted(copies):
-            yield min(copies[digest], key=lambda r: (not _is_quoted(r), encode(r.envelope)))
+            yield min(copies[digest], key=lambda r: (not is_quoted(r), encode(r.envelope)))
 
     def add_release(self, request: Statement[Request]) -> None:
         self.keep(request)
@@ -363,7 +363,7 @@ class _Gathering:
             self.missing.append(Missing("request", request, where))
 
 
-def _is_quoted(request: Statement[Request]) -> bool:
+def is_quoted(request: Statement[Request]) -> bool:
     """Tell whether a request's signature is a quote over it by the key in it."""
     try:
         quote = unpack_quote(request.envelope.signatures[0].sig)

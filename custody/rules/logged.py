@@ -16,6 +16,7 @@ from custody.crypto.signature import verify
 from custody.encoding import Digest, format_time, key_id, sha256
 from custody.errors import Incomplete, Malformed, Refused
 from custody.formats.approval import Approval, Denial
+from custody.formats.case import Documents
 from custody.formats.checkpoint import SignedCheckpoint, decode_checkpoint
 from custody.formats.envelope import Envelope, Statement
 from custody.formats.logentry import LogEntry, entry_of
@@ -98,14 +99,8 @@ def check_checkpoint(request: Statement[Request], situation: Situation) -> tuple
             f"made when {policy.logs[0].key.name} had {signed.checkpoint.size} entries",
             otherwise="the checkpoint is not the one that the terms name",
         )
-        _check_continuity(
-            ledger,
-            "request.continuity",
-            signed,
-            links_of(situation.documents, request),
-            situation,
-            policy,
-        )
+        links = _links(situation, request, policy)
+        _check_continuity(ledger, "request.continuity", signed, links, situation)
     return ledger.done()
 
 
@@ -183,10 +178,10 @@ def check_entries(
             )
             # The log asks before it has written this word down.
             links = (
-                *links_of(situation.documents, request),
+                *_links(situation, request, policy),
                 CosignRequest(old.checkpoint.size, said.consistency, signed),
             )
-            _check_continuity(ledger, "logged.continuity", signed, links, situation, policy)
+            _check_continuity(ledger, "logged.continuity", signed, links, situation)
         _check_times(ledger, request.predicate.requested_at, said.logged_at, after, by)
     return after, by
 
@@ -328,15 +323,11 @@ def _check_continuity(
     signed: SignedCheckpoint,
     links: Sequence[CosignRequest],
     situation: Situation,
-    policy: LogPolicy,
 ) -> None:
     seen = situation.seen
     if seen is None:
         ledger.skip(check, "nothing of this log was seen here before")
         return
-    # By heads that the log signed only: whoever can add files could otherwise add histories of his
-    # own making without end.
-    links = [link for link in links if _is_by(policy, link)]
     ledger.add(
         check,
         goes_with(signed.checkpoint, seen.checkpoint, links),
@@ -344,6 +335,26 @@ def _check_continuity(
         otherwise=f"nothing proves that {signed.checkpoint.size} entries and the "
         f"{seen.checkpoint.size} seen here are one history: custody log consistency",
     )
+
+
+def links_by(
+    policy: LogPolicy, documents: Documents, *requests: Statement[Request]
+) -> tuple[CosignRequest, ...]:
+    """Return the consistency proofs among ``documents`` to heads that the log has signed.
+
+    Those only: whoever can add files could otherwise add histories of his own making without end.
+    """
+    return tuple(link for link in links_of(documents, *requests) if _is_by(policy, link))
+
+
+def _links(
+    situation: Situation, request: Statement[Request], policy: LogPolicy
+) -> tuple[CosignRequest, ...]:
+    if situation.seen is None:
+        return ()
+    if situation.links is not None:
+        return situation.links
+    return links_by(policy, situation.documents, request)
 
 
 def _is_by(policy: LogPolicy, proof: CosignRequest) -> bool:

@@ -11,6 +11,7 @@ from custody.formats.case import Documents
 from custody.formats.checkpoint import SignedCheckpoint
 from custody.formats.policy import FurtherType
 from custody.formats.state import Memory
+from custody.formats.witnessing import CosignRequest
 from custody.rules.further import FurtherVerifier
 from custody.rules.trust import TrustedPolicy
 
@@ -20,7 +21,8 @@ class Situation:
     """A judge's standing: nothing in ``documents`` is believed for being there.
 
     ``seen`` is the newest checkpoint he has seen of the log that the policy names.
-    ``verifiers`` are what he has to judge further evidence with, by its type.
+    ``links`` are the consistency proofs by that log, where whoever judges many requests has looked
+    them out once.  ``verifiers`` are what he has to judge further evidence with, by its type.
     """
 
     trusted: TrustedPolicy
@@ -28,6 +30,7 @@ class Situation:
     memory: Memory
     now: datetime
     seen: SignedCheckpoint | None = None
+    links: tuple[CosignRequest, ...] | None = None
     verifiers: Mapping[FurtherType, FurtherVerifier] = field(default_factory=dict)
 
     @property

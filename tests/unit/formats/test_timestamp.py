@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from custody.encoding import sha256
 from custody.errors import CustodyError, Malformed, Refused
-from custody.formats.envelope import decode_envelope
+from custody.formats.approval import Denial
+from custody.formats.envelope import decode_statement
 from custody.formats.timestamp import MAX_TOKEN_BYTES, decode_token, timestamp_request
 from custody.ops import timestamps
 from custody.rules.times import verify_token
@@ -130,7 +131,7 @@ def test_openssl_takes_what_the_tests_stamp(tmp_path: Path) -> None:
 def test_the_vector_is_good_under_its_root() -> None:
     """A token of `openssl ts` from the past stays good: it is judged at its own time."""
     token = decode_token(TOKEN)
-    assert decode_envelope(DENIAL.read_bytes()).digest() == token.imprint
+    assert decode_statement(Denial, DENIAL.read_bytes()).digest == token.imprint
     assert token.at == verify_token(token, [ROOT_DER]).at
     with pytest.raises(Refused) as error:
         verify_token(token, [Authority().root])
