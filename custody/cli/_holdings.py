@@ -54,6 +54,8 @@ class OpenersView(Record, frozen=True, kw_only=True):
     allowed: tuple[tuple[str, ...], ...] | None
     able: tuple[tuple[str, ...], ...] | None
     shares: tuple[KeeperView, ...]
+    site: str
+    """The site whose HSM it takes besides, whoever has the shares; empty: none."""
     recovery: KeyId | None
     """The key whose shares, put together, open it too."""
 
@@ -219,6 +221,7 @@ def _openers_view(openers: Openers) -> OpenersView:
             )
             for keeper in openers.keepers
         ),
+        site=openers.sealing.site,
         recovery=core.recovery,
     )
 
@@ -232,7 +235,8 @@ def _openers_words(openers: Openers) -> Iterator[str]:
         f" for policy version {core.policy_version}"
     )
     yield f"  by the rules    {_allowed_words(openers)}"
-    yield f"  by shares alone {format_quorum(sealing.tree)}"
+    besides = f", and the HSM of site {sealing.site}" if sealing.site else ""
+    yield f"  by shares alone {format_quorum(sealing.tree)}{besides}"
     for keeper in openers.keepers:
         if keeper.standing != "in force":
             yield f"    {keeper.name}: {keeper.reason}; the share still works ({keeper.suite})"

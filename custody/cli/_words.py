@@ -191,6 +191,9 @@ def show_review(screen: Screen, review: Review, *, checks: bool, to_stderr: bool
     )
     if core.replaces:
         show(f"replaces   manifest {core.replaces[:_SHORT]}…")
+    for verdict in review.verdicts:
+        if core.site and verdict.check == "manifest.site":
+            show(f"site       {plain(verdict.reason)}")
     if review.changes is not None:
         _show_changes(show, review.changes)
     for request in review.requests:

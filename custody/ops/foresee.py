@@ -16,6 +16,7 @@ from custody.formats.policy_text import format_quorum
 from custody.rules.holdings import Sealing, find_sealings
 from custody.rules.living import Papers, check_living, living_officers, needed_officers
 from custody.rules.policy import check_policy
+from custody.rules.site import unlisted_fault
 from custody.rules.trust import count_signers
 from custody.rules.verdicts import Ledger, Verdict
 
@@ -161,6 +162,9 @@ def release_fault(sealing: Sealing, policy: Policy) -> str:
     if gaps:
         among = ", ".join(gaps[0].among)
         return f"its tree wants {gaps[0].needed} more of {among}, who are officers no more"
+    fault = unlisted_fault(core, policy)
+    if fault:
+        return f"it is {fault}" if core.site else f"it {fault}"
     weakest = STRENGTH.index(policy.weakest_suite)
     if any(
         STRENGTH.index(slot.suite) < weakest for slot in sealing.manifest.predicate.envelope.slots

@@ -25,6 +25,7 @@ from custody.rules.holdings import (
     find_sealings,
 )
 from custody.rules.living import Papers, key_faults, officer_fault
+from custody.rules.site import unlisted_fault
 from custody.rules.trust import judge_chain, signatory
 from custody.rules.verdicts import Verdict, require
 
@@ -173,7 +174,7 @@ def _forbidden(sealing: Sealing, environment: Environment) -> str:
     if found is None:
         return f"the key of {sealing.publisher} that signed it is no publisher's any more"
     faults = key_faults(policy, *found, environment.papers)
-    return f"the publisher's key: {faults[0].reason}" if faults else ""
+    return f"the publisher's key: {faults[0].reason}" if faults else unlisted_fault(core, policy)
 
 
 def _allowed(

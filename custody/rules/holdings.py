@@ -14,6 +14,7 @@ from custody.encoding import Digest, KeyId, key_id
 from custody.formats.envelope import Statement
 from custody.formats.manifest import Manifest
 from custody.formats.policy import Policy, Quorum, ShareKey, SuiteName
+from custody.rules.site import site_of
 from custody.rules.trust import check_author
 from custody.rules.verdicts import Ledger, Verdict, passed
 
@@ -49,6 +50,12 @@ class Sealing:
     def tree(self) -> Quorum:
         """The tree its shares were made by."""
         return self.policy.quorum
+
+    @property
+    def site(self) -> str:
+        """The site whose HSM it takes besides, or nothing."""
+        found = site_of(self.policy, self.manifest.predicate.core.site or ())
+        return found.id if found and self.manifest.predicate.core.site else ""
 
     @property
     def secret(self) -> tuple[Digest, Digest]:

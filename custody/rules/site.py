@@ -105,15 +105,28 @@ def _sealing_fault(core: Core, sealed_for: Policy) -> str:
     return ""
 
 
-def _in_force_fault(core: Core, situation: Situation) -> str:
-    """Say why the policy in force does not let it be released, or nothing.
+def unlisted_fault(core: Core, policy: Policy) -> str:
+    """Say why a policy in force would let nobody release a bundle, by whom it lists; or nothing.
 
     A site that was closed, or whose HSM was stolen, is struck off or revoked: what was sealed for
     it takes that HSM and no other, and is sealed or re-wrapped anew.
     """
+    if not policy.sites:
+        return ""
     if core.site is None:
         return "opens without a site's HSM, which the policy in force demands"
-    for site in situation.trusted.policy.sites:
-        if {key.key_id for key in usable_keys(site, situation)} & set(core.site):
-            return ""
-    return "sealed for a site that the policy in force does not list, or without a certificate"
+    listed = {key.key_id for site in policy.sites for key in share_keys(site)}
+    if not listed & set(core.site):
+        return "sealed for a site that the policy in force does not list"
+    return ""
+
+
+def _in_force_fault(core: Core, situation: Situation) -> str:
+    policy = situation.trusted.policy
+    fault = unlisted_fault(core, policy)
+    if fault:
+        return fault
+    usable = {key.key_id for site in policy.sites for key in usable_keys(site, situation)}
+    if not usable & set(core.site or ()):
+        return "sealed for a site none of whose keys has a certificate in force"
+    return ""

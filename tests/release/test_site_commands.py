@@ -93,10 +93,15 @@ def test_a_file_is_read_in_memory_with_the_sites_hsm(sited: Years) -> None:
 
 def test_the_policy_says_whose_hsm_it_takes(sited: Years) -> None:
     """Before they sign, custodians read it; afterwards what is sealed without a site is refused."""
-    shown = sited.run("ida", "custodian", "policy", "show", "env/policy-2.dsse", "--json").stdout
-    said = json.loads(shown)
+    words = ("policy", "show", "env/policy-2.dsse", "--previous", "env/policy-1.dsse")
+    said = json.loads(sited.run("ida", "custodian", *words, "--json").stdout)
     line = "a bundle opens only with the HSM of ams1 or fra1, whichever it was sealed for"
     assert line in said["says"]
+    assert f"+ {line}" in said["changes"]
+    before = sited.bundles["before"][:16]
+    assert [f"bundle {before}… could be released no more: it opens without a site's HSM"] == [
+        follows.partition(",")[0] for follows in said["follows"] if before in follows
+    ]
     assert "opens without a site's HSM" in sited.ask("before", code=1)[1]
 
 
@@ -108,3 +113,26 @@ def test_the_key_of_a_site_derives_and_stays(sited: Years) -> None:
     assert "DERIVE" in held["flags"]
     assert not {"SIGN", "DECRYPT", "UNWRAP", "EXTRACTABLE", "DESTROYABLE"} & set(held["flags"])
     assert [] == [finding for finding in audit["findings"] if finding["weak"]]
+
+
+def test_an_auditor_is_told_whose_hsm_it_takes(sited: Years) -> None:
+    """`who-can-open` names the site beside the shares, and nobody for what was sealed without."""
+    sited.seal("third", "--site", "ams1")
+    sited.run("ida", "auditor", "trust", sited.world.pin, "--home", "homes/aud")
+    words = ("auditor", "who-can-open", "env", "--home", "homes/aud")
+    shown = json.loads(sited.run("ida", *words, "--json").stdout)
+    by_manifest = {one["manifest"]: one for one in shown["bundles"]}
+    third, before = (by_manifest[sited.bundles[name]] for name in ("third", "before"))
+    assert ("ams1", "") == (third["site"], before["site"])
+    assert [] == before["allowed"]
+    assert "opens without a site's HSM" in before["forbidden"]
+    said = sited.run("ida", *words).stdout
+    assert "by shares alone 2 of (sec1, sec2, sec3), and the HSM of site ams1" in said
+
+
+def test_an_officer_reads_whose_hsm_it_takes(sited: Years) -> None:
+    """A review says for which site a bundle was sealed."""
+    sited.seal("fourth", "--site", "fra1")
+    request, _ = sited.ask("fourth")
+    said = sited.run("sec1", "officer", "review", "fourth", request).stdout
+    assert "site       takes the HSM of site fra1" in said
