@@ -21,9 +21,11 @@ from custody.cli._home import (
 from custody.cli._log import LogOption, offer
 from custody.cli._session import Standing, stand, unlocked
 from custody.cli._ui import Screen
+from custody.cli._wiring import scratch_token
 from custody.encoding import Digest, Record
 from custody.errors import Unavailable
 from custody.formats.envelope import Statement, decode_statement
+from custody.formats.keybackup import KeyBackup
 from custody.formats.policy import HpkeSuite
 from custody.formats.policy_text import format_quorum, parse_quorum
 from custody.formats.recovery import BreakGlass, RecoveryRecord
@@ -327,6 +329,10 @@ def drill(
         list[Path] | None,
         typer.Argument(help="Bundles that it must open.", metavar="BUNDLE", show_default=False),
     ] = None,
+    backups: Annotated[
+        list[Path] | None,
+        typer.Option("--backup", help="A key that must come back.", metavar="FILE"),
+    ] = None,
     env: EnvOption = None,
     words_fd: WordsFdOption = None,
     home: HomeOption = None,
@@ -334,7 +340,8 @@ def drill(
 ) -> None:
     """Do a whole recovery and keep nothing of it: say what would have failed.
 
-    Uses no token. The seed, keys and new envelopes are forgotten; nothing is signed.
+    Keys come back into a token of SoftHSM that is made for it and thrown away; no other token is
+    used. The seed, keys and new envelopes are forgotten; nothing is signed.
     """
     _begin()
     from custody.cli import _mnemonics as paper
@@ -344,9 +351,18 @@ def drill(
     standing = stand(home, env, "custodian")
     known: Statement[RecoveryRecord] = read_statement_file(RecoveryRecord, record)
     sealed = [Bundle.at(path).statement for path in bundles or ()]
+    held = [read_statement_file(KeyBackup, path) for path in backups or ()]
     shares = paper.gather(known, words_fd)
     passphrase = paper.ask_passphrase(twice=False) if known.predicate.passphrase else b""
-    verdicts = ops.drill(known, shares, passphrase, sealed, situation=standing.situation)
+    verdicts = ops.drill(
+        known,
+        shares,
+        passphrase,
+        sealed,
+        situation=standing.situation,
+        backups=held,
+        new_token=scratch_token,
+    )
     screen.result(verdicts, lambda: screen.verdicts(verdicts))
     if any(verdict.outcome == "fail" for verdict in verdicts):
         raise typer.Exit(1)

@@ -6,6 +6,7 @@ Adapters are imported when their scheme is met, so that who needs no device need
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
@@ -58,6 +59,12 @@ def audit_token(uri: str, *, pin_fd: int | None) -> AuditReport:
     """Read what the token a URI names holds, and judge it."""
     read = _adapter("pkcs11_audit", "audit_token", library="python-pkcs11", extra="pkcs11")
     return cast("AuditReport", read(_pkcs11(uri), pin=pin_reader(pin_fd), notice=say))
+
+
+def scratch_token() -> AbstractContextManager[Token]:
+    """Make a throw-away token, gone after the ``with`` block."""
+    made = _adapter("pkcs11_scratch", "scratch_token", library="python-pkcs11", extra="pkcs11")
+    return cast("AbstractContextManager[Token]", made())
 
 
 def _pkcs11(uri: str) -> Pkcs11Uri:

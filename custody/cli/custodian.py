@@ -45,9 +45,11 @@ from custody.ops.landing import (
 
 
 def _recovery(app: typer.Typer) -> None:
-    from custody.cli._recovery import add_recovery
+    from custody.cli._backup import add_backup
+    from custody.cli._recovery import add_recovery, recovery_app
 
     add_recovery(app)
+    add_backup(app, recovery_app)
 
 
 app = role_app(
@@ -56,7 +58,9 @@ app = role_app(
     "    --authority --out production-start",
     "custody custodian admit alice.admission.dsse --out production",
     "custody custodian policy propose draft.toml *.admission.dsse --out policy-1.dsse",
-    verbs=(Verbs(("recovery", "check-share", "break-glass", "drill"), _recovery),),
+    verbs=(
+        Verbs(("recovery", "check-share", "break-glass", "drill", "backup", "restore"), _recovery),
+    ),
 )
 app.add_typer(policy_app, name="policy")
 app.command(epilog=status_epilog)(status)
@@ -75,6 +79,12 @@ def init(
     out: OutOption,
     authority: Annotated[
         bool, typer.Option("--authority", help="Also keep the certificate authority here.")
+    ] = False,
+    recoverable: Annotated[
+        bool,
+        typer.Option(
+            "--recoverable", help="The authority's key can be backed up under a recovery key."
+        ),
     ] = False,
     display: DisplayOption = "",
     home: HomeOption = None,
@@ -108,7 +118,11 @@ def init(
             )
             if authority:
                 certificate = ca.found_authority(
-                    where, opened, name=f"{environment} authority", now=moment(None)
+                    where,
+                    opened,
+                    name=f"{environment} authority",
+                    now=moment(None),
+                    recoverable=recoverable,
                 )
                 write_new_file(folder / "authority.cer", certificate)
                 write_new_file(folder / "authority.crl", ca.newest_crl(where))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, cast
 
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from custody.crypto.secret import Octets
 from custody.encoding import Digest
@@ -22,7 +22,7 @@ from custody.formats.keybackup import (
     KeyBackup,
     OaepHash,
 )
-from custody.keys.api import KeyInfo, KeyUri, PinReader, Token
+from custody.keys.api import KeyInfo, KeyRole, KeyUri, PinReader, Token
 
 #: How a KEK wraps: RFC 5649 under either of its two numbers in PKCS#11, or RFC 3394.
 WrapMechanism = Literal["AES_KEY_WRAP_PAD", "AES_KEY_WRAP_KWP", "AES_KEY_WRAP"]
@@ -130,6 +130,11 @@ class Backups(Protocol):
 class WrappingToken(Token, Protocol):
     """A token that may have KEKs, and keys that can be backed up."""
 
+    def make(
+        self, role: KeyRole, label: str, curve: ec.EllipticCurve, *, recoverable: bool = False
+    ) -> ec.EllipticCurvePrivateKey:
+        """Make a key pair as `Token.make` does; a ``recoverable`` one can be backed up."""
+
     def wrapping(self) -> Wrapping:
         """Return its KEKs, under the token's own login."""
 
@@ -145,6 +150,13 @@ def wrapping_of(token: Token) -> Wrapping:
 def backups_of(token: Token) -> Backups:
     """Return what takes keys out of an opened token; of one that has no such way: `Unavailable`."""
     return _wrapping_token(token).backups()
+
+
+def make_recoverable(
+    token: Token, role: KeyRole, label: str, curve: ec.EllipticCurve
+) -> ec.EllipticCurvePrivateKey:
+    """Make a key pair that can be backed up; `Unavailable` in a token that no key leaves."""
+    return _wrapping_token(token).make(role, label, curve, recoverable=True)
 
 
 def _wrapping_token(token: Token) -> WrappingToken:

@@ -34,6 +34,7 @@ from custody.errors import Incomplete, Refused
 from custody.formats.case import MAX_CERTIFICATE_BYTES, MAX_CRL_BYTES
 from custody.formats.policy import Principal, ShareKey, SigningKey
 from custody.keys.api import KeyRole, Token
+from custody.keys.wrapapi import make_recoverable
 from custody.ops.admit import CheckedAdmission
 from custody.ops.folders import read_file
 from custody.ops.home import Home
@@ -68,11 +69,14 @@ class Authority:
     key: ec.EllipticCurvePrivateKey = field(repr=False)
 
 
-def found_authority(home: Home, token: Token, *, name: str, now: datetime) -> bytes:
+def found_authority(
+    home: Home, token: Token, *, name: str, now: datetime, recoverable: bool = False
+) -> bytes:
     """Make an authority's key in the token, its certificate and its first, empty revocation list.
 
     Returns the certificate; the list is `newest_crl`.  A home that has an authority of this name
-    keeps it, so that a start that was interrupted can be made again.
+    keeps it, so that a start that was interrupted can be made again.  A ``recoverable`` key can be
+    backed up (ops/backup).
     """
     if (home.path / _CERTIFICATE).exists():
         known = open_authority(home, token).certificate
@@ -83,7 +87,11 @@ def found_authority(home: Home, token: Token, *, name: str, now: datetime) -> by
                 where=str(home.path),
             )
         return known
-    key = token.make(KeyRole.CA, name, ec.SECP384R1())
+    curve = ec.SECP384R1()
+    if recoverable:
+        key = make_recoverable(token, KeyRole.CA, name, curve)
+    else:
+        key = token.make(KeyRole.CA, name, curve)
     start = now - BACKDATE
     certificate = issue_authority(
         key, name=name, not_before=start, not_after=start + AUTHORITY_LIFE

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 from custody.crypto.recoverykey import RecoveryKeyPair
 from custody.crypto.slip39 import Mnemonic, missing_shares
-from custody.errors import CustodyError
+from custody.errors import CustodyError, Unavailable
 from custody.formats.envelope import Statement
+from custody.formats.keybackup import KeyBackup
 from custody.formats.manifest import Manifest
 from custody.formats.recovery import RecoveryRecord
+from custody.keys.api import Token
+from custody.ops.backup import check_backup, restore
 from custody.ops.break_glass import check_breakable, rewrap
 from custody.ops.recovery import check_record, next_share, rebuilt_key
 from custody.rules.situation import Situation
 from custody.rules.verdicts import Ledger, Verdict
+
+#: Makes an empty token, for the block of a ``with``.
+NewToken = Callable[[], AbstractContextManager[Token]]
 
 
 def drill(
@@ -23,10 +30,13 @@ def drill(
     bundles: Sequence[Statement[Manifest]],
     *,
     situation: Situation,
+    backups: Sequence[Statement[KeyBackup]] = (),
+    new_token: NewToken | None = None,
 ) -> tuple[Verdict, ...]:
     """Judge each share, rebuild the key, and re-wrap each bundle into nothing.
 
-    No failure ends the drill before everything that can still be tried was tried.
+    Each of ``backups`` is brought back into a token that ``new_token`` makes and throws away.  No
+    failure ends the drill before everything that can still be tried was tried.
     """
     ledger = Ledger(subject=f"recovery key {record.predicate.epoch}")
     with ledger.failing("drill.policy"):
@@ -44,7 +54,36 @@ def drill(
         ledger.add("drill.key", False, _said(error))
         for _ in bundles:
             ledger.skip("drill.bundle", "there is no key to open it by")
+    for backup in backups:
+        _check_backup(backup, record, shares, passphrase, situation, new_token, ledger)
     return ledger.done()
+
+
+def _check_backup(
+    backup: Statement[KeyBackup],
+    record: Statement[RecoveryRecord],
+    shares: Sequence[str],
+    passphrase: bytes,
+    situation: Situation,
+    new_token: NewToken | None,
+    ledger: Ledger,
+) -> None:
+    said = backup.predicate
+    name = f"{said.role} {said.label!r}"
+    try:
+        check_backup(backup, record, situation)
+        if new_token is None:
+            raise Unavailable("there is no throw-away token to bring it into")
+        with new_token() as token, token.session():
+            restore(token, backup, record, shares, passphrase, situation=situation)
+        ledger.add(
+            "drill.backup",
+            True,
+            f"{name} comes back into another token, with check value "
+            f"{said.check[:16]}… and the attributes it had",
+        )
+    except CustodyError as error:
+        ledger.add("drill.backup", False, f"{name}: {_said(error)}")
 
 
 def _check_shares(record: Statement[RecoveryRecord], shares: Sequence[str], ledger: Ledger) -> None:
