@@ -24,6 +24,7 @@ from custody.ops.audit import audit_case
 from custody.ops.bundle import Bundle
 from custody.ops.keys import ShareOpener
 from custody.ops.open import Opened, open_release
+from custody.ops.unseal import unseal_release
 from custody.rules.manifest import check_manifest
 from custody.rules.policy import check_policy
 from tests.release.cast import Cast, PersonKeys
@@ -369,3 +370,36 @@ def test_a_site_is_nothing_else(cast: Cast) -> None:
     strong = msgspec.structs.replace(policy, weakest_suite="P384")
     (verdict,) = (v for v in check_policy(strong) if v.check == "policy.sites")
     assert "weaker than P384" in verdict.reason
+
+
+def test_a_kept_key_needs_the_site_once(sited: Cast, tmp_path: Path) -> None:
+    """It is unsealed without the HSM; once the policy strikes the site off, never."""
+    sited.next_policy(modes=("once", "sealed"))
+    bundle = sited.seal()
+    request = sited.request(bundle, mode="sealed")
+    answers = [sited.approve(bundle, request, who) for who in QUORUM]
+    open_release(
+        bundle,
+        request,
+        tmp_path / "first",
+        situation=sited.situation("host", *answers),
+        tpm=sited.tpm,
+        place=replace(sited.place, site=(sited.people["fra1"].opener,)),
+    )
+
+    def unseal(target: Path) -> None:
+        unseal_release(
+            bundle,
+            target,
+            situation=sited.situation("host"),
+            tpm=sited.tpm,
+            place=sited.place,
+            event_log=sited.event_log,
+        )
+
+    unseal(tmp_path / "second")
+    assert same_tree(tmp_path / "model", tmp_path / "second")
+    del sited.people["fra1"]
+    add_sites(sited, "ams1")
+    with stays_shut("manifest.site-in-force", tmp_path / "third"):
+        unseal(tmp_path / "third")
