@@ -19,6 +19,7 @@ from custody.cli._home import (
 from custody.cli._log import LogOption, offer
 from custody.cli._ui import Screen
 from custody.cli._wiring import open_token
+from custody.crypto.keyslots import is_oaep
 from custody.encoding import Digest, KeyId, Record, key_id
 from custody.formats.admission import Admission
 from custody.formats.envelope import decode_statement
@@ -37,7 +38,7 @@ class Enrolled(Record, frozen=True, kw_only=True):
     role: Role
     admission: str
     digest: Digest
-    """To be compared with the custodian by voice: admission.md, "Verifying", step 7."""
+    """To be compared with the custodian by voice: admission.md, "Verifying", step 9."""
     signing_key: KeyId
     share_keys: tuple[KeyId, ...]
 
@@ -163,8 +164,18 @@ def enroll_as(
             suite=suite,
         )
     write_new_file(out, admission)
+    _tell_of_rsa(screen, home.identity())
     show_enrolled(screen, home.identity(), out, admission)
     offer(screen, None, log, [admission])
+
+
+def _tell_of_rsa(screen: Screen, identity: Identity) -> None:
+    for share in identity.shares:
+        if is_oaep(share.suite):
+            screen.say(
+                f"your token agrees on no curve: shares are sealed to you by {share.suite}, if the"
+                " policy takes that; the custodian will send a challenge to this key"
+            )
 
 
 def show_enrolled(screen: Screen, identity: Identity, path: Path, admission: bytes) -> None:

@@ -27,6 +27,12 @@ def _enroll(app: typer.Typer) -> None:
     add_enroll(app, "auditor")
 
 
+def _prove(app: typer.Typer) -> None:
+    from custody.cli._prove import add_prove
+
+    add_prove(app, "auditor")
+
+
 def _trust(app: typer.Typer) -> None:
     from custody.cli._trust import add_trust
 
@@ -75,6 +81,7 @@ app = role_app(
     "custody auditor verify ./case --policy-pin 3f9c…e1",
     verbs=(
         Verbs(("enroll",), _enroll),
+        Verbs(("prove",), _prove),
         Verbs(("trust",), _trust),
         Verbs(("collect",), _collect),
         Verbs(("report",), _report),

@@ -44,6 +44,12 @@ from custody.ops.landing import (
 )
 
 
+def _challenge(app: typer.Typer) -> None:
+    from custody.cli._prove import add_challenge
+
+    add_challenge(app)
+
+
 def _recovery(app: typer.Typer) -> None:
     from custody.cli._backup import add_backup
     from custody.cli._recovery import add_recovery, recovery_app
@@ -59,6 +65,7 @@ app = role_app(
     "custody custodian admit alice.admission.dsse --out production",
     "custody custodian policy propose draft.toml *.admission.dsse --out policy-1.dsse",
     verbs=(
+        Verbs(("challenge",), _challenge),
         Verbs(("recovery", "check-share", "break-glass", "drill", "backup", "restore"), _recovery),
     ),
 )
@@ -142,6 +149,12 @@ def admit(
         typer.Argument(help="Admissions that answer your invitation.", metavar="FILE"),
     ],
     out: OutOption,
+    answers: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--answer", help="An answer to your challenge of one; repeatable.", metavar="FILE"
+        ),
+    ] = None,
     days: Annotated[
         int, typer.Option("--days", help="How long certificates live.", min=1, max=397)
     ] = 397,
@@ -157,6 +170,8 @@ def admit(
     """
     screen = Screen(as_json=as_json)
     where = open_home(home, "custodian")
+    for path in answers or ():
+        people.take_answer(where, path)
     checked = [people.check(where, path) for path in admissions]
     for admission in checked:
         person = admission.principal

@@ -23,6 +23,12 @@ def _upgrade(app: typer.Typer) -> None:
     add_upgrade(app)
 
 
+def _prove(app: typer.Typer) -> None:
+    from custody.cli._prove import add_prove
+
+    add_prove(app, "officer")
+
+
 def _trust(app: typer.Typer) -> None:
     from custody.cli._trust import add_trust
 
@@ -43,6 +49,7 @@ app = role_app(
     verbs=(
         Verbs(("enroll",), _enroll),
         Verbs(("upgrade-slot",), _upgrade),
+        Verbs(("prove",), _prove),
         Verbs(("trust",), _trust),
         Verbs(("review", "approve", "deny", "status"), _review),
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Literal
 
 import msgspec
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_der_private_key,
 )
 
+from custody.crypto.keyslots import SlotKey, is_oaep
 from custody.crypto.possession import possession_statement, prove_possession
 from custody.crypto.signature import public_bytes
 from custody.encoding import Blob, Digest, Name, Record, encode, sha256
@@ -88,17 +89,22 @@ class InvitationKeys(Record, frozen=True):
 
 
 class ShareClaim(Record, frozen=True):
-    """A key that secrets may be sealed to, and the proof that the sender holds its EC half."""
+    """A key that secrets may be sealed to, and the proof that the sender holds its EC half.
+
+    A key that only decrypts can prove nothing before it is asked (``possession.py``): no proof.
+    """
 
     suite: SuiteName
     spki: Blob
     mlkem: Annotated[bytes, msgspec.Meta(min_length=1568, max_length=1568)] | None
-    proof: Digest
+    proof: Digest | None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if (self.mlkem is not None) != (self.suite == "MLKEM1024_P384"):
             raise ValueError("mlkem: given exactly when the suite is a hybrid")
+        if (self.proof is None) != is_oaep(self.suite):
+            raise ValueError("proof: missing exactly when the key only decrypts")
 
 
 class Admission(Record, frozen=True):
@@ -139,7 +145,7 @@ class Admission(Record, frozen=True):
 
 
 def claim_share(
-    key: ec.EllipticCurvePrivateKey,
+    key: SlotKey,
     *,
     invitation: Invitation,
     principal: str,
@@ -149,6 +155,10 @@ def claim_share(
 ) -> ShareClaim:
     """Offer a share key, which may live in a token, with the proof that the sender holds it."""
     spki = public_bytes(key.public_key())
+    if is_oaep(suite):
+        return ShareClaim(suite=suite, spki=spki, mlkem=mlkem, proof=None)
+    if isinstance(key, rsa.RSAPrivateKey):
+        raise Malformed(f"an RSA key is no key for {suite}")
     statement = possession_statement(
         invitation=bytes.fromhex(invitation.digest()),
         csr=csr,

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric import ec, mlkem
 
-from custody.crypto.keyslots import MLKEM_SEED_BYTES
+from custody.crypto.keyslots import MLKEM_SEED_BYTES, SlotKey, is_oaep
+from custody.crypto.oaepslots import parameters_of
 from custody.crypto.secret import fresh_secret, wipe
 from custody.crypto.signature import public_bytes
 from custody.encoding import key_id
@@ -27,7 +28,7 @@ class ShareKeyPair:
     """A share key in a token, and how the actor's home remembers it."""
 
     identity: ShareIdentity
-    key: ec.EllipticCurvePrivateKey = field(repr=False)
+    key: SlotKey = field(repr=False)
 
 
 def signer_of(identity: Identity, token: Token) -> Signer:
@@ -39,7 +40,7 @@ def openers_of(home: Home, identity: Identity, token: Token) -> tuple[ShareOpene
     """Find the actor's share keys in his token, with their ML-KEM seeds from his home."""
     return tuple(
         ShareOpener(
-            token.find(share_role(identity.role), key_id=key_id(share.spki)),
+            find_share_key(token, identity.role, share),
             mlkem_public=share.mlkem,
             mlkem_seed=_read_seed(home, share),
         )
@@ -52,10 +53,24 @@ def share_role(role: Role) -> KeyRole:
     return KeyRole.SITE if role == "site" else KeyRole.SHARE
 
 
+def find_share_key(token: Token, role: Role, share: ShareIdentity) -> SlotKey:
+    """Find a share key in its token; it must be the very key that is remembered."""
+    wanted = key_id(share.spki)
+    if is_oaep(share.suite):
+        return token.decrypting().find(wanted)
+    return token.find(share_role(role), key_id=wanted)
+
+
 def make_share_key(
     home: Home, token: Token, suite: SuiteName, *, role: Role, label: str
 ) -> ShareKeyPair:
     """Make a share key in the token, and for a hybrid suite an ML-KEM seed in the home."""
+    parameters = parameters_of(suite)
+    if parameters is not None:
+        opener = token.decrypting().make(label, parameters)
+        spki = public_bytes(opener.public_key())
+        made = ShareIdentity(suite=suite, spki=spki, mlkem=None, mlkem_seed_file=None)
+        return ShareKeyPair(made, opener)
     curve = ec.SECP256R1() if suite == "P256" else ec.SECP384R1()
     key = token.make(share_role(role), label, curve)
     spki = public_bytes(key.public_key())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,26 +12,31 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from custody.crypto.certificates import make_csr, read_csr
-from custody.encoding import KeyId, Record, decode, encode, key_id
-from custody.errors import Malformed, Refused, Unavailable
+from custody.crypto.keyslots import STRENGTH, is_oaep
+from custody.encoding import Digest, KeyId, Record, decode, encode, key_id
+from custody.errors import Incomplete, Malformed, Refused, Unavailable
 from custody.formats.admission import Admission, Invitation, InvitationKeys, claim_share
 from custody.formats.envelope import Statement, decode_statement, encode_statement
 from custody.formats.policy import Principal, Role, ShareKey, SigningKey, SuiteName, TokenClass
+from custody.formats.possession import KeptChallenge, ShareAnswer, ShareChallenge
 from custody.formats.state import Identity
 from custody.keys.api import KeyRole, Token
-from custody.ops.actor import ShareKeyPair, make_share_key, share_role, signer_of
+from custody.ops.actor import ShareKeyPair, find_share_key, make_share_key, signer_of
 from custody.ops.folders import read_file, reading
 from custody.ops.home import Home
 from custody.ops.keys import Signer
 from custody.ops.landing import replace_file, write_new_file
 from custody.ops.wellformed import check_name, well_formed
-from custody.rules.admission import check_admission
+from custody.rules.admission import CHALLENGE, check_admission
 from custody.rules.verdicts import Verdict, require
 
 _INVITATIONS = "invitations"
 _ADMITTED = "admitted"
+_CHALLENGES = "share-challenges"
+_OFFERED = "offered"
 _MAX_BYTES = 1 << 20
 _HYBRID: SuiteName = "MLKEM1024_P384"
+_OAEP: tuple[SuiteName, ...] = tuple(reversed([s for s in STRENGTH if is_oaep(s)]))
 MAX_DISPLAY_CHARS = 200
 
 
@@ -112,10 +118,10 @@ def enroll(
 ) -> bytes:
     """Make a person's keys in his token and offer them; returns the admission (``.dsse``).
 
-    ``suite`` "strongest" is the hybrid where the token has the curve for it, and P256 elsewhere;
-    None makes no share key, but for a publisher, who keeps it to himself.  Done again in
-    the same home it offers the same keys, for a new invitation; another person or token needs a
-    home of its own: `Refused` (``home.taken``).
+    ``suite`` "strongest" is the hybrid where the token has the curve for it, else P256, else the
+    best of RSA that it does; None makes no share key, but for a publisher, who keeps it to himself.
+    Done again in the same home it offers the same keys, for a new invitation; another person or
+    token needs a home of its own: `Refused` (``home.taken``).
     """
     check_name(principal)
     if not display.isprintable() or len(display) > MAX_DISPLAY_CHARS:
@@ -126,15 +132,16 @@ def enroll(
             _check_same(home, identity, principal=principal, role=role, token_uri=token_uri)
             signer = signer_of(identity, token)
             pairs = tuple(
-                ShareKeyPair(share, token.find(share_role(role), key_id=key_id(share.spki)))
-                for share in identity.shares
+                ShareKeyPair(share, find_share_key(token, role, share)) for share in identity.shares
             )
         else:
             label = f"{invitation.environment} {principal}"
             signer = Signer(token.make(KeyRole.SIGN, f"{label} sign", ec.SECP256R1()))
-            kept = suite or ("P256" if role == "publisher" else None)
+            suites = _suites_for(suite, role)
             pairs = (
-                (_share_key(home, token, kept, role=role, label=f"{label} share"),) if kept else ()
+                (_share_key(home, token, suites, role=role, label=f"{label} share"),)
+                if suites
+                else ()
             )
             identity = Identity(
                 kind="custody/identity/v1",
@@ -149,20 +156,35 @@ def enroll(
         # A publisher's share key keeps what he has not finished sealing; nobody else seals to it.
         offered = () if role == "publisher" else pairs
         return _offer(
-            identity, signer, offered, invitation=invitation, token_class=token.info.token_class
+            home,
+            identity,
+            signer,
+            offered,
+            invitation=invitation,
+            token_class=token.info.token_class,
         )
 
 
+def _suites_for(
+    suite: SuiteName | Literal["strongest"] | None, role: Role
+) -> tuple[SuiteName, ...]:
+    """List the suites to try for a share key, the best first; none where none is wanted."""
+    if suite == "strongest":
+        return (_HYBRID, "P256", *_OAEP)
+    if suite is not None:
+        return (suite,)
+    return ("P256", *_OAEP) if role == "publisher" else ()
+
+
 def _share_key(
-    home: Home, token: Token, suite: SuiteName | Literal["strongest"], *, role: Role, label: str
+    home: Home, token: Token, suites: Sequence[SuiteName], *, role: Role, label: str
 ) -> ShareKeyPair:
-    if suite != "strongest":
-        return make_share_key(home, token, suite, role=role, label=label)
-    try:
-        return make_share_key(home, token, _HYBRID, role=role, label=label)
-    except (Refused, Unavailable):
-        # Not every token has P-384.  One that was pulled out has not P-256 either.
-        return make_share_key(home, token, "P256", role=role, label=label)
+    # Not every token has P-384, and some agree on no curve at all.  What is made is tried, and
+    # destroyed if it fails: a token is asked by deeds which hash it does.
+    for suite in suites[:-1]:
+        with suppress(Refused, Unavailable):
+            return make_share_key(home, token, suite, role=role, label=label)
+    return make_share_key(home, token, suites[-1], role=role, label=label)
 
 
 def upgrade(home: Home, token: Token, *, invitation: Invitation) -> bytes:
@@ -182,7 +204,7 @@ def upgrade(home: Home, token: Token, *, invitation: Invitation) -> bytes:
         signer = signer_of(identity, token)
         known = next((s for s in identity.shares if s.suite == _HYBRID), None)
         if known is not None:
-            pair = ShareKeyPair(known, token.find(KeyRole.SHARE, key_id=key_id(known.spki)))
+            pair = ShareKeyPair(known, find_share_key(token, identity.role, known))
         else:
             label = f"{invitation.environment} {identity.principal} share hybrid"
             pair = make_share_key(home, token, _HYBRID, role=identity.role, label=label)
@@ -190,7 +212,12 @@ def upgrade(home: Home, token: Token, *, invitation: Invitation) -> bytes:
                 msgspec.structs.replace(identity, shares=(*identity.shares, pair.identity))
             )
         return _offer(
-            identity, signer, (pair,), invitation=invitation, token_class=token.info.token_class
+            home,
+            identity,
+            signer,
+            (pair,),
+            invitation=invitation,
+            token_class=token.info.token_class,
         )
 
 
@@ -207,6 +234,7 @@ def _check_same(
 
 
 def _offer(
+    home: Home,
     identity: Identity,
     signer: Signer,
     pairs: Sequence[ShareKeyPair],
@@ -235,28 +263,109 @@ def _offer(
         csr=csr,
         shares=claims,
     )
-    return signer.statement(well_formed(admission))
+    data = signer.statement(well_formed(admission))
+    if any(claim.proof is None for claim in claims):
+        digest = decode_statement(Admission, data).digest
+        replace_file(home.folder(_OFFERED) / f"{digest}.dsse", data)
+    return data
 
 
 def check(home: Home, path: Path) -> CheckedAdmission:
     """Check an admission file against the invitation it answers, which must be of this home.
 
     Only who made an invitation can check the share keys' proofs: they are made for his eyes.
-    Raises `Refused` with the first check that fails.
+    Raises `Refused` with the first check that fails, and `Incomplete` where all that is missing is
+    the answer to a challenge (`challenge`).
     """
     with reading(path):
-        statement = decode_statement(Admission, read_file(path, max_bytes=_MAX_BYTES))
-        kept = home.folder(_INVITATIONS) / f"{statement.predicate.invitation}.json"
-        if not kept.exists():
-            raise Refused(
-                "answers no invitation of this home",
-                check="admission.invitation",
-                hint="the custodian who made the invitation checks what answers it",
+        statement, verdicts = _judged(home, path)
+        failed = {verdict.check for verdict in verdicts if verdict.outcome == "fail"}
+        if failed == {CHALLENGE}:
+            raise Incomplete(
+                "its share key only decrypts: it is vouched for by the signing key, not proven",
+                missing=(f"{statement.predicate.principal}'s answer to a challenge",),
+                hint=f"custody custodian challenge {path}",
             )
-        keys = decode(InvitationKeys, read_file(kept, max_bytes=_MAX_BYTES))
-        verdicts = check_admission(statement, keys=keys)
         require(verdicts)
     return CheckedAdmission(statement=statement, verdicts=verdicts)
+
+
+def challenge(home: Home, path: Path) -> bytes:
+    """Seal something fresh to every share key of an admission that only decrypts.
+
+    Returns the challenge, for who sent the admission; what it must be answered with stays here.
+    Whatever else is wrong with the admission is `Refused`, and so is one with nothing to challenge
+    (``admission.challenge``).
+    """
+    with reading(path):
+        statement, verdicts = _judged(home, path)
+        require(verdict for verdict in verdicts if verdict.check != CHALLENGE)
+        claims = [share for share in statement.predicate.shares if is_oaep(share.suite)]
+        if not claims:
+            raise Refused("every share key is proven by the admission itself", check=CHALLENGE)
+    kept = KeptChallenge.generate(statement.digest, claims)
+    replace_file(_challenge_path(home, statement.digest), encode(kept), mode=0o600)
+    return encode(kept.challenge)
+
+
+def answer(home: Home, token: Token, path: Path) -> bytes:
+    """Open a custodian's challenge with the share keys it is sealed to; returns the answer."""
+    with reading(path):
+        asked = decode(ShareChallenge, read_file(path, max_bytes=_MAX_BYTES))
+        # Somebody could offer our key as his, and send us what the custodian asks him.
+        if not (home.folder(_OFFERED) / f"{asked.admission}.dsse").exists():
+            raise Refused(
+                "a challenge to an admission that this home did not make", check=CHALLENGE
+            )
+    identity = home.identity()
+    known = {key_id(share.spki): share for share in identity.shares}
+    with token.session(), reading(path):
+        keys = []
+        for slot in asked.slots:
+            if slot.recipient not in known:
+                raise Refused("a challenge to a key that is not yours", check=CHALLENGE)
+            share = known[slot.recipient]
+            keys.append((share.suite, find_share_key(token, identity.role, share)))
+        return encode(asked.answered(keys))
+
+
+def take_answer(home: Home, path: Path) -> Digest:
+    """Keep a right answer to a challenge of this home; returns the admission's digest."""
+    with reading(path):
+        given = decode(ShareAnswer, read_file(path, max_bytes=_MAX_BYTES))
+        kept = _challenge_kept(home, given.admission)
+        if kept is None:
+            raise Refused("answers no challenge of this home", check=CHALLENGE)
+        kept.check(given)
+    answered = msgspec.structs.replace(kept, answer=given)
+    replace_file(_challenge_path(home, given.admission), encode(answered), mode=0o600)
+    return given.admission
+
+
+def _judged(home: Home, path: Path) -> tuple[Statement[Admission], tuple[Verdict, ...]]:
+    statement = decode_statement(Admission, read_file(path, max_bytes=_MAX_BYTES))
+    kept = home.folder(_INVITATIONS) / f"{statement.predicate.invitation}.json"
+    if not kept.exists():
+        raise Refused(
+            "answers no invitation of this home",
+            check="admission.invitation",
+            hint="the custodian who made the invitation checks what answers it",
+        )
+    keys = decode(InvitationKeys, read_file(kept, max_bytes=_MAX_BYTES))
+    challenged = _challenge_kept(home, statement.digest)
+    return statement, check_admission(statement, keys=keys, challenged=challenged)
+
+
+def _challenge_path(home: Home, admission: Digest) -> Path:
+    return home.folder(_CHALLENGES) / f"{admission}.json"
+
+
+def _challenge_kept(home: Home, admission: Digest) -> KeptChallenge | None:
+    path = _challenge_path(home, admission)
+    if not path.exists():
+        return None
+    with reading(path):
+        return decode(KeptChallenge, read_file(path, max_bytes=_MAX_BYTES))
 
 
 def keep(home: Home, admission: CheckedAdmission) -> None:

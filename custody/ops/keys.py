@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from custody.crypto.keyslots import recipient_id
+from custody.crypto.keyslots import SlotKey, recipient_id
 from custody.crypto.signature import public_bytes, sign
 from custody.encoding import KeyId, key_id
 from custody.formats.envelope import Predicate, Signature, encode_statement, signing_bytes
@@ -42,7 +42,7 @@ class Signer:
 class ShareOpener:
     """A share key in a token, and its ML-KEM seed where the suite is hybrid."""
 
-    key: ec.EllipticCurvePrivateKey = field(repr=False)
+    key: SlotKey = field(repr=False)
     mlkem_public: bytes | None = None
     mlkem_seed: bytes | None = field(default=None, repr=False)
 

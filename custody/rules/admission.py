@@ -5,23 +5,31 @@ from __future__ import annotations
 from collections import Counter
 
 from custody.crypto.certificates import CertificateRequest, read_csr
-from custody.crypto.keyslots import check_recipient
+from custody.crypto.keyslots import check_recipient, is_oaep
 from custody.crypto.possession import check_possession
 from custody.crypto.signature import verify
 from custody.encoding import key_id
 from custody.errors import Malformed, Refused
 from custody.formats.admission import Admission, InvitationKeys
 from custody.formats.envelope import Statement
+from custody.formats.possession import KeptChallenge
 from custody.rules.verdicts import Ledger, Verdict
+
+#: The check of keys that only decrypt: they prove nothing in an admission, but by a second round.
+CHALLENGE = "admission.challenge"
 
 
 def check_admission(
-    statement: Statement[Admission], *, keys: InvitationKeys
+    statement: Statement[Admission],
+    *,
+    keys: InvitationKeys,
+    challenged: KeptChallenge | None = None,
 ) -> tuple[Verdict, ...]:
     """Judge an admission against the invitation it answers.
 
     A pass means: one sender holds the signing key and the EC half of every share key, and offers
-    them under this name.  It does not mean that the name is his.
+    them under this name.  It does not mean that the name is his.  ``challenged`` is what was sealed
+    to its keys that only decrypt, with the answer; without it they are vouched for, which fails.
     """
     admission = statement.predicate
     ledger = Ledger(subject=f"admission of {admission.principal}")
@@ -57,6 +65,7 @@ def check_admission(
     )
     _check_keys(admission, request, ledger)
     _check_shares(admission, keys, ledger)
+    _check_challenge(statement, challenged, ledger)
     return ledger.done()
 
 
@@ -89,9 +98,11 @@ def _check_keys(admission: Admission, request: CertificateRequest | None, ledger
 
 
 def _check_shares(admission: Admission, keys: InvitationKeys, ledger: Ledger) -> None:
-    if not admission.shares:
-        ledger.skip("admission.possession", "no share key is offered")
+    if all(share.proof is None for share in admission.shares):
+        ledger.skip("admission.possession", "no share key is offered that agrees")
     for number, share in enumerate(admission.shares):
+        if share.proof is None or is_oaep(share.suite):
+            continue
         with ledger.failing("admission.possession"):
             check_possession(
                 bytes.fromhex(share.proof),
@@ -100,3 +111,22 @@ def _check_shares(admission: Admission, keys: InvitationKeys, ledger: Ledger) ->
                 statement=admission.statement_of(share),
             )
             ledger.add("admission.possession", True, f"the sender holds share key {number}")
+
+
+def _check_challenge(
+    statement: Statement[Admission], challenged: KeptChallenge | None, ledger: Ledger
+) -> None:
+    claims = [share for share in statement.predicate.shares if is_oaep(share.suite)]
+    if not claims:
+        ledger.skip(CHALLENGE, "no share key is offered that only decrypts")
+        return
+    with ledger.failing(CHALLENGE):
+        if challenged is None or challenged.answer is None:
+            raise Refused("vouched for by the signing key, not proven", check=CHALLENGE)
+        asked = challenged.challenge
+        if asked.admission != statement.digest or {slot.recipient for slot in asked.slots} != {
+            key_id(share.spki) for share in claims
+        }:
+            raise Refused("another admission was challenged", check=CHALLENGE)
+        challenged.check(challenged.answer)
+        ledger.add(CHALLENGE, True, "the sender opened what was sealed to his RSA share keys")

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from custody.crypto import certificate_reader, notekeys, signature, slip39, wrappingkey
+from custody.crypto import certificate_reader, notekeys, oaepslots, signature, slip39, wrappingkey
 from custody.crypto.parts import ROW_BYTES
 from custody.encoding import Record, check_nesting, check_text, decode, encode, parse_time, sha256
 from custody.errors import CustodyError, Malformed, Refused
@@ -48,6 +48,7 @@ from custody.formats.keybackup import KeyBackup, WrappingKey
 from custody.formats.logproof import LogProof
 from custody.formats.manifest import Core
 from custody.formats.measurement import Measurement
+from custody.formats.possession import KeptChallenge, ShareAnswer, ShareChallenge
 from custody.formats.state import Identity, Memory
 from custody.keys import profiles, uri
 from tests.unit.crypto.vectors import ROOT, VECTORS
@@ -147,6 +148,11 @@ def _frames(rows: bytes) -> Any:
         raise Malformed(str(error)) from error
 
 
+def _rsa_keys() -> tuple[bytes, ...]:
+    bob = (ROOT / "tests/vectors/admission/bob.dsse").read_bytes()
+    return tuple(s.spki for s in envelope.decode_statement(Admission, bob).predicate.shares)
+
+
 def _entry_proof() -> bytes:
     proof = LogProof(2, (bytes(32), bytes(32)), log_examples.cosigned(), log_examples.entries()[2])
     return proof.encode()
@@ -168,6 +174,7 @@ _KINDS: tuple[type[Predicate], ...] = (Admission, KeyBackup, WrappingKey, *case.
 _RECORDS: tuple[type[Record], ...] = (
     *(Answer, Challenge, EnrolmentRequest, TlsRequest),
     *(Identity, Invitation, InvitationKeys, Measurement, Memory),
+    *(KeptChallenge, ShareAnswer, ShareChallenge),
 )
 _DRAFT = b"""environment = "production"
 expires = 2027-11-01
@@ -258,6 +265,9 @@ PARSERS: Mapping[str, Parser] = {
     "signature.load_ec_public": Parser(signature.load_ec_public, also=(Refused,)),
     "wrappingkey.load_wrapping_public": Parser(
         wrappingkey.load_wrapping_public, examples=(keybackup_examples.wrapping().spki,)
+    ),
+    "oaepslots.load_rsa_public": Parser(
+        oaepslots.load_rsa_public, write=signature.public_bytes, examples=_rsa_keys()
     ),
     "notekeys.parse_vkey": Parser(text(notekeys.parse_vkey)),
     "slip39.read_mnemonic": Parser(

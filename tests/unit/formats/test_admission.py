@@ -34,7 +34,9 @@ def test_the_example_is_what_the_format_document_prints() -> None:
     admission = decode_statement(Admission, ADMISSION).predicate
     assert KEYS.invitation.digest() in text
     assert admission.statement_of(admission.shares[0]).hex() in text
-    assert admission.shares[0].proof in text
+    proof = admission.shares[0].proof
+    assert proof is not None
+    assert proof in text
 
 
 @given(st.data())

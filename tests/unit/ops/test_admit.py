@@ -5,22 +5,25 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from msgspec.structs import replace
 
+from custody.crypto import keyslots
 from custody.crypto.certificates import crl_number, read_certificate, read_crl, revocations_of
-from custody.encoding import key_id
+from custody.crypto.oaepslots import OaepParameters
+from custody.encoding import decode, encode, key_id
 from custody.errors import Incomplete, Malformed, Refused, Unavailable
 from custody.formats.admission import Admission, Invitation
 from custody.formats.envelope import decode_statement, encode_statement
 from custody.formats.policy import Role, SigningKey, SuiteName
+from custody.formats.possession import ShareAnswer, ShareChallenge
 from custody.keys.api import KeyRole
 from custody.ops import admit, authority
 from custody.ops.actor import openers_of, signer_of
 from custody.ops.home import Home
 from custody.rules.certificates import check_certificate
 from custody.rules.verdicts import passed
-from tests.sim.softtoken import SoftToken
+from tests.sim.softtoken import SoftOaepKeys, SoftToken
 from tests.unit.people import NOW
 
 
@@ -344,3 +347,201 @@ def test_an_authority_cannot_revoke_itself(ida: Custodian) -> None:
     assert "revoke.authority" == caught.value.check
     assert "next policy" in (caught.value.hint or "")
     assert before == authority.newest_crl(ida.home)
+
+
+# ── share keys that only decrypt ─────────────────────────────────────────────────────────────────
+class RsaToken(SoftToken):
+    """A token that agrees on no curve."""
+
+    def make(
+        self, role: KeyRole, label: str, curve: ec.EllipticCurve
+    ) -> ec.EllipticCurvePrivateKey:
+        """Make a key, if it signs."""
+        if role.derives:
+            raise Unavailable("the token does not offer ECDH1_DERIVE")
+        return super().make(role, label, curve)
+
+
+class Sha1Keys(SoftOaepKeys):
+    """RSA keys of a token that has no other hash."""
+
+    def make(self, label: str, parameters: OaepParameters) -> rsa.RSAPrivateKey:
+        """Make a key pair, if it is for SHA-1."""
+        if parameters.digest.name != "sha1":
+            raise Unavailable("the token cannot do this operation")
+        return super().make(label, parameters)
+
+
+class OldToken(RsaToken):
+    """A token that decrypts by SHA-1 alone."""
+
+    def decrypting(self) -> SoftOaepKeys:
+        """Return its keys."""
+        return Sha1Keys(self)
+
+
+@pytest.mark.parametrize(
+    ("token", "suite"),
+    [(RsaToken(), "RSA3072_OAEP_SHA256"), (OldToken(), "RSA3072_OAEP_SHA1")],
+)
+def test_a_token_that_does_not_agree_decrypts(
+    ida: Custodian, alice: Person, token: SoftToken, suite: SuiteName
+) -> None:
+    """Who has only RSA gets the best suite that his token does, and opens by the key it made."""
+    alice.token = token
+    offered = decode_statement(Admission, alice.enroll(ida.invitation, suite="strongest")).predicate
+    (claim,) = offered.shares
+    assert (suite, None) == (claim.suite, claim.proof)
+    (opener,) = openers_of(alice.home, alice.home.identity(), alice.token)
+    assert key_id(claim.spki) == opener.recipient
+
+
+def test_a_publisher_without_a_curve_keeps_his_work_by_rsa(ida: Custodian, tmp_path: Path) -> None:
+    """His own share key is RSA too; nobody is offered it."""
+    bob = Person(tmp_path, "bob", "publisher")
+    bob.token = RsaToken()
+    assert [] == list(
+        decode_statement(Admission, bob.enroll(ida.invitation, suite=None)).predicate.shares
+    )
+    assert 1 == len(bob.token.decrypts)
+
+
+@pytest.fixture
+def rsa_alice(alice: Person) -> Person:
+    """An officer whose token only has RSA."""
+    alice.token = RsaToken()
+    return alice
+
+
+def write(folder: Path, name: str, data: bytes) -> Path:
+    """Write a file that somebody was sent."""
+    path = folder / name
+    path.write_bytes(data)
+    return path
+
+
+def test_an_rsa_key_is_vouched_for_until_it_is_proven(
+    ida: Custodian, rsa_alice: Person, tmp_path: Path
+) -> None:
+    """Without the second round nobody is admitted; with it he is, and again without being asked."""
+    data = rsa_alice.enroll(ida.invitation, suite="strongest")
+    with pytest.raises(Incomplete) as caught:
+        ida.check(data)
+    assert "vouched for" in caught.value.reason
+    asked = write(tmp_path, "challenge", admit.challenge(ida.home, ida.folder / "offered.dsse"))
+    with pytest.raises(Incomplete):
+        ida.check(data)
+    said = write(tmp_path, "answer", admit.answer(rsa_alice.home, rsa_alice.token, asked))
+    digest = admit.take_answer(ida.home, said)
+    assert decode_statement(Admission, data).digest == digest
+    for _ in range(2):
+        (key,) = (k for k in ida.check(data).principal.keys if not isinstance(k, SigningKey))
+        assert "RSA3072_OAEP_SHA256" == key.suite
+
+
+def test_certificates_of_rsa_share_keys_hold(
+    ida: Custodian, rsa_alice: Person, tmp_path: Path
+) -> None:
+    """A share key that decrypts gets a certificate that says so, and passes for nothing else."""
+    data = rsa_alice.enroll(ida.invitation, suite="strongest")
+    admission = prove(ida, rsa_alice, data, tmp_path)
+    issued = authority.issue(ida.authority, admission, now=NOW)
+    share = admission.principal.keys[1]
+    for use, holds in (("share", True), ("sign", False)):
+        verdicts = check_certificate(
+            share.spki,
+            use=use,  # type: ignore[arg-type]
+            principal="alice",
+            certificates=[c.der for c in issued],
+            authorities=[ida.authority.certificate],
+            crls=[authority.newest_crl(ida.home)],
+            crl_floor={},
+            crl_max_age_seconds=86400,
+            moment=NOW,
+        )
+        assert holds == passed(verdicts)
+
+
+def prove(ida: Custodian, who: Person, data: bytes, folder: Path) -> admit.CheckedAdmission:
+    """Have somebody answer a challenge to his admission."""
+    offered = write(folder, "proven.dsse", data)
+    asked = write(folder, "challenge", admit.challenge(ida.home, offered))
+    admit.take_answer(ida.home, write(folder, "answer", admit.answer(who.home, who.token, asked)))
+    return ida.check(data)
+
+
+def test_who_relays_a_challenge_gets_no_answer(
+    ida: Custodian, rsa_alice: Person, tmp_path: Path
+) -> None:
+    """Mallory, who offers Alice's RSA key as his own, cannot have her prove it for him."""
+    rsa_alice.enroll(ida.invitation, suite="strongest")
+    (hers,) = rsa_alice.home.identity().shares
+    mallory = Person(tmp_path, "mallory")
+    mallory.token = RsaToken(decrypts=rsa_alice.token.decrypts)
+    mallory.enroll(ida.invitation, suite=None)
+    identity = mallory.home.identity()
+    mallory.home.change_identity(replace(identity, shares=(hers,)))
+    data = mallory.enroll(ida.invitation, suite="strongest")
+    assert hers.spki == decode_statement(Admission, data).predicate.shares[0].spki
+    asked = admit.challenge(ida.home, write(tmp_path, "mallory.dsse", data))
+    with pytest.raises(Refused) as caught:
+        admit.answer(rsa_alice.home, rsa_alice.token, write(tmp_path, "relayed", asked))
+    assert "admission.challenge" == caught.value.check
+
+
+def test_answers_that_prove_nothing(ida: Custodian, rsa_alice: Person, tmp_path: Path) -> None:
+    """An answer with another proof, to another challenge, or to none, is refused."""
+    data = rsa_alice.enroll(ida.invitation, suite="strongest")
+    offered = write(tmp_path, "offered", data)
+    asked = write(tmp_path, "challenge", admit.challenge(ida.home, offered))
+    said = admit.answer(rsa_alice.home, rsa_alice.token, asked)
+    good = decode(ShareAnswer, said)
+    proof = good.proofs[0]
+    wrong = proof[:-1] + ("0" if proof[-1] != "0" else "1")
+    for bad in (
+        replace(good, proofs=(wrong,)),
+        replace(good, proofs=(proof, proof)),
+        replace(good, challenge="00" * 32),
+        replace(good, admission="00" * 32),
+    ):
+        with pytest.raises(Refused) as caught:
+            admit.take_answer(ida.home, write(tmp_path, "bad", encode(bad)))
+        assert "admission.challenge" == caught.value.check
+    # A new challenge makes the old answer worthless.
+    admit.challenge(ida.home, offered)
+    with pytest.raises(Refused):
+        admit.take_answer(ida.home, write(tmp_path, "late", said))
+
+
+def test_a_challenge_that_hides_a_slot_opens_nothing(
+    ida: Custodian, rsa_alice: Person, tmp_path: Path
+) -> None:
+    """A slot of a bundle, sent as a challenge, is refused in the token's owner's program."""
+    data = rsa_alice.enroll(ida.invitation, suite="strongest")
+    offered = write(tmp_path, "offered", data)
+    asked = decode(ShareChallenge, admit.challenge(ida.home, offered))
+    (share,) = rsa_alice.home.identity().shares
+    slot = keyslots.seal(share.suite, share.spki, None, bytes(64), info=bytes(32))
+    trick = replace(asked, slots=(replace(asked.slots[0], sealed=slot),))
+    with pytest.raises(Refused) as caught:
+        admit.answer(rsa_alice.home, rsa_alice.token, write(tmp_path, "trick", encode(trick)))
+    assert "slot.open" == caught.value.check
+
+
+def test_there_is_nothing_to_challenge_in_keys_that_agree(
+    ida: Custodian, alice: Person, tmp_path: Path
+) -> None:
+    """Who proved his key in the admission is asked no more."""
+    offered = write(tmp_path, "offered", alice.enroll(ida.invitation))
+    with pytest.raises(Refused) as caught:
+        admit.challenge(ida.home, offered)
+    assert "admission.challenge" == caught.value.check
+
+
+def test_an_rsa_officer_upgrades_by_another_token(ida: Custodian, rsa_alice: Person) -> None:
+    """A token that does not agree makes no hybrid; nothing of what he has changes."""
+    rsa_alice.enroll(ida.invitation, suite="strongest")
+    before = rsa_alice.home.identity()
+    with pytest.raises(Unavailable):
+        admit.upgrade(rsa_alice.home, rsa_alice.token, invitation=ida.invitation)
+    assert before == rsa_alice.home.identity()
