@@ -28,6 +28,7 @@ from custody.cli._wiring import open_token
 from custody.crypto.notekeys import parse_vkey
 from custody.encoding import Record, format_time
 from custody.errors import Refused
+from custody.formats.case import EntryProof
 from custody.formats.logpolicy import MAX_POLICY_BYTES, LogPolicy, decode_log_policy, trust_key
 from custody.formats.logproof import MAX_PROOF_BYTES, decode_proof
 from custody.formats.witnessing import CosignRequest
@@ -213,9 +214,12 @@ def verify(
     statement: Annotated[Path, typer.Argument(help="The statement.", metavar="FILE")],
     key: KeyOption = None,
     policy: PolicyOption = None,
+    home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Verify offline that a statement is logged."""
+    """Verify offline that a statement is logged; where a home is named, in no other history than
+    it has seen.
+    """
     screen = Screen(as_json=as_json)
     entry = logs.read_entry(statement)
     trusted = _trust(key, policy)
@@ -223,6 +227,9 @@ def verify(
         read = decode_proof(read_file(proof, max_bytes=MAX_PROOF_BYTES))
         vouched = trusted.judge(read.signed)
         read.check_entry(entry.encode())
+        if home is not None:
+            where = open_home(home, _ROLE)
+            heads.check_proof(where, vouched.log, EntryProof(entry=entry, proof=read))
     when = _when(vouched.seconds)
     shown = {"index": read.index, "log": vouched.log.name, "witnessedAt": when}
 

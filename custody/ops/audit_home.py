@@ -21,6 +21,7 @@ from custody.ops.collect import Case, Collected, audit_files, collect, open_case
 from custody.ops.heads import advance_seen, chain_heads, check_histories, link_heads, seen_logs
 from custody.ops.home import Home
 from custody.rules.history import logs_of, of_log
+from custody.rules.verdicts import Ledger
 
 
 def audit_from_home(
@@ -49,8 +50,14 @@ def audit_from_home(
     logs = logs_of(case.documents, pin=pin)
     documents = case.documents
     if source is not None and logs:
-        documents, _ = link_heads(home, served_by(source, logs), documents, source)
+        served = served_by(source, logs)
+        documents, _ = link_heads(home, served, documents, source)
         report = judge(replace(case, documents=documents), seen=seen_logs(home))
+        ledger = Ledger(subject="case")
+        for history in report.histories:
+            if history.origin != served[-1].logs[0].key.name:
+                ledger.skip("log.served", f"{history.origin}: not read; another log is served")
+        report = replace(report, verdicts=(*report.verdicts, *ledger.verdicts))
     # What is not shown to be one history is nothing to begin with, nor to go on from.
     loose = {history.origin for history in report.histories if history.loose}
     for policy in logs:

@@ -15,11 +15,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
+from custody.crypto.notekeys import NoteKey
 from custody.encoding import Record, decode, encode, sha256
 from custody.errors import Incomplete, Refused
-from custody.formats.case import Documents
+from custody.formats.case import Documents, EntryProof
 from custody.formats.checkpoint import SignedCheckpoint, decode_checkpoint
-from custody.formats.logpolicy import LogPolicy
+from custody.formats.logpolicy import LogPolicy, trust_key
 from custody.formats.logstate import SeenLog, SeenLogs
 from custody.formats.witnessing import CosignRequest
 from custody.log.reader import Conflict, Followed, clash, follow
@@ -37,8 +38,13 @@ _MAX_BYTES = 512 << 20
 R = TypeVar("R", bound=Record)
 
 
-def follow_log(home: Home, source: Source, policy: LogPolicy) -> Followed:
+def follow_log(
+    home: Home, source: Source, policy: LogPolicy, *, heads: Sequence[SignedCheckpoint] = ()
+) -> Followed:
     """Follow a log from what this home remembers of it, and remember what is found.
+
+    ``heads`` are others that it has signed: they are held against what is served before that is
+    remembered, so that a fork does not become what everything later is held against.
 
     Two heads that do not go together are `Refused` (``log.fork``, ``log.rollback``); where both lie
     as evidence is what the error names.
@@ -48,6 +54,7 @@ def follow_log(home: Home, source: Source, policy: LogPolicy) -> Followed:
         found = follow(source, policy, known)
         if isinstance(found, Conflict):
             raise refusal_with_evidence(home, found)
+        _check_served(home, heads, found)
         origin = found.signed.checkpoint.origin
         with home.lock():
             # What another command saw in the meantime was not held against this tree: begin anew.
@@ -78,8 +85,8 @@ def link_heads(
     By the last of ``policies``; heads under keys that the others give the same log are of it too.
     Raises as `follow_in`.
     """
-    followed = follow_log(home, source, policies[-1])
-    heads = checked_heads(home, policies, documents, followed)
+    heads = heads_of(documents, policies)
+    followed = follow_log(home, source, policies[-1], heads=heads)
     links = [
         CosignRequest(size, followed.tree.consistency(size), followed.signed)
         for size in (head.checkpoint.size for head in heads)
@@ -96,8 +103,8 @@ def chain_heads(
     What is returned depends on the heads and not on how far the log has come.  Raises as
     `follow_in`.
     """
-    followed = follow_log(home, source, policies[-1])
-    heads = checked_heads(home, policies, documents, followed)
+    heads = heads_of(documents, policies)
+    followed = follow_log(home, source, policies[-1], heads=heads)
     sizes = [head.checkpoint.size for head in heads]
     return tuple(
         CosignRequest(old, followed.tree.consistency_between(old, new), head)
@@ -105,17 +112,12 @@ def chain_heads(
     )
 
 
-def checked_heads(
-    home: Home, policies: Sequence[LogPolicy], documents: Documents, followed: Followed
-) -> tuple[SignedCheckpoint, ...]:
-    """Return the heads among the documents, by size, after holding each against what is served."""
-    heads = heads_of(documents, policies)
+def _check_served(home: Home, heads: Sequence[SignedCheckpoint], followed: Followed) -> None:
     for head in heads:
         if (conflict := clash(head, followed.signed)) is not None:
             raise refusal_with_evidence(home, conflict)
         if followed.tree.head_at(head.checkpoint.size) != head.checkpoint.root:
             raise refusal_with_evidence(home, Conflict("fork", head, followed.signed))
-    return tuple(sorted(heads, key=lambda head: head.checkpoint.size))
 
 
 def advance_seen(home: Home, policy: LogPolicy, documents: Documents) -> SignedCheckpoint | None:
@@ -141,6 +143,13 @@ def advance_seen(home: Home, policy: LogPolicy, documents: Documents) -> SignedC
     return before
 
 
+def check_proof(home: Home, key: NoteKey, given: EntryProof) -> None:
+    """Refuse (``log.fork``) a proof that contradicts the newest head that was seen of a log."""
+    seen = newest_head(home, SEEN, key.name)
+    documents, known = Documents(proofs=(given,)), () if seen is None else (seen,)
+    check_histories(home, histories_of(documents, [trust_key(key)], remembered=known))
+
+
 def check_histories(home: Home, histories: Sequence[History]) -> None:
     """Refuse (``log.fork``) what is proven to be two histories of one log; both heads are kept."""
     for history in histories:
@@ -149,8 +158,8 @@ def check_histories(home: Home, histories: Sequence[History]) -> None:
 
 
 def heads_of(documents: Documents, policies: Sequence[LogPolicy]) -> tuple[SignedCheckpoint, ...]:
-    """Return the heads of one log among ``documents``, each once: those that a key has signed
-    which any of ``policies`` gives the log of the last one.
+    """Return the heads of one log among ``documents``, each once, by size: those that a key has
+    signed which any of ``policies`` gives the log of the last one.
     """
     origin = policies[-1].logs[0].key.name
     found: dict[tuple[int, bytes], SignedCheckpoint] = {}
@@ -158,7 +167,7 @@ def heads_of(documents: Documents, policies: Sequence[LogPolicy]) -> tuple[Signe
         checkpoint = signed.checkpoint
         if checkpoint.origin == origin and any(is_by(policy, signed) for policy in policies):
             found.setdefault((checkpoint.size, checkpoint.root), signed)
-    return tuple(found.values())
+    return tuple(sorted(found.values(), key=lambda head: head.checkpoint.size))
 
 
 def refusal_with_evidence(home: Home, conflict: Conflict) -> Refused:

@@ -44,7 +44,14 @@ from custody.log.tree import Tree
 from custody.log.witness import Answer, Post, Witness, ask_witnesses
 from custody.log.writer import Cosigning, Writer, create_log
 from custody.ops.folders import read_file, reading
-from custody.ops.heads import keep_evidence, load_record, lost, newest_head, remember_head
+from custody.ops.heads import (
+    keep_evidence,
+    load_record,
+    lost,
+    newest_head,
+    remember_head,
+    seen_logs,
+)
 from custody.ops.home import Home, ensure_file, nothing_seen
 from custody.ops.landing import replace_file, write_new_file
 
@@ -278,6 +285,7 @@ def witness_signer(home: Home) -> WitnessSigner:
             where=str(home.path),
             hint="custody log witness init --help",
         )
+    seen_logs(home, _WITNESSED)
     return identity.signer()
 
 

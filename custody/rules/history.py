@@ -62,7 +62,7 @@ class History:
 
     @property
     def bare(self) -> tuple[SignedCheckpoint, ...]:
-        """The heads outside of the strand that has the most of the named ones: of proofs alone."""
+        """The heads outside of the strand that has the most of the named ones."""
         best = max(self.strands, key=lambda strand: (len(self._named_in(strand)), len(strand)))
         return tuple(head for head in self.heads if head not in best)
 
@@ -143,8 +143,8 @@ def judge_history(ledger: Ledger, history: History) -> None:
         sizes = ", ".join(str(_size(head)) for head in history.bare)
         ledger.skip(
             "log.history",
-            f"{history.origin}: heads of {sizes} entries, which only proofs name, are not shown to "
-            "be of one history with the others",
+            f"{history.origin}: heads of {sizes} entries are not shown to be of one history with "
+            "those that requests rest on",
         )
 
 
@@ -160,13 +160,19 @@ class _Weave:
         self._origin = origin
         self._policies = policies
         self._heads: dict[int, SignedCheckpoint] = {}
-        self._cosigned: dict[int, list[set[str]]] = {}
+        self._cosigned: dict[int, set[str]] = {}
         self._ours: dict[bytes, bool] = {}
         self._shown: dict[Span, tuple[bytes, SignedCheckpoint]] = {}
         self._before: dict[int, set[int]] = {}
         self._conflict: tuple[SignedCheckpoint, SignedCheckpoint] | None = None
 
     def take(self, documents: Documents, remembered: Sequence[SignedCheckpoint]) -> History:
+        # What is remembered was judged when it was seen, by a key that may be another now.
+        self._ours |= {
+            signed.encode(): True
+            for signed in remembered
+            if signed.checkpoint.origin == self._origin
+        }
         for signed in (*remembered, *heads_in(documents)):
             if self._is_ours(signed):
                 self._add(signed)
@@ -198,12 +204,11 @@ class _Weave:
             self._clash(other, signed)
             return
         self._before.setdefault(size, set())
-        cosigned = self._cosigned.setdefault(size, [set() for _ in self._policies])
-        for policy, names in zip(self._policies, cosigned, strict=True):
-            for name, witness in policy.witnesses.items():
-                with suppress(Refused):
-                    if signed.note.by(witness.key):
-                        names.add(name)
+        cosigned = self._cosigned.setdefault(size, set())
+        for name, witness in self._policies[-1].witnesses.items():
+            with suppress(Refused):
+                if signed.note.by(witness.key):
+                    cosigned.add(name)
         if size == 0 and signed.checkpoint.root != root(()):
             # No tree at all begins with it.
             self._clash(signed, signed)
@@ -247,16 +252,17 @@ class _Weave:
 
     def _tie_by_witnesses(self) -> None:
         """Believe a quorum that has cosigned two heads: keeping to one history is its office."""
-        for at, policy in enumerate(self._policies):
-            if policy.satisfied_by(()):
-                continue
-            by: dict[frozenset[str], list[int]] = {}
-            for size in sorted(self._heads):
-                by.setdefault(frozenset(self._cosigned[size][at]), []).append(size)
-            for names, others in combinations_with_replacement(by, 2):
-                if policy.satisfied_by(names & others):
-                    for old, new in pairwise(sorted({*by[names], *by[others]})):
-                        self._lead(old, new)
+        # By the newest policy alone: a witness that was dropped may have been dropped for lying.
+        policy = self._policies[-1]
+        if policy.satisfied_by(()):
+            return
+        by: dict[frozenset[str], list[int]] = {}
+        for size in sorted(self._heads):
+            by.setdefault(frozenset(self._cosigned[size]), []).append(size)
+        for names, others in combinations_with_replacement(by, 2):
+            if policy.satisfied_by(names & others):
+                for old, new in pairwise(sorted({*by[names], *by[others]})):
+                    self._lead(old, new)
 
     def _strands(self) -> Iterator[tuple[SignedCheckpoint, ...]]:
         """Give each head that leads to no other, after all that lead to it.

@@ -12,10 +12,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from custody.crypto.notekeys import LogSigner
 from custody.errors import Incomplete, Refused
-from custody.formats.case import Documents, merge
+from custody.formats.case import Documents, EntryProof, merge
 from custody.formats.checkpoint import decode_checkpoint
 from custody.formats.envelope import Statement
-from custody.formats.logentry import LogEntry
+from custody.formats.logentry import LogEntry, decode_entry
+from custody.formats.logproof import LogProof
 from custody.formats.request import Request
 from custody.formats.tiles import CHECKPOINT_PATH
 from custody.formats.witnessing import CosignRequest
@@ -27,7 +28,7 @@ from custody.ops.audit import AuditReport
 from custody.ops.audit_home import audit_from_home, collect_from_home
 from custody.ops.bundle import Bundle
 from custody.ops.collect import Case, audit_files, collect, open_case_file
-from custody.ops.heads import follow_in, follow_log, newest_head
+from custody.ops.heads import check_proof, follow_in, follow_log, newest_head
 from custody.ops.home import SEEN, Home
 from custody.rules.situation import Situation
 from tests.release.expect import audit, case_of, failed, refused, requoted
@@ -206,7 +207,7 @@ def test_a_policy_moves_everybody_to_a_new_log(cast: LoggedCast, tmp_path: Path)
     case = case_of(cast, bundle, first, [*answers, word], done)
     assert audit(cast, case).sound
 
-    name = "log.example.com/models-2"
+    old, name = cast.log, "log.example.com/models-2"
     cast.log = Log(LogSigner(name, ec.generate_private_key(ec.SECP256R1())))
     cast.next_policy("cus1", "cus2", logged=cast.log.lines)
     with pytest.raises(Incomplete) as error:
@@ -220,6 +221,13 @@ def test_a_policy_moves_everybody_to_a_new_log(cast: LoggedCast, tmp_path: Path)
     report = audit(cast, merge(case, later))
     assert report.sound, failed(report)
     assert [ORIGIN, name] == sorted(release.logged[0].log for release in report.releases)
+    both = Case(documents=merge(case, later), files=())
+    for served, other in ((old, name), (cast.log, ORIGIN)):
+        home = Home(tmp_path / f"auditing-{other.replace('/', '-')}")
+        report = audit_from_home(home, both, pin=cast.pin, source=served.store)
+        assert report.sound, failed(report)
+        (unread,) = [v.reason for v in report.verdicts if v.check == "log.served"]
+        assert f"{other}: not read; another log is served" == unread
 
 
 def test_answers_are_given_by_who_has_followed(cast: LoggedCast) -> None:
@@ -385,6 +393,44 @@ def test_a_log_that_shows_less_than_a_request_names_is_refused(cast: LoggedCast)
         follow_in(cast.home("sec2"), situation, early.store)
     assert "log.rollback" == error.value.check
     assert early.store.objects[CHECKPOINT_PATH] in evidence(error.value.where)
+
+
+def test_a_fork_that_is_served_is_not_what_is_remembered(cast: LoggedCast, tmp_path: Path) -> None:
+    """An auditor whose files show another history refuses it, and believes the right one later."""
+    bundle, mine, theirs = cast.seal(), cast.log, cast.log.copy()
+    case = Case(documents=released(cast, bundle, mine), files=())
+    home = Home(tmp_path / "auditing")
+    padded(theirs, 9)
+    with pytest.raises(Refused) as error:
+        audit_from_home(home, case, pin=cast.pin, source=theirs.store)
+    assert "log.fork" == error.value.check
+    assert None is newest_head(home, SEEN, ORIGIN)
+    assert audit_from_home(home, case, pin=cast.pin, source=mine.store).sound
+    assert 4 == seen_size(home)
+
+
+def test_a_proof_from_another_history_than_was_seen_is_refused(cast: LoggedCast) -> None:
+    """``custody log verify --home`` knows a fork by the head that it remembers."""
+    mine, theirs = cast.log, cast.log.copy()
+    padded(mine, 3)
+    grow(theirs, b"other", LogEntry(digest=f"{1:064x}", kind="denial").encode())
+    home, key = cast.home("sec1"), mine.signer.note_key
+    check_proof(home, key, proof_of(theirs, 1))
+    cast.follow("sec1")
+    check_proof(home, key, proof_of(mine, 1))
+    with pytest.raises(Refused) as error:
+        check_proof(home, key, proof_of(padded(theirs, 1), 1))
+    assert "log.fork" == error.value.check
+    assert 2 == len(set(evidence(error.value.where)))
+
+
+def proof_of(log: Log, index: int) -> EntryProof:
+    """Prove an entry by a log's newest head."""
+    signed = decode_checkpoint(log.store.objects[CHECKPOINT_PATH])
+    tree = Tree(log.store, size=signed.checkpoint.size, head=signed.checkpoint.root)
+    ((_, entry),) = tree.entries(index, index + 1)
+    proof = LogProof(index, tree.inclusion(index), signed, entry)
+    return EntryProof(entry=decode_entry(entry), proof=proof)
 
 
 def test_a_lost_memory_is_no_first_contact(cast: LoggedCast) -> None:

@@ -13,7 +13,13 @@ from custody.formats.logstate import LogIdentity
 from custody.formats.witnessing import CosignRequest
 from custody.log.writer import Writer, create_log
 from custody.ops.home import Home
-from custody.ops.logs import HomeLedger, advance_clock, answer_as_witness, init_witness
+from custody.ops.logs import (
+    HomeLedger,
+    advance_clock,
+    answer_as_witness,
+    init_witness,
+    witness_signer,
+)
 from tests.sim.store import MemoryStore
 from tests.unit.log.logs import ORIGIN, entries, signed, signer, trust
 
@@ -97,3 +103,5 @@ def test_a_witness_that_forgot_cosigns_nothing(tmp_path: Path) -> None:
     with pytest.raises(Refused) as refused:
         answer_as_witness(home, trust(), CosignRequest(0, (), fork).encode(), seconds=2)
     assert "log.rewound" == refused.value.check
+    with pytest.raises(Refused):
+        witness_signer(home)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,15 +18,17 @@ from custody.crypto.merkle import (
     root,
     span_hash,
 )
+from custody.crypto.notekeys import WitnessSigner
 from custody.errors import Refused
 from custody.formats.case import Documents, EntryProof
-from custody.formats.checkpoint import SignedCheckpoint, sign_checkpoint
+from custody.formats.checkpoint import SignedCheckpoint, cosign_checkpoint, sign_checkpoint
 from custody.formats.logentry import decode_entry
+from custody.formats.logpolicy import LogPolicy, decode_log_policy
 from custody.formats.logproof import LogProof
 from custody.formats.witnessing import CosignRequest
 from custody.rules.history import History, histories_of, judge_history
 from custody.rules.verdicts import Ledger
-from tests.unit.log.logs import entries, head, signer, trust
+from tests.unit.log.logs import entries, head, signer, trust, witness_signer
 
 #: A log, and its fork from row 9 on.
 HONEST = entries(0, 40)
@@ -144,6 +148,34 @@ def test_a_proof_that_is_none_ties_nothing() -> None:
         assert [[10], [20]] == sizes(history(*alone, wrong))
     stranger = sign_checkpoint(head(HONEST[:20]), signer("log.example.com/other"))
     assert [[10], [20]] == sizes(history(*alone, CosignRequest(10, good.proof, stranger)))
+
+
+def test_witnesses_of_the_newest_policy_tie_heads() -> None:
+    """A quorum that cosigned both; not another one, nor one of a policy that was replaced."""
+    w1, w2, w3 = (witness_signer(f"w{n}.example.com") for n in (1, 2, 3))
+
+    def of(k: int, *witnesses: WitnessSigner) -> LogPolicy:
+        names = [f"w{n}" for n, _ in enumerate(witnesses)]
+        lines = [f"log {signer().note_key.vkey}"]
+        lines += [f"witness {n} {w.note_key.vkey}" for n, w in zip(names, witnesses, strict=True)]
+        lines += [f"group g {k} {' '.join(names)}", "quorum g", ""]
+        return decode_log_policy("\n".join(lines).encode())
+
+    def cosigned(size: int, *witnesses: WitnessSigner) -> EntryProof:
+        bare = included(HONEST, 1, size)
+        lines = [cosign_checkpoint(bare.proof.signed.checkpoint, w, seconds=9) for w in witnesses]
+        proof = replace(bare.proof, signed=bare.proof.signed.with_signatures(*lines))
+        return replace(bare, proof=proof)
+
+    def strands(policies: list[LogPolicy], *things: EntryProof) -> list[list[int]]:
+        (found,) = histories_of(Documents(proofs=things), policies)
+        return sizes(found)
+
+    both = (cosigned(10, w1, w2), cosigned(20, w1, w2), cosigned(30, w2, w3))
+    assert [[10, 20, 30]] == strands([of(1, w1, w2, w3)], *both)
+    assert [[10, 20], [30]] == strands([of(2, w1, w2, w3)], *both)
+    assert [[10], [20], [30]] == strands([of(1, w1, w2), of(1, w3)], *both)
+    assert [[10], [20], [30]] == strands([of(1, w1, w2), trust()], *both)
 
 
 @given(st.data())
