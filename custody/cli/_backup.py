@@ -19,8 +19,9 @@ from custody.cli._home import (
     open_home,
 )
 from custody.cli._recovery import RecordArgument, RecordOption, WordsFdOption, _begin
+from custody.cli._sealed import SealedOption, SealedTokenOption, open_sealed
 from custody.cli._session import stand, unlocked
-from custody.cli._ui import Screen
+from custody.cli._ui import Screen, spoken
 from custody.cli._wiring import open_token, pin_reader
 from custody.encoding import Digest, Record
 from custody.formats.envelope import Statement, decode_statement
@@ -111,6 +112,8 @@ def wrapping_key(
     record: RecordArgument,
     out: OutOption,
     words_fd: WordsFdOption = None,
+    sealed: SealedOption = None,
+    by: SealedTokenOption = None,
     home: HomeOption = None,
     pin_fd: PinFdOption = None,
     as_json: JsonOption = False,
@@ -127,7 +130,7 @@ def wrapping_key(
     check_absent(out)
     where = open_home(home, "custodian")
     known = read_statement_file(RecoveryRecord, record)
-    shares = paper.gather(known, words_fd)
+    shares = paper.gather(known, words_fd, open_sealed(known, sealed, by))
     passphrase = paper.ask_passphrase(twice=False) if known.predicate.passphrase else b""
     with unlocked(where, pin_fd) as keys:
         data = ops.make_wrapping(known, shares, passphrase, signer=keys.signer, now=moment(None))
@@ -168,7 +171,8 @@ def trust_key(
         ops.check_wrapping(said, standing.situation)
     where = token or standing.home.identity().token
     screen.say(f"wrapping key {said.predicate.key.key_id}, its statement's digest:")
-    screen.speak(said.digest)
+    for line in spoken(said.digest):
+        screen.say(f"  {line}")
     screen.confirm(f"have {where} trust it?", yes=yes)
     with open_token(where) as opened:
         both = ops.trust_wrapping(
@@ -267,6 +271,8 @@ def restore(
     ],
     env: EnvOption = None,
     words_fd: WordsFdOption = None,
+    sealed: SealedOption = None,
+    by: SealedTokenOption = None,
     home: HomeOption = None,
     pin_fd: PinFdOption = None,
     yes: YesOption = False,
@@ -287,7 +293,7 @@ def restore(
         signer = ops.check_backup(made, known, standing.situation)
     say_backup(screen, made, signer)
     screen.confirm("restore it?", yes=yes)
-    shares = paper.gather(known, words_fd)
+    shares = paper.gather(known, words_fd, open_sealed(known, sealed, by))
     passphrase = paper.ask_passphrase(twice=False) if known.predicate.passphrase else b""
     said = made.predicate
     with open_token(token, pin_fd=pin_fd) as opened, opened.session():

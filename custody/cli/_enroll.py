@@ -51,6 +51,8 @@ def add_enroll(app: typer.Typer, role: Role) -> None:
     )
     if role in _SHARING:
         _add_sharing(app, role, example(*lines))
+    elif role == "custodian":
+        _add_keeping(app, role, example(*lines))
     else:
         _add_signing(app, role, example(*lines))
 
@@ -68,6 +70,14 @@ SuiteOption = Annotated[
     ),
 ]
 DisplayOption = Annotated[str, typer.Option("--display", help="Your name for people.")]
+ShareKeyOption = Annotated[
+    Literal["P256", "P384"] | None,
+    typer.Option(
+        "--share-key",
+        help="Also make a key that your share of a recovery key can be sealed to.",
+        show_default=False,
+    ),
+]
 
 
 def _add_signing(app: typer.Typer, role: Role, epilog: str) -> None:
@@ -121,6 +131,36 @@ def _add_sharing(app: typer.Typer, role: Role, epilog: str) -> None:
         enroll_as(
             role,
             suite or "strongest",
+            name=name,
+            token=token,
+            invitation=invitation,
+            out=out,
+            display=display,
+            log=log,
+            home_path=home,
+            pin_fd=pin_fd,
+            as_json=as_json,
+        )
+
+
+def _add_keeping(app: typer.Typer, role: Role, epilog: str) -> None:
+    @app.command(epilog=epilog)
+    def enroll(
+        name: NameArgument,
+        token: TokenOption,
+        invitation: InvitationOption,
+        out: OutOption,
+        share_key: ShareKeyOption = None,
+        display: DisplayOption = "",
+        log: LogOption = None,
+        home: HomeOption = None,
+        pin_fd: PinFdOption = None,
+        as_json: JsonOption = False,
+    ) -> None:
+        """Make your signing key in your own token and ask to be admitted with it."""
+        enroll_as(
+            role,
+            share_key,
             name=name,
             token=token,
             invitation=invitation,

@@ -120,11 +120,20 @@ def read_shares(descriptor: int) -> tuple[str, ...]:
     return tuple(line for line in data.decode("utf-8", "replace").splitlines() if line.strip())
 
 
-def gather(record: Statement[RecoveryRecord], words_fd: int | None) -> tuple[str, ...]:
-    """Return shares until there are enough: from a descriptor, or typed by one person at a time."""
+def gather(
+    record: Statement[RecoveryRecord], words_fd: int | None, sealed: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """Return shares until there are enough: from a descriptor, or typed by one person at a time.
+
+    ``sealed`` are those that tokens opened already.
+    """
     if words_fd is not None:
-        return read_shares(words_fd)
+        return (*sealed, *read_shares(words_fd))
     have: list[Mnemonic] = []
+    for text in sealed:
+        have.append(next_share(record, have, text)[1])
+    if have and not missing_shares(have):
+        return tuple(sealed)
     with sheet() as screen:
         while missing := missing_shares(have):
             screen.clear()

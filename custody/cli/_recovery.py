@@ -19,6 +19,13 @@ from custody.cli._home import (
     open_home,
 )
 from custody.cli._log import LogOption, offer
+from custody.cli._sealed import (
+    SealedOption,
+    SealedTokenOption,
+    SealToOption,
+    open_sealed,
+    read_recipients,
+)
 from custody.cli._session import Standing, stand, unlocked
 from custody.cli._ui import Screen
 from custody.cli._wiring import scratch_token
@@ -145,6 +152,11 @@ def make(
     passphrase: Annotated[
         bool, typer.Option("--passphrase", help="Ask for a passphrase besides the shares.")
     ] = False,
+    seal_to: SealToOption = None,
+    sealed_out: Annotated[
+        Path | None,
+        typer.Option("--sealed-out", help="A new folder for sealed shares.", metavar="DIR"),
+    ] = None,
     home: HomeOption = None,
     pin_fd: PinFdOption = None,
     yes: YesOption = False,
@@ -152,17 +164,24 @@ def make(
 ) -> None:
     """Make a recovery key, show each person his words, and state who holds what.
 
-    The words are on no disk and shown once. Name the record in the next policy's draft:
+    The words are on no disk and shown once; with --seal-to they are sealed to their holder's token
+    and shown to nobody. Name the record in the next policy's draft:
     recovery = "recovery-1.dsse".
     """
     _begin()
     from custody.cli import _mnemonics as paper
     from custody.ops import recovery as ops
+    from custody.ops.sealed_share import seal_shares
 
     screen = Screen(as_json=as_json)
     check_absent(out)
+    if (seal_to is None) != (sealed_out is None):
+        raise typer.BadParameter("give --seal-to and --sealed-out together")
+    if sealed_out is not None:
+        check_absent(sealed_out)
     tree = parse_quorum(among)
     where = open_home(home, "custodian")
+    recipients = read_recipients(where, seal_to)
     screen.say(f"shares: {format_quorum(tree)}; everybody who holds one must be here")
     screen.confirm("make a recovery key?", yes=yes)
     order = ops.RecoveryOrder(
@@ -176,8 +195,14 @@ def make(
         made = ops.make_recovery(
             order, signer=keys.signer, token_random=keys.token.random, now=moment(None)
         )
-    # The record comes last: one that exists is of shares that everybody has on paper.
-    paper.hand_out(made.shares)
+    sealed, written = seal_shares(made, recipients)
+    # The record comes last: one that exists is of shares that everybody has.
+    if written:
+        paper.hand_out(written)
+    if sealed_out is not None:
+        with new_directory(sealed_out, mode=0o755) as folder:
+            for each in sealed:
+                write_new_file(folder / f"{each.holder}.share.json", each.data)
     write_new_file(out, made.statement)
     record = made.record
     view = MadeView(
@@ -200,6 +225,8 @@ def make(
 def check_share(
     record: RecordArgument,
     words_fd: WordsFdOption = None,
+    sealed: SealedOption = None,
+    by: SealedTokenOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check your share by yourself: every word, and that it is the one you were handed.
@@ -213,7 +240,11 @@ def check_share(
     screen = Screen(as_json=as_json)
     statement = read_statement_file(RecoveryRecord, record)
 
-    share, mnemonic = ops.check_share(statement, paper.one_share(words_fd))
+    opened = open_sealed(statement, sealed, by)
+    if len(opened) > 1:
+        raise typer.BadParameter("one share is checked at a time", param_hint="--sealed")
+    text = opened[0] if opened else paper.one_share(words_fd)
+    share, mnemonic = ops.check_share(statement, text)
     view = ShareView(
         group=mnemonic.group + 1,
         share=mnemonic.member + 1,
@@ -245,6 +276,8 @@ def break_glass(
     ] = None,
     env: EnvOption = None,
     words_fd: WordsFdOption = None,
+    sealed_shares: SealedOption = None,
+    by: SealedTokenOption = None,
     log: LogOption = None,
     home: HomeOption = None,
     pin_fd: PinFdOption = None,
@@ -269,7 +302,7 @@ def break_glass(
         glass.check_breakable(sealed.statement, known, standing.situation)
     _warn(screen, sealed, standing, reason)
     screen.confirm("break the glass?", yes=yes)
-    shares = paper.gather(known, words_fd)
+    shares = paper.gather(known, words_fd, open_sealed(known, sealed_shares, by))
     passphrase = paper.ask_passphrase(twice=False) if known.predicate.passphrase else b""
     with unlocked(standing.home, pin_fd) as keys:
         done = glass.break_glass(
@@ -335,6 +368,8 @@ def drill(
     ] = None,
     env: EnvOption = None,
     words_fd: WordsFdOption = None,
+    sealed_shares: SealedOption = None,
+    by: SealedTokenOption = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -352,7 +387,7 @@ def drill(
     known: Statement[RecoveryRecord] = read_statement_file(RecoveryRecord, record)
     sealed = [Bundle.at(path).statement for path in bundles or ()]
     held = [read_statement_file(KeyBackup, path) for path in backups or ()]
-    shares = paper.gather(known, words_fd)
+    shares = paper.gather(known, words_fd, open_sealed(known, sealed_shares, by))
     passphrase = paper.ask_passphrase(twice=False) if known.predicate.passphrase else b""
     verdicts = ops.drill(
         known,

@@ -8,7 +8,13 @@ from typing import Annotated
 
 import typer
 
-from custody.cli._enroll import DisplayOption, NameArgument, add_enroll, show_enrolled
+from custody.cli._enroll import (
+    DisplayOption,
+    NameArgument,
+    ShareKeyOption,
+    add_enroll,
+    show_enrolled,
+)
 from custody.cli._expiry import status, status_epilog
 from custody.cli._home import (
     HomeOption,
@@ -93,6 +99,7 @@ def init(
             "--recoverable", help="The authority's key can be backed up under a recovery key."
         ),
     ] = False,
+    share_key: ShareKeyOption = None,
     display: DisplayOption = "",
     home: HomeOption = None,
     pin_fd: PinFdOption = None,
@@ -121,7 +128,7 @@ def init(
                 display=display,
                 role="custodian",
                 invitation=invitation,
-                suite=None,
+                suite=share_key,
             )
             if authority:
                 certificate = ca.found_authority(

@@ -192,3 +192,22 @@ class Rewrapped(Record, frozen=True):
     kind: Literal["custody/rewrapped/v1"]
     core: Core
     envelope: SecretEnvelope
+
+
+class SealedShare(Record, frozen=True):
+    """One holder's words, sealed to a key in his token.  Nothing in it is signed."""
+
+    kind: Literal["custody/sealed-share/v1"]
+    record: Digest
+    group: Place
+    member: Place
+    holder: Name
+    suite: Literal["P256", "P384"]
+    recipient: KeyId
+    sealed: Annotated[bytes, msgspec.Meta(min_length=1, max_length=1024)]
+
+
+def share_info(record: Digest, group: int, member: int, recipient: KeyId) -> bytes:
+    """Bind a sealed share to its record, place and recipient."""
+    place = bytes([group, member])
+    return bind("sealed-share", bytes.fromhex(record), place, bytes.fromhex(recipient))

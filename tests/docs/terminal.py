@@ -136,8 +136,10 @@ def enter(
         end = time.monotonic() + _SECONDS
         while piece := _read(terminal.fileno(), child, end):
             text += piece
-            if _PROMPT.search(text):
-                terminal.write(f"{pin}\n".encode())
+            if asked := _PROMPT.search(text):
+                # The lab gives a token's security officer a PIN that says so.
+                who = "so " if b"security officer" in asked[0] else ""
+                terminal.write(f"{who}{pin}\n".encode())
             elif _QUESTION.search(text):
                 terminal.write(b"y\n")
             elif (typed := paper.answer(text.decode("utf-8", "replace"))) is not None:

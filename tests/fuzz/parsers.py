@@ -49,6 +49,7 @@ from custody.formats.logproof import LogProof
 from custody.formats.manifest import Core
 from custody.formats.measurement import Measurement
 from custody.formats.possession import KeptChallenge, ShareAnswer, ShareChallenge
+from custody.formats.recovery import SealedShare
 from custody.formats.state import Identity, Memory
 from custody.keys import profiles, uri
 from tests.unit.crypto.vectors import ROOT, VECTORS
@@ -167,6 +168,16 @@ _SIGNATURE_LINES = log_examples.cosigned().encode().decode().partition("\n\n")[2
 _REFUSAL = Refusal(
     kind="custody/enrolment-refusal/v1", check="enrolment.class", reason="no", hint=None
 )
+_SEALED_SHARE = SealedShare(
+    kind="custody/sealed-share/v1",
+    record="ab" * 32,
+    group=0,
+    member=1,
+    holder="ida",
+    suite="P256",
+    recipient="cd" * 32,
+    sealed=bytes(200),
+)
 _WAITING = Waiting(kind="custody/enrolment-waiting/v1", request="ab" * 32)
 
 
@@ -197,6 +208,7 @@ PARSERS: Mapping[str, Parser] = {
     **{f"encoding.decode[{k.__name__}]": record(k) for k in _RECORDS},
     "encoding.decode[Waiting]": record(Waiting, _WAITING),
     "encoding.decode[Refusal]": record(Refusal, _REFUSAL),
+    "encoding.decode[SealedShare]": record(SealedShare, _SEALED_SHARE),
     "encoding.decode[Core]": record(Core, spec_examples.manifest().core),
     "encoding.check_nesting": Parser(check_nesting, examples=(b"[[[]]]",)),
     "encoding.check_text": Parser(text(check_text), examples=(b"words",)),

@@ -22,7 +22,9 @@ from custody.formats.recovery import (
     RecoveryRecord,
     RecoveryShare,
     Rewrapped,
+    SealedShare,
     share_digest,
+    share_info,
     share_set,
 )
 from tests.unit.crypto.vectors import Vector, read
@@ -104,6 +106,52 @@ def test_a_statement_that_names_shares_badly_is_malformed(change: dict[str, obje
     """At least two shares, in order and each once, and a reason of one line."""
     with pytest.raises((Malformed, ValueError)):
         decode(BreakGlass, encode(replace(BROKEN, **change)))
+
+
+SEALED = SealedShare(
+    kind="custody/sealed-share/v1",
+    record="ab" * 32,
+    group=0,
+    member=1,
+    holder="ida",
+    suite="P256",
+    recipient="cd" * 32,
+    sealed=bytes(200),
+)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kind": "custody/sealed-share/v2"},
+        {"record": "AB" * 32},
+        {"group": 16},
+        {"member": -1},
+        {"holder": "Ida"},
+        {"suite": "MLKEM1024_P384"},
+        {"recipient": "cd" * 31},
+        {"sealed": b""},
+        {"sealed": bytes(1025)},
+    ],
+    ids=str,
+)
+def test_a_sealed_share_that_says_something_else_is_malformed(change: dict[str, object]) -> None:
+    """A place of SLIP-0039, a key that is wholly in a token, and not too much of anything."""
+    assert SEALED == decode(SealedShare, encode(SEALED))
+    with pytest.raises(Malformed):
+        decode(SealedShare, encode(replace(SEALED, **change)))
+
+
+def test_a_sealed_share_is_bound_to_record_place_and_recipient() -> None:
+    """Each of them gives another info, and no two places give one."""
+    made = [
+        share_info(record * 32, group, member, recipient * 32)
+        for record in ("ab", "cd")
+        for group in (0, 1)
+        for member in (0, 1)
+        for recipient in ("01", "02")
+    ]
+    assert 16 == len(set(made))
 
 
 @pytest.mark.parametrize(
