@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from custody.crypto.certificates import Revocation, issue_authority, issue_certificate, issue_crl
+from custody.crypto.certificates import (
+    Revocation,
+    Use,
+    issue_authority,
+    issue_certificate,
+    issue_crl,
+)
+from custody.crypto.keyslots import SlotKey, SuiteName
 from custody.crypto.quorum import Node, Person, Threshold, leaves
 from custody.crypto.signature import public_bytes, sign
 from custody.encoding import Digest, sha256
@@ -79,7 +86,8 @@ class PersonKeys:
     name: str
     roles: tuple[Role, ...]
     signing: list[ec.EllipticCurvePrivateKey]
-    sharing: list[ec.EllipticCurvePrivateKey] = field(default_factory=list)
+    sharing: Sequence[SlotKey] = ()
+    suite: SuiteName = "P256"
 
     @property
     def signer(self) -> Signer:
@@ -98,13 +106,13 @@ class PersonKeys:
             SigningKey(spki=spki(k), token_class="software") for k in self.signing
         ]
         keys += [
-            ShareKey(spki=spki(k), suite="P256", mlkem=None, token_class="software")
+            ShareKey(spki=spki(k), suite=self.suite, mlkem=None, token_class="software")
             for k in self.sharing
         ]
         return Principal(id=self.name, name=self.name, roles=self.roles, keys=tuple(keys))
 
 
-def spki(key: ec.EllipticCurvePrivateKey) -> bytes:
+def spki(key: SlotKey) -> bytes:
     """Return the public half of a key, DER."""
     return public_bytes(key.public_key())
 
@@ -162,20 +170,21 @@ class Cast:
 
     def certify(self, someone: PersonKeys) -> None:
         """Issue certificates for all keys of a person."""
-        for use, keys in (("sign", someone.signing), ("share", someone.sharing)):
-            for key in keys:
-                self.certificates.append(
-                    issue_certificate(
-                        self.ca,
-                        self.authority,
-                        spki=spki(key),
-                        principal=someone.name,
-                        display=someone.name,
-                        use=use,  # type: ignore[arg-type]
-                        not_before=NOW - timedelta(days=20),
-                        not_after=NOW + timedelta(days=300),
-                    )
+        keys: list[tuple[Use, SlotKey]] = [("sign", key) for key in someone.signing]
+        keys += [("share", key) for key in someone.sharing]
+        for use, key in keys:
+            self.certificates.append(
+                issue_certificate(
+                    self.ca,
+                    self.authority,
+                    spki=spki(key),
+                    principal=someone.name,
+                    display=someone.name,
+                    use=use,
+                    not_before=NOW - timedelta(days=20),
+                    not_after=NOW + timedelta(days=300),
                 )
+            )
 
     def make_crl(
         self, *, number: int, revoked: Sequence[bytes] = (), at: datetime | None = None
