@@ -16,22 +16,18 @@ from custody.cli._home import (
     PinFdOption,
     YesOption,
     example,
-    moment,
     open_home,
-    read_env,
 )
 from custody.cli._log import LogOption, offer
 from custody.cli._ui import Screen
-from custody.cli._wiring import open_token
+from custody.cli._vouching import signing, situation_of
 from custody.encoding import Digest, Record
 from custody.formats.authorisation import Authorisation
 from custody.formats.envelope import decode_statement
 from custody.formats.goldenset import GoldenSet
-from custody.ops.actor import signer_of
 from custody.ops.folders import read_statement_file
 from custody.ops.golden import authorise_state
 from custody.ops.landing import check_absent, write_new_file
-from custody.ops.trust import current
 
 
 class Authorised(Record, frozen=True, kw_only=True):
@@ -77,13 +73,12 @@ def authorise(
     check_absent(out)
     where = open_home(home, "enroller")
     statement = read_statement_file(GoldenSet, golden)
-    situation = current(where, documents=read_env(env), now=moment(None))
+    situation = situation_of(where, env)
     said = statement.predicate
     screen.say(f"boot state {_words.plain(said.name)}, epoch {said.epoch}")
     screen.confirm("let keys that hosts keep open in it?", yes=yes)
-    identity = where.identity()
-    with open_token(identity.token, pin_fd=pin_fd) as opened:
-        signed = authorise_state(statement, signer=signer_of(identity, opened), situation=situation)
+    with signing(where, pin_fd) as signer:
+        signed = authorise_state(statement, signer=signer, situation=situation)
     write_new_file(out, signed)
     shown = Authorised(
         file=str(out),

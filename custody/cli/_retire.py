@@ -15,23 +15,18 @@ from custody.cli._home import (
     PinFdOption,
     YesOption,
     example,
-    moment,
     open_home,
-    read_env,
 )
 from custody.cli._log import LogOption, offer
 from custody.cli._ui import Screen
-from custody.cli._vouching import OntoOption, show_signed
-from custody.cli._wiring import open_token
+from custody.cli._vouching import OntoOption, show_signed, signing, situation_of
 from custody.encoding import Digest, Record, format_time
 from custody.formats.enrolment import EnrolmentRecord
 from custody.formats.envelope import decode_statement
 from custody.formats.retirement import Retirement
 from custody.ops import retire as ops
-from custody.ops.actor import signer_of
 from custody.ops.folders import read_statement_file
 from custody.ops.landing import check_absent, write_new_file
-from custody.ops.trust import current
 from custody.rules.trust import count_signers
 
 
@@ -85,18 +80,17 @@ def retire(
     where = open_home(home, "enroller")
     ended = read_statement_file(EnrolmentRecord, record)
     first = None if onto is None else read_statement_file(Retirement, onto)
-    situation = current(where, documents=read_env(env), now=moment(None))
+    situation = situation_of(where, env)
     said = ended.predicate
     screen.say(f"host {said.host}, {said.trust_class}, enrolled {format_time(said.enrolled_at)}")
     if first is not None:
         screen.say(f"retired {format_time(first.predicate.retired_at)}: {first.predicate.reason}")
     screen.confirm("retire it for good?", yes=yes)
-    identity = where.identity()
-    with open_token(identity.token, pin_fd=pin_fd) as opened:
+    with signing(where, pin_fd) as signer:
         signed = ops.retire(
             ended,
             reason=reason,
-            signer=signer_of(identity, opened),
+            signer=signer,
             situation=situation,
             onto=first,
         )

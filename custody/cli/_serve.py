@@ -19,11 +19,10 @@ from custody.cli._home import (
     moment,
     open_home,
     read_digest,
-    read_env,
 )
 from custody.cli._log import LogOption, offer
 from custody.cli._ui import Screen
-from custody.cli._vouching import InventoryOption, say_whom
+from custody.cli._vouching import InventoryOption, say_whom, signing, situation_of
 from custody.cli._wiring import credential_maker, open_token
 from custody.crypto.certificates import spki_of
 from custody.encoding import Digest, Record, format_time, key_id
@@ -41,7 +40,6 @@ from custody.ops.inventory import read_inventory
 from custody.ops.landing import check_absent, write_new_file
 from custody.ops.pem import read_certificates
 from custody.ops.tls_certificates import ServerKey, certify_server
-from custody.ops.trust import current
 
 _ROLE = "enroller"
 _MAX_BYTES = 1 << 20
@@ -202,11 +200,10 @@ def sign(
     standing = _standing(where, env, inventory)()
     say_whom(screen, asked, trust_class, standing.situation)
     screen.confirm("vouch for it?", yes=yes)
-    identity = where.identity()
-    with open_token(identity.token, pin_fd=pin_fd) as opened:
+    with signing(where, pin_fd) as signer:
         signed = files.sign(
             digest,
-            signer=signer_of(identity, opened),
+            signer=signer,
             standing=standing,
             trust_class=trust_class,
         )
@@ -256,7 +253,7 @@ def _certified(
 def _standing(home: Home, env: list[Path] | None, inventory: Path) -> Callable[[], Standing]:
     def standing() -> Standing:
         return Standing(
-            situation=current(home, documents=read_env(env), now=moment(None)),
+            situation=situation_of(home, env),
             inventory=read_inventory(inventory),
         )
 

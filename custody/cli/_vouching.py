@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from custody.cli._home import moment, read_env
 from custody.cli._ui import Screen
+from custody.cli._wiring import open_token
 from custody.encoding import Record, format_time
 from custody.formats.enrolment import EnrolmentRequest
 from custody.formats.policy import TrustClass
+from custody.ops.actor import signer_of
 from custody.ops.enroll import differences, ek_digest, namesakes, replaced
+from custody.ops.home import Home
+from custody.ops.keys import Signer
+from custody.ops.trust import current
 from custody.rules.situation import Situation
 from custody.rules.trust import Signed
 
@@ -30,6 +38,19 @@ OntoOption = Annotated[
     Path | None,
     typer.Option("--onto", help="What other enrollers have signed; add to it.", metavar="FILE"),
 ]
+
+
+def situation_of(home: Home, env: Sequence[Path] | None) -> Situation:
+    """Judge the environment's files from the pin of an enroller's home."""
+    return current(home, documents=read_env(env), now=moment(None))
+
+
+@contextmanager
+def signing(home: Home, pin_fd: int | None) -> Iterator[Signer]:
+    """Have the enroller's signer for the block."""
+    identity = home.identity()
+    with open_token(identity.token, pin_fd=pin_fd) as token:
+        yield signer_of(identity, token)
 
 
 def say_whom(

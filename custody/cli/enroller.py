@@ -17,9 +17,7 @@ from custody.cli._home import (
     PinFdOption,
     YesOption,
     example,
-    moment,
     open_home,
-    read_env,
     role_app,
 )
 from custody.cli._later import Verbs
@@ -33,8 +31,10 @@ from custody.cli._vouching import (
     RequestArgument,
     say_whom,
     show_signed,
+    signing,
+    situation_of,
 )
-from custody.cli._wiring import credential_maker, open_token
+from custody.cli._wiring import credential_maker
 from custody.encoding import Digest, Record, encode
 from custody.formats.enrolment import Answer, EnrolmentRecord, EnrolmentRequest
 from custody.formats.envelope import Predicate, decode_statement
@@ -42,14 +42,11 @@ from custody.formats.goldenset import GoldenSet
 from custody.formats.measurement import Measurement
 from custody.formats.policy import TrustClass
 from custody.ops import enroll as hosts
-from custody.ops.actor import signer_of
 from custody.ops.files import read_record
 from custody.ops.folders import read_statement_file
 from custody.ops.golden import approve_state, authorise_state
-from custody.ops.home import Home
 from custody.ops.inventory import read_inventory
 from custody.ops.landing import check_absent, write_new_file
-from custody.ops.trust import current
 from custody.rules.situation import Situation
 from custody.rules.trust import count_signers
 
@@ -109,7 +106,7 @@ def challenge(
     made = hosts.challenge(
         where,
         read_record(EnrolmentRequest, request),
-        situation=_situation(where, env),
+        situation=situation_of(where, env),
         inventory=read_inventory(inventory),
         make_credential=credential_maker(),
     )
@@ -153,16 +150,15 @@ def record(
     where = open_home(home, "enroller")
     asked = read_record(EnrolmentRequest, request)
     given = read_record(Answer, answer)
-    situation = _situation(where, env)
+    situation = situation_of(where, env)
     say_whom(screen, asked, trust_class, situation)
     screen.confirm("vouch for it?", yes=yes)
-    identity = where.identity()
-    with open_token(identity.token, pin_fd=pin_fd) as opened:
+    with signing(where, pin_fd) as signer:
         signed = hosts.record(
             where,
             asked,
             given,
-            signer=signer_of(identity, opened),
+            signer=signer,
             situation=situation,
             inventory=read_inventory(inventory),
             trust_class=trust_class,
@@ -225,11 +221,9 @@ def golden(
         raise typer.BadParameter("a new golden set has a name", param_hint="--name")
     if first is not None:
         _check_same(first.predicate, name=name, notes=notes, epoch=epoch, oldest=oldest)
-    situation = _situation(where, env)
-    identity = where.identity()
+    situation = situation_of(where, env)
     leave = b""
-    with open_token(identity.token, pin_fd=pin_fd) as opened:
-        signer = signer_of(identity, opened)
+    with signing(where, pin_fd) as signer:
         signed = approve_state(
             measured,
             signer=signer,
@@ -262,10 +256,6 @@ def _check_same(first: GoldenSet, *, name: str, notes: str, epoch: int, oldest: 
     for option, is_same in same.items():
         if not is_same:
             raise typer.BadParameter("the set of --onto says otherwise", param_hint=option)
-
-
-def _situation(home: Home, env: list[Path] | None) -> Situation:
-    return current(home, documents=read_env(env), now=moment(None))
 
 
 def _show(

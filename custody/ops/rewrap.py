@@ -22,7 +22,7 @@ from custody.rules.holdings import check_held
 from custody.rules.manifest import check_manifest
 from custody.rules.people import check_key
 from custody.rules.situation import Situation
-from custody.rules.trust import check_author
+from custody.rules.trust import check_author, require_signatory
 from custody.rules.verdicts import require
 
 #: The files that `break_glass` makes for a publisher.
@@ -114,8 +114,7 @@ def _link(source: Path, target: Path) -> None:
 
 def check_signer(signer: Signer, situation: Situation, *, role: Role) -> None:
     """Refuse a signer who is not in that role, or whose certificate does not hold."""
-    policy = situation.trusted.policy
-    holder, key = policy.holder(signer.key_id), policy.signing_key(signer.key_id)
-    if holder is None or key is None or role not in holder.roles:
-        raise Refused(f"the signing key is no {role}'s", check="recovery.signer")
-    require(check_key(holder, key, situation))
+    found = require_signatory(
+        situation.trusted.policy, signer.key_id, role=role, check="recovery.signer"
+    )
+    require(check_key(*found, situation))

@@ -72,12 +72,14 @@ def signatory(policy: Policy, key: KeyId, role: Role) -> tuple[Principal, Signin
     return person, listed
 
 
-def require_signatory(policy: Policy, key: KeyId, *, role: Role, check: str) -> Principal:
-    """Return whose signing key that is; of nobody in ``role``: `Refused` (``check``)."""
+def require_signatory(
+    policy: Policy, key: KeyId, *, role: Role, check: str
+) -> tuple[Principal, SigningKey]:
+    """Return what `signatory` does; of nobody in ``role``: `Refused` (``check``)."""
     found = signatory(policy, key, role)
     if found is None:
         raise Refused(f"the signing key is no {role}'s in this policy", check=check)
-    return found[0]
+    return found
 
 
 def count_signers(envelope: Envelope, policy: Policy, *, role: Role, needed: int) -> Signed:
