@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from custody.cli._case import PolicyPinOption, TsaRootOption, pinned, tsa_roots
-from custody.cli._history import linked, remembered
+from custody.cli._history import linked, remembered, say_histories
 from custody.cli._home import HomeOption, JsonOption, example, moment
 from custody.cli._ui import EXIT_REFUSED, Screen
 from custody.encoding import Record, format_time
@@ -416,7 +416,6 @@ def _judged(
 ) -> Archive:
     from custody.cli._words import plain
     from custody.ops.archive import read_archive
-    from custody.rules.history import told
     from custody.transports.api import open_store
 
     shelves = [open_store(place) for place in archive if place.startswith(_BUCKETS)]
@@ -430,10 +429,7 @@ def _judged(
     )
     for unopened in found.unopened:
         screen.say(f"unreadable {plain(unopened.name)}: {plain(unopened.reason)}")
-    for history in found.histories:
-        if history.conflict is not None:
-            both = "; ".join(told(head) for head in history.conflict)
-            screen.say(f"NOT SOUND  {plain(history.origin)} has signed two histories: {both}")
+    say_histories(screen, found)
     if not any(found.releases()):
         screen.say("no release is here; custody auditor collect makes a file of one")
     return found

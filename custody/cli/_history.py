@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from custody.cli._home import open_home
+from custody.cli._ui import Screen
 from custody.errors import Refused
 
 if TYPE_CHECKING:
@@ -48,3 +49,19 @@ def remembered(policy_pin: str | None, home: Path | None) -> Sequence[SignedChec
     if policy_pin is not None and home is None:
         return ()
     return [decode_checkpoint(log.note) for log in seen_logs(open_home(home, "auditor")).logs]
+
+
+def say_histories(screen: Screen, found: Archive) -> None:
+    """Say which logs have shown this archive two histories, or may have."""
+    from custody.cli._words import plain
+    from custody.rules.history import told
+
+    for history in found.histories:
+        if history.conflict is not None:
+            both = "; ".join(told(head) for head in history.conflict)
+            screen.say(f"NOT SOUND  {plain(history.origin)} has signed two histories: {both}")
+        elif history.loose:
+            sizes = ", ".join(str(head.checkpoint.size) for head in history.loose)
+            screen.say(
+                f"{plain(history.origin)}: heads of {sizes} entries: one history is not shown"
+            )

@@ -31,6 +31,9 @@ R = TypeVar("R", bound=Record)
 SEEN = "seen.json"
 _IDENTITY = "identity.json"
 _MEMORY = "memory.json"
+_LOCK = "lock"
+#: What a home has one of as soon as it is used; whoever follows a log holds the lock.
+_OWN = (_IDENTITY, _MEMORY, _LOCK, SEEN, "evidence", "log.json", "witness.json")
 #: A memory with a hundred thousand keys of hosts.
 _MAX_STATE_BYTES = 64 << 20
 
@@ -62,7 +65,7 @@ class Home:
         with disk_errors(self.path):
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             about = self.path.stat()
-            fresh = all(path.name.startswith(".") for path in self.path.iterdir())
+            fresh = not any((self.path / name).exists() for name in _OWN)
         # Whoever can write here can move the pin, and with it everything that is believed.
         if about.st_uid != os.geteuid() or stat.S_IMODE(about.st_mode) & 0o077:
             raise Refused(
@@ -82,7 +85,7 @@ class Home:
     def lock(self) -> Iterator[None]:
         """Let no other process rewrite what is remembered while the block runs."""
         with disk_errors(self.path):
-            descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield

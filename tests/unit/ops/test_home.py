@@ -7,7 +7,8 @@ import pytest
 from custody.encoding import encode
 from custody.errors import Incomplete, Malformed, Refused
 from custody.formats.state import Identity, Memory
-from custody.ops.home import Home
+from custody.ops.heads import seen_logs
+from custody.ops.home import SEEN, Home, nothing_seen
 
 IDENTITY = Identity(
     kind="custody/identity/v1",
@@ -97,3 +98,17 @@ def test_a_linked_memory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refused) as refused:
         home.memory()
     assert "file.regular" == refused.value.check
+
+
+def test_a_home_says_from_its_beginning_that_it_has_seen_no_log(tmp_path: Path) -> None:
+    """Where others' files lay before too; and what was lost later is not begun again."""
+    folder = tmp_path / "home"
+    folder.mkdir(mode=0o700)
+    (folder / "notes.txt").write_text("not ours")
+    home = Home(folder)
+    assert nothing_seen() == seen_logs(home)
+    with home.lock():
+        (folder / SEEN).unlink()
+    with pytest.raises(Refused, match="gone") as refused:
+        seen_logs(Home(folder))
+    assert "log.rewound" == refused.value.check

@@ -191,6 +191,35 @@ def test_an_honest_log_never_contradicts_itself(data: st.DataObject) -> None:
     assert None is history(*things).conflict
 
 
+def crossed(proof: list[bytes], under: list[bytes], old: int, new: int) -> CosignRequest:
+    """A proof made from one history, under another one's head."""
+    return CosignRequest(old, hashes(proof, consistency_spans(old, new)), signed(under, new))
+
+
+@given(st.data())
+@settings(deadline=None, max_examples=150)
+def test_no_proofs_tie_two_histories(data: st.DataObject) -> None:
+    """Whatever proofs somebody makes of two histories and mixes, each strand is of one."""
+    rows = st.sampled_from([HONEST, FORKED])
+    pairs = st.tuples(st.integers(0, 40), st.integers(0, 40)).map(sorted)
+    things: list[EntryProof | CosignRequest] = []
+    for low, high in data.draw(st.lists(pairs, min_size=2, max_size=8)):
+        mine, under = data.draw(rows), data.draw(rows)
+        things.append(crossed(mine, under, low, high))
+        things.append(link(under, high, high))
+        if low < high:
+            things.append(included(mine, low, high))
+    found = history(*things)
+    for strand in found.strands:
+        end = strand[-1].checkpoint
+        whole = HONEST if root(map(leaf_hash, HONEST[: end.size])) == end.root else FORKED
+        for each in strand:
+            assert head(whole[: each.checkpoint.size]) == each.checkpoint
+    seen = {each.checkpoint for each in found.heads}
+    one = any(all(head(rows[: c.size]) == c for c in seen) for rows in (HONEST, FORKED))
+    assert one or len(found.strands) > 1 or found.conflict
+
+
 @pytest.mark.parametrize("new", range(34))
 def test_what_proofs_show_of_small_trees(new: int) -> None:
     """Each subtree is what its rows hash to; a consistency proof tells the tree it begins with."""
