@@ -41,7 +41,7 @@ from tests.release.cast import PCRS, Cast, as_approval
 P = TypeVar("P", bound=Predicate)
 QUORUM = ("sec1", "sec3", "lead2")
 #: What a judge may write while he refuses: what he remembers.
-_REMEMBERED = {"homes", "requests", "receipts", "kept", "memory.json", "lock"}
+_REMEMBERED = {"homes", "requests", "receipts", "kept", "memory.json", "seen.json", "lock"}
 
 
 def listing(folder: Path) -> set[str]:
