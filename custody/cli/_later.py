@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import typer.core
 import typer.main
 
 from custody.cli._plain import read_plainly
 
 
-@dataclass(frozen=True, slots=True)
-class Verbs:
+class Verbs(msgspec.Struct, frozen=True):
     """Names of commands, and what imports exactly those and adds them to an app."""
 
     names: tuple[str, ...]

@@ -6,8 +6,9 @@ import struct
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
+
+import msgspec
 
 from custody.crypto.secret import Octets
 from custody.errors import Malformed
@@ -30,8 +31,7 @@ _MAX_BLOCKS = 8192
 _RAW, _REPEATED, _COMPRESSED = 0, 1, 2
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Frame:
+class Frame(msgspec.Struct, frozen=True, kw_only=True):
     """One frame: ``size_bytes`` of a file, stored as ``stored_bytes``.
 
     ``planes`` has a bit for each plane that is in the Zstandard frame, the least significant byte

@@ -6,6 +6,8 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+
 from custody.crypto.notekeys import KeyKind, NoteKey, parse_vkey
 from custody.errors import Incomplete, Malformed, Refused
 from custody.formats.checkpoint import SignedCheckpoint, check_signed_by
@@ -18,24 +20,21 @@ _FORBIDDEN = re.compile(rb"[^\t\n\x20-\x7e\x80-\xff]")
 _NUMBER = re.compile(r"[1-9][0-9]*", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class KnownKey:
+class KnownKey(msgspec.Struct, frozen=True):
     """A log or witness: its key, and where it is asked, if it is."""
 
     key: NoteKey
     url: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(msgspec.Struct, frozen=True):
     """So many of these, which are names of witnesses or of groups further up."""
 
     k: int
     members: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Vouched:
+class Vouched(msgspec.Struct, frozen=True):
     """Who stands behind a checkpoint: the log by its key, and witnesses with the times they state.
 
     ``seconds`` is the POSIX time at which the quorum was full; None where none is demanded.
@@ -46,8 +45,7 @@ class Vouched:
     seconds: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class LogPolicy:
+class LogPolicy(msgspec.Struct, frozen=True):
     """Whose checkpoints are believed."""
 
     logs: tuple[KnownKey, ...]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from custody.errors import Malformed
 from custody.formats.model import ModelSignature, Resource, check_names
@@ -17,8 +18,7 @@ _SHARD = re.compile(r"(.+):(0|[1-9][0-9]{0,17}):([1-9][0-9]{0,17})", re.DOTALL)
 _MAX_SHARD_BYTES = 1 << 60
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(msgspec.Struct, frozen=True):
     """The bytes from ``start`` to ``end`` of a file; None is its end, wherever that is."""
 
     start: int
@@ -26,8 +26,7 @@ class Piece:
     digest: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class SignedFile:
+class SignedFile(msgspec.Struct, frozen=True):
     """One file of a signed model: all of it, in order."""
 
     name: str

@@ -9,10 +9,11 @@ import os
 import stat
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 from typing import Protocol
+
+import msgspec
 
 from custody.crypto.parts import DEFAULT_PART_SIZE, PART_SIZES, padded_parts
 from custody.errors import Refused
@@ -24,8 +25,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _PARTS_AT_DEFAULT_SIZE = 1 << 18
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(msgspec.Struct, frozen=True):
     """What tells one state of a file from another without reading it."""
 
     device: int
@@ -42,8 +42,7 @@ class Identity:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceFile:
+class SourceFile(msgspec.Struct, frozen=True, kw_only=True):
     """One file of a model.  ``name`` is relative to it, ``/``-separated."""
 
     name: str
@@ -51,8 +50,7 @@ class SourceFile:
     identity: Identity
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scan:
+class Scan(msgspec.Struct, frozen=True, kw_only=True):
     """The files of a model in code-point order, and the directories that hold none."""
 
     files: tuple[SourceFile, ...]
@@ -75,8 +73,7 @@ class Extent(Protocol):
     def offset(self) -> int: ...  # noqa: D102
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Placed:
+class Placed(msgspec.Struct, frozen=True, kw_only=True):
     """A source file and its first byte's offset into the payload."""
 
     file: SourceFile
@@ -93,8 +90,7 @@ class Placed:
         return self.file.size_bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
+class Layout(msgspec.Struct, frozen=True, kw_only=True):
     """Where every file lies; ``files`` is in code-point order of their names.
 
     ``base`` says what a delta takes from elsewhere; the payload carries the other parts.
@@ -111,8 +107,7 @@ class Layout:
         return self.part_size_bytes * self.part_count
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(msgspec.Struct, frozen=True):
     """The bytes that one file has in one part."""
 
     file: int

@@ -14,9 +14,10 @@ import stat
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
+
+import msgspec
 
 from custody.errors import Refused
 from custody.ops.landing import disk_errors
@@ -40,16 +41,14 @@ class _State(Protocol):
     def digest(self) -> bytes: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(msgspec.Struct, frozen=True):
     """Something in a directory, and which state of it was seen."""
 
     entry: Entry
     identity: Identity
 
 
-@dataclass(frozen=True, slots=True)
-class Stretch:
+class Stretch(msgspec.Struct, frozen=True):
     """Bytes of a file to hash, from ``start`` to before ``end``."""
 
     file: Found

@@ -7,9 +7,10 @@ import stat
 import threading
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
+
+import msgspec
 
 from custody.errors import Refused
 from custody.formats.contents import Contents, File
@@ -38,8 +39,7 @@ class PlainSink(Protocol):
         """Be told that these segments are written."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Open:
+class _Open(msgspec.Struct, frozen=True):
     fd: int
     out: NewFile
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
 
 from custody.formats.model_files import SignedFile
 from custody.ops.model_hash import Found, ModelDirectory, Stretch
@@ -20,8 +22,7 @@ from custody.rules.model import (
 from custody.rules.verdicts import Ledger, Verdict
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelReport:
+class ModelReport(msgspec.Struct, frozen=True, kw_only=True):
     """What was found out about a model and its signature; only ``verdicts`` say whether it holds.
 
     ``files`` and ``size_bytes`` count what was hashed.

@@ -9,8 +9,9 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol, Self
+
+import msgspec
 
 from custody.crypto.parts import DIGEST_BYTES, MAX_PARTS
 from custody.errors import Refused
@@ -31,8 +32,7 @@ class Run(Protocol):
     def size_bytes(self) -> int: ...  # noqa: D102
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(msgspec.Struct, frozen=True):
     """The bytes of one taken part that lie together in one file of the base."""
 
     file: int

@@ -14,6 +14,8 @@ from hmac import compare_digest
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
+
 from custody.crypto.fingerprint import FINGERPRINT_BYTES, KEY_BYTES, fingerprint
 from custody.crypto.parts import (
     DIGEST_BYTES,
@@ -50,8 +52,7 @@ from custody.ops.progress import Progress, silent
 _NO_SALT = bytes(SALT_BYTES)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SealedPayload:
+class SealedPayload(msgspec.Struct, frozen=True, kw_only=True):
     """What manifest and contents say about a sealed payload.
 
     ``files`` is the file table of the contents, in code-point order.  ``part_digests`` are of the
@@ -175,8 +176,7 @@ def _output_bytes(layout: Layout) -> tuple[int, int]:
     return count * layout.part_size_bytes, count * ROW_BYTES
 
 
-@dataclass(frozen=True, slots=True)
-class _Output:
+class _Output(msgspec.Struct, frozen=True):
     fd: int
     file: NewFile
 

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Literal
 
+import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -63,8 +64,7 @@ class ModelTrust:
         return replace(self, versions=("1.0", "0.2"))
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """Something that lies in a model directory; ``name`` is relative, ``/``-separated."""
 
     name: str
@@ -72,8 +72,7 @@ class Entry:
     size_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class JudgedSignature:
+class JudgedSignature(msgspec.Struct, frozen=True):
     """A signature that was read, and the files it is over; both None where it does not hold."""
 
     signature: ModelSignature | None
