@@ -105,24 +105,24 @@ class NewFile:
 class OldFile:
     """A file read by parts, from several threads.
 
-    One that is mostly not in the page cache is read past it (O_DIRECT), where it is on a block
-    device: threads that read one file in several places defeat the kernel's read-ahead, and what
-    is read once would push out what is read often.
+    What of it is not in the page cache is read past that (O_DIRECT), where it is on a block device:
+    threads that read one file in several places defeat the kernel's read-ahead, and what is read
+    once would push out what is read often.
     """
 
     def __init__(self, fd: int, size_bytes: int) -> None:
         """Take a file open for reading; closing it is the caller's, after `close`."""
         self._fd = fd
         worth = size_bytes >= _DIRECT_BYTES and on_block_device(fd)
-        cold = worth and _cached_bytes(fd, size_bytes) < size_bytes // 2
-        self._direct = _reopen_direct(fd, os.O_RDONLY) if cold else None
+        self._direct = _reopen_direct(fd, os.O_RDONLY) if worth else None
         self._behind = is_large(size_bytes)
         read_ahead(fd)
 
     def read(self, view: memoryview, offset: int) -> int:
         """Read some bytes, at least one except at the end; return how many."""
         whole = len(view) - len(view) % _BLOCK_BYTES
-        if self._direct is not None and whole and not offset % _BLOCK_BYTES:
+        aligned = whole > 0 and not offset % _BLOCK_BYTES
+        if self._direct is not None and aligned and _cached_bytes(self._fd, offset, whole) < whole:
             try:
                 return os.preadv(self._direct, [view[:whole]], offset)
             except OSError as error:
@@ -152,9 +152,9 @@ class _CacheStat(ctypes.Structure):
     )
 
 
-def _cached_bytes(fd: int, size_bytes: int) -> int:
-    """Count the bytes of a file in the page cache (cachestat(2), Linux 6.5); all, if unknown."""
-    asked, told = _CacheRange(0, size_bytes), _CacheStat()
+def _cached_bytes(fd: int, offset: int, size_bytes: int) -> int:
+    """Count the bytes of a range in the page cache (cachestat(2), Linux 6.5); all, if unknown."""
+    asked, told = _CacheRange(offset, size_bytes), _CacheStat()
     call = getattr(libc(), "syscall", None)
     number = ctypes.c_long(_CACHESTAT)
     if call is None or call(
@@ -210,6 +210,12 @@ def read_ahead(fd: int) -> None:
     # page by page: ten times the processor time of a cold read.
     with suppress(OSError):
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+
+
+def fetch(fd: int, offset: int, size_bytes: int) -> None:
+    """Have a stretch of a file read into the page cache, and do not wait for it."""
+    with suppress(OSError):
+        os.posix_fadvise(fd, offset, size_bytes, os.POSIX_FADV_WILLNEED)
 
 
 def drop_behind(fd: int, offset: int, size_bytes: int) -> None:

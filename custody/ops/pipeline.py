@@ -26,7 +26,7 @@ from custody.ops.progress import Progress
 
 #: Buffers of all workers together, in bytes; with the interpreter it stays below 300 MiB.
 _BUFFERS_BYTES = 192 << 20
-_WORKERS_ON_DISK = 3
+_WORKERS_ON_DISK = 8
 _TICK_SECONDS = 0.1
 _ZEROS = memoryview(bytes(1 << 18))
 
@@ -46,7 +46,8 @@ def worker_count(part_size_bytes: int, wanted: int | None = None) -> int:
 def workers_between(*places: Path) -> int:
     """Count the workers wanted where parts come from one place and go to another.
 
-    Three for each core where some of them will wait for a disk.  In memory nobody does, and a
+    Eight for each core where some of them will wait for a disk: a file is hashed in order, and who
+    waits for its turn to do so has its part read already.  In memory nobody waits, and a
     worker more than there are cores only delays the one whose turn it is to hash: at the end of a
     model, by 8 % of the time it took.
     """

@@ -125,7 +125,7 @@ def test_workers_wait_only_for_disks(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setattr(pipeline, "in_memory", lambda path: path.name == "memory")
     memory, disk = tmp_path / "memory", tmp_path / "disk"
     assert 4 == workers_between(memory, memory)
-    assert 12 == workers_between(memory, disk) == workers_between(disk, memory)
+    assert 32 == workers_between(memory, disk) == workers_between(disk, memory)
     assert [1, 4, 5, 5] == [files_at_once(count) for count in (1, 4, 5, 12)]
 
 
