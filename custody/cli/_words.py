@@ -49,13 +49,14 @@ class MissingView(Record, frozen=True):
 
 
 class AnswerView(Record, frozen=True):
-    """One answer to a request, counted or not, and why not."""
+    """One answer to a request, counted or not, and why not; ``good`` if it holds."""
 
     officer: str
     answer: str
     counted: bool
     until: datetime | None
     reason: str
+    good: bool
 
 
 class RequestView(Record, frozen=True):
@@ -110,12 +111,13 @@ def answer_views(tally: Tally) -> tuple[AnswerView, ...]:
             counted=True,
             until=a.statement.predicate.expires_at,
             reason="",
+            good=True,
         )
         for a in tally.counted
     ]
     over = [
         AnswerView(
-            officer=a.officer or a.key[:_SHORT],
+            officer=a.officer if a.authentic else a.key[:_SHORT],
             answer="approval",
             counted=False,
             until=a.statement.predicate.expires_at,
@@ -123,16 +125,20 @@ def answer_views(tally: Tally) -> tuple[AnswerView, ...]:
                 (v.reason for v in a.verdicts if v.outcome == "fail"),
                 "this officer is counted already",
             ),
+            good=a.counts,
         )
         for a in tally.passed_over
     ]
     denials = [
         AnswerView(
-            officer=d.officer or "nobody known",
+            officer=d.officer if d.authentic else "nobody known",
             answer="denial",
             counted=False,
             until=None,
-            reason=d.statement.predicate.reason,
+            reason=d.statement.predicate.reason
+            if d.counts
+            else next((v.reason for v in d.verdicts if v.outcome == "fail"), ""),
+            good=d.counts,
         )
         for d in tally.denials
     ]
@@ -304,7 +310,7 @@ def show_tally(show: Callable[[str], None], tally: Tally) -> None:
         officer, reason = plain(answer.officer), plain(answer.reason)
         if answer.counted and answer.until is not None:
             show(f"approved   {officer}, good until {time(answer.until)}")
-        elif answer.answer == "denial":
+        elif answer.answer == "denial" and answer.good:
             show(f"denied     {officer}: {reason}")
         else:
             show(f"uncounted  {officer}: {reason}")

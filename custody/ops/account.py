@@ -261,7 +261,7 @@ def _answers(tally: Tally, knew: str) -> Iterator[Entry]:
         yield Entry(
             act="approval.given" if counts else "approval.uncounted",
             at=approval.statement.predicate.approved_at,
-            who=approval.officer or "unknown",
+            who=approval.officer if approval.authentic else "unknown",
             words="approved" if counts else "approved, not counted",
             note=""
             if counts
@@ -276,7 +276,7 @@ def _answers(tally: Tally, knew: str) -> Iterator[Entry]:
         yield Entry(
             act="denial.given" if good else "denial.uncounted",
             at=denial.statement.predicate.denied_at,
-            who=denial.officer or "unknown",
+            who=denial.officer if denial.authentic else "unknown",
             words="denied" if good else "denied, not counted",
             note=f"{said}; {doubt}" if good and doubt else said if good else doubt,
             knew=knew,

@@ -23,11 +23,12 @@ from custody.formats.state import EnrolmentMemory, Memory
 from custody.ops.audit_contents import OpenedContents
 from custody.ops.audit_history import judge_histories
 from custody.ops.audit_log import judge_logging
-from custody.ops.audit_time import TimeBasis, by_author, judge_order, moment_of
+from custody.ops.audit_time import TimeBasis, judge_order, moment_of
 from custody.ops.auditing import Auditing
 from custody.ops.exhibits import Exhibits, gather_exhibits
 from custody.rules.approvals import Tally, lacking
 from custody.rules.burden import check_burden
+from custody.rules.disposal import is_published
 from custody.rules.endings import (
     Outcome,
     judge_burns,
@@ -305,7 +306,7 @@ def _manifest_of(
     copies = [m for m in documents.manifests if m.digest == wanted]
     if chain is not None and chain.statements:
         policy = chain.statements[-1].predicate
-        copies.sort(key=lambda manifest: not by_author(manifest, policy, "publisher"))
+        copies.sort(key=lambda manifest: not is_published(manifest, policy))
     return copies[0] if copies else None
 
 

@@ -11,15 +11,7 @@ from custody.rules.approvals import JudgedApproval, JudgedDenial
 from custody.rules.logged import JudgedLogged, check_proven
 from custody.rules.release import Judgement
 from custody.rules.situation import Situation
-from custody.rules.verdicts import Ledger, Verdict
-
-#: What shows whose an answer is.
-_AUTHORSHIP = frozenset(
-    {
-        *("approval.author", "approval.signature", "approval.terms-signature"),
-        *("denial.author", "denial.signature"),
-    }
-)
+from custody.rules.verdicts import Ledger
 
 
 def judge_logging(
@@ -61,7 +53,7 @@ def _judge_whole(ledger: Ledger, good: Sequence[JudgedLogged], judgement: Judgem
     answers: list[JudgedApproval | JudgedDenial] = [*tally.counted, *tally.passed_over]
     answers += tally.denials
     here = {entry_of(judgement.request.envelope)} | {
-        entry_of(answer.statement.envelope) for answer in answers if _is_authors(answer.verdicts)
+        entry_of(answer.statement.envelope) for answer in answers if answer.authentic
     }
     gone = [
         f"{entry.kind} {entry.statement[:16]}…, entry {entry.index} of {word.log}"
@@ -76,8 +68,3 @@ def _judge_whole(ledger: Ledger, good: Sequence[JudgedLogged], judgement: Judgem
             "every answer that the log signed for is here",
             otherwise=f"logged and not here: {'; '.join(gone[:3])}",
         )
-
-
-def _is_authors(verdicts: Sequence[Verdict]) -> bool:
-    """Tell whether an answer is by its author, by the checks that were made on it."""
-    return all(v.outcome != "fail" for v in verdicts if v.check in _AUTHORSHIP)

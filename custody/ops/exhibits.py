@@ -283,10 +283,12 @@ def _keys(
         acts[manifest.predicate.core.publisher] = ["sealed the bundle"]
     if tally is not None:
         for approval in (*tally.counted, *tally.passed_over):
-            acts.setdefault(approval.key, []).append("approved")
+            if approval.authentic:
+                acts.setdefault(approval.key, []).append("approved")
         for denial in tally.denials:
-            author = denial.statement.envelope.signatures[0].keyid
-            acts.setdefault(author, []).append("denied")
+            if denial.authentic:
+                author = denial.statement.envelope.signatures[0].keyid
+                acts.setdefault(author, []).append("denied")
     policy = situation.trusted.policy
     for keyid, said in acts.items():
         person, key = policy.holder(keyid), policy.signing_key(keyid)

@@ -155,14 +155,16 @@ def _authors(release: AuditedRelease) -> dict[Digest, tuple[EntryKind, str]]:
     tally = release.tally
     if tally is None:
         return found
-    for approval in tally.passed_over:
-        found[approval.statement.digest] = ("void", approval.officer or "nobody known")
+    # A copy that counts for nothing must not hide the one that does, nor put a name to it.
+    for approval in sorted(tally.passed_over, key=lambda approval: approval.authentic):
+        who = approval.officer if approval.authentic else "nobody known"
+        found[approval.statement.digest] = ("void", who)
     for approval in tally.counted:
         found[approval.statement.digest] = ("yes", approval.officer)
-    # A copy that counts for nothing must not hide the one that does.
-    for denial in sorted(tally.denials, key=lambda denial: denial.counts):
+    for denial in sorted(tally.denials, key=lambda denial: (denial.authentic, denial.counts)):
         kind: EntryKind = "no" if denial.counts else "void"
-        found[denial.statement.digest] = (kind, denial.officer or "nobody known")
+        who = denial.officer if denial.authentic else "nobody known"
+        found[denial.statement.digest] = (kind, who)
     return found
 
 

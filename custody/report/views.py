@@ -178,7 +178,7 @@ def _answers(release: AuditedRelease) -> Iterator[AnswerRow]:
         said, counts = approval.statement.predicate, approval in tally.counted
         why = "" if counts else first_fault(approval.verdicts, "this officer is counted already")
         yield AnswerRow(
-            officer=approval.officer or f"key {approval.key[:16]}…",
+            officer=approval.officer if approval.authentic else f"key {approval.key[:16]}…",
             answer="approval",
             state="counted" if counts else "not counted",
             at=said.approved_at,
@@ -190,7 +190,7 @@ def _answers(release: AuditedRelease) -> Iterator[AnswerRow]:
         refusal = denial.statement.predicate
         good = denial.counts
         yield AnswerRow(
-            officer=denial.officer or "nobody known",
+            officer=denial.officer if denial.authentic else "nobody known",
             answer="denial",
             state="denied" if good else "not counted",
             at=refusal.denied_at,
@@ -272,9 +272,11 @@ def _sections(release: AuditedRelease) -> Iterator[Checks]:
     tally = release.tally
     if tally is not None:
         for approval in (*tally.counted, *tally.passed_over):
-            yield _answered("Approval", approval.officer, approval.verdicts)
+            officer = approval.officer if approval.authentic else ""
+            yield _answered("Approval", officer, approval.verdicts)
         for denial in tally.denials:
-            yield _answered("Denial", denial.officer, denial.verdicts)
+            officer = denial.officer if denial.authentic else ""
+            yield _answered("Denial", officer, denial.verdicts)
     for word in release.logged:
         yield _checks(f"Word of {word.log}", word.verdicts)
 

@@ -26,6 +26,14 @@ from custody.rules.situation import Situation
 from custody.rules.trust import check_author
 from custody.rules.verdicts import Ledger, Verdict, passed
 
+#: What shows whose an answer is.
+_AUTHORSHIP = frozenset(
+    {
+        *("approval.author", "approval.signature", "approval.terms-signature"),
+        *("denial.author", "denial.signature"),
+    }
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgedApproval:
@@ -35,6 +43,11 @@ class JudgedApproval:
     officer: str
     key: KeyId
     verdicts: tuple[Verdict, ...]
+
+    @property
+    def authentic(self) -> bool:
+        """Whether ``officer`` gave it, be it good or not: anybody can put a name to a copy."""
+        return _is_authors(self.verdicts)
 
     @property
     def counts(self) -> bool:
@@ -51,9 +64,19 @@ class JudgedDenial:
     verdicts: tuple[Verdict, ...]
 
     @property
+    def authentic(self) -> bool:
+        """Whether ``officer`` said it, as for approvals."""
+        return _is_authors(self.verdicts)
+
+    @property
     def counts(self) -> bool:
         """Whether an officer said no.  A date that is not believed takes nothing from that."""
         return passed(v for v in self.verdicts if v.check != "denial.log-time")
+
+
+def _is_authors(verdicts: Sequence[Verdict]) -> bool:
+    shown = [verdict.outcome for verdict in verdicts if verdict.check in _AUTHORSHIP]
+    return "pass" in shown and "fail" not in shown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

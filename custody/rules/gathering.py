@@ -50,7 +50,7 @@ P = TypeVar("P", bound=Predicate)
 
 _DIGEST = re.compile(rb"[0-9a-f]{64}")
 #: Who signs what.  Requests, how they ended and a log's word have rules of their own.
-_ROLES: Mapping[type[Predicate], Role] = {
+SIGNERS: Mapping[type[Predicate], Role] = {
     Policy: "custodian",
     RecoveryRecord: "custodian",
     BreakGlass: "custodian",
@@ -157,7 +157,7 @@ class _Gathering:
         """Return a statement with only its good signatures, by keys of the policy of who may sign
         such a statement, and this one; None: there is none.
         """
-        role = _ROLES[type(statement.predicate)]
+        role = SIGNERS[type(statement.predicate)]
         author = author_of(statement)
         good = {
             s.keyid: s

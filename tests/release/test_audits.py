@@ -56,6 +56,19 @@ def test_spoilt_copies_do_not_spoil_an_audit(cast: Cast) -> None:
         assert ["opened-and-burned"] == [release.outcome for release in report.releases]
 
 
+def test_another_publishers_copy_of_a_manifest_spoils_no_audit(cast: Cast) -> None:
+    """The same text by the key of another publisher is not the manifest, and hides it nowhere."""
+    cast.people["pub2"] = person("pub2", "publisher")
+    cast.certify(cast.people["pub2"])
+    cast.next_policy()
+    bundle, request, answers, done = opened(cast)
+    copy = cast.people["pub2"].signer.statement(bundle.statement.predicate)
+    other = sort_documents([("0.dsse", copy)])
+    case = case_of(cast, bundle, request, answers, done)
+    for mixed in (merge(other, case), merge(case, other)):
+        assert set() == failed(audit(cast, mixed))
+
+
 def test_one_junk_request_does_not_hide_the_others(cast: Cast) -> None:
     """A request under a policy nobody has is judged unsound by itself; the others are judged."""
     bundle, request, answers, done = opened(cast)

@@ -10,19 +10,22 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from custody.cli._words import answer_views, show_tally
 from custody.encoding import Digest
 from custody.formats.approval import Approval, Denial
 from custody.formats.case import read_statement
-from custody.formats.envelope import decode_statement
+from custody.formats.envelope import Signature, decode_statement, encode_statement
 from custody.lab.swtpm import Swtpm
 from custody.ops.account import Entry, account_of
 from custody.ops.audit import AuditedRelease, audit_case
+from custody.report.html import render_report
 from custody.rules.verdicts import passed
 from tests.release.cast import NOW, person
 from tests.release.collected import Collection, faults, judged, logged_release, reason_of, written
 from tests.release.conftest import running
 from tests.release.expect import failed
 from tests.release.logged import Log, LoggedCast, witness
+from tests.report.test_page import read
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,34 @@ def test_a_denial_that_names_another_is_nobodys(told: Told) -> None:
     data = told.beside(people["sec2"].signer.statement(lie))
     assert {"case.foreign"} == told.faults(data)
     assert ["sec3"] == deniers(told.release(data))
+
+
+def test_a_denial_in_somebodys_name_is_told_as_nobodys(told: Told) -> None:
+    """Anybody can write sec1's key id beside a signature that is none: no account, page or table
+    says that sec1 denied.
+    """
+    (name,) = told.whole.named("denial")
+    said = decode_statement(Denial, told.whole.members[name]).predicate
+    author = told.cast.people["sec1"].signer.key_id
+    lie = msgspec.structs.replace(said, author=author, reason="I never wanted this")
+    forged = encode_statement(lie, [Signature(keyid=author, sig=b"no signature")])
+    release = told.release(told.beside(forged))
+    assert release.tally is not None
+    denied = [e for e in account_of(release) if e.act.startswith("denial.")]
+    assert [("denial.given", "sec3"), ("denial.uncounted", "unknown")] == [
+        (entry.act, entry.who) for entry in denied
+    ]
+    assert ["approved"] == [act for k in release.exhibits.keys if k.key == author for act in k.acts]
+    text = read(render_report(judged(told.beside(forged), told.whole.pin))).text
+    assert "Denial by sec1" not in text
+    assert "Denial by nobody known" in text
+    shown = [view for view in answer_views(release.tally) if view.answer == "denial"]
+    assert {"sec3": "not yet"} == {v.officer: v.reason for v in shown if v.good}
+    assert {"sec3", "nobody known"} == {view.officer for view in shown}
+    assert all("never" not in view.reason for view in shown)
+    lines: list[str] = []
+    show_tally(lines.append, release.tally)
+    assert ["denied     sec3: not yet"] == [line for line in lines if line.startswith("denied")]
 
 
 def dated(cast: LoggedCast, at: datetime) -> tuple[AuditedRelease, list[Entry]]:
