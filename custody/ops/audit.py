@@ -23,7 +23,7 @@ from custody.formats.state import EnrolmentMemory, Memory
 from custody.ops.audit_contents import OpenedContents
 from custody.ops.audit_history import judge_histories
 from custody.ops.audit_log import judge_logging
-from custody.ops.audit_time import TimeBasis, judge_order, moment_of
+from custody.ops.audit_time import TimeBasis, judge_order, moment_of, opened_at
 from custody.ops.auditing import Auditing
 from custody.ops.exhibits import Exhibits, gather_exhibits
 from custody.rules.approvals import Tally, lacking
@@ -215,6 +215,7 @@ def _audit_one(request: Statement[Request], auditing: Auditing) -> AuditedReleas
             approvals=[a for a in documents.approvals if a.predicate.request == request.digest],
             denials=documents.denials,
             logged=[w for w in documents.logged if w.predicate.request == request.digest],
+            ended_at=opened_at(request, documents),
         )
         judgement = judge(manifest, request, answers, situation)
         ledger.extend(judgement.verdicts)

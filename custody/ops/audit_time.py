@@ -81,6 +81,18 @@ def moment_of(
     return Moment(at=max([asked, *answered]), basis="claimed")
 
 
+def opened_at(request: Statement[Request], documents: Documents) -> datetime | None:
+    """Return when a request was opened, the last time, as its host attests; None if it was not."""
+    ends = [
+        receipt.predicate.finished_at
+        for receipt in documents.receipts
+        if receipt.predicate.request == request.digest
+        and receipt.predicate.outcome != "failed"
+        and passed(check_receipt(receipt, request))
+    ]
+    return max(ends, default=None)
+
+
 def by_author(statement: Statement[P], policy: Policy, role: Role) -> bool:
     """Tell whether somebody in that role signed a statement.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from custody.crypto.quorum import Shortfall, leaves
 from custody.crypto.signature import verify
@@ -249,11 +249,13 @@ def tally(
     situation: Situation,
     *,
     logged: Sequence[JudgedLogged] = (),
+    ended_at: datetime | None = None,
 ) -> Tally:
     """Judge every answer and count: a leaf, an officer and a key count once each.
 
     Both trees must hold: the one the bundle was sealed by, and the one in force.  ``logged`` are
-    a log's good words on the request; with any, what they do not name is passed over.
+    a log's good words on the request; with any, what they do not name is passed over.  With
+    ``ended_at``, when it was opened, a denial that says it is later takes no approval back.
     """
     terms = request.predicate.terms.digest().hex()
     heard = [
@@ -261,7 +263,7 @@ def tally(
         for d in denials
         if d.predicate.request == request.digest or d.predicate.terms == terms
     ]
-    deniers = [denial.officer for denial in heard if denial.counts]
+    deniers = [d.officer for d in heard if d.counts and not _is_later(d, ended_at)]
     judged = [
         judge_approval(a, request, manifest, situation, deniers=deniers, logged=logged)
         for a in sorted(approvals, key=lambda a: (a.predicate.approved_at, a.digest))
@@ -278,6 +280,11 @@ def tally(
         missing=_without(deniers, lacking(set(counted), manifest, situation)),
         out_of_reach=lacking(_people(manifest, situation) - set(deniers), manifest, situation),
     )
+
+
+def _is_later(denial: JudgedDenial, ended_at: datetime | None) -> bool:
+    # By its author's own word, so that nobody else can take a no from him.
+    return ended_at is not None and denial.statement.predicate.denied_at > ended_at + SKEW
 
 
 def _people(manifest: Statement[Manifest], situation: Situation) -> set[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from custody.errors import Incomplete, Refused
 from custody.formats.approval import Approval, Denial
@@ -27,11 +28,15 @@ _TOKEN = object()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answers:
-    """What officers, and a log, said to one request, as it came."""
+    """What officers, and a log, said to one request, as it came.
+
+    ``ended_at`` is for who looks back: when the host says that it opened.
+    """
 
     approvals: Sequence[Statement[Approval]]
     denials: Sequence[Statement[Denial]]
     logged: Sequence[Statement[Logged]] = ()
+    ended_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +104,15 @@ def judge(
         manifest=manifest,
         request=request,
         verdicts=tuple(verdicts),
-        tally=tally(answers.approvals, answers.denials, request, manifest, situation, logged=good),
+        tally=tally(
+            answers.approvals,
+            answers.denials,
+            request,
+            manifest,
+            situation,
+            logged=good,
+            ended_at=answers.ended_at,
+        ),
         log=log.name if log else None,
         logged=(*good, *(word for word in said if not word.counts)),
     )

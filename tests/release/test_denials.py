@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -13,17 +13,17 @@ import pytest
 from custody.cli._words import answer_views, show_tally
 from custody.encoding import Digest
 from custody.formats.approval import Approval, Denial
-from custody.formats.case import read_statement
+from custody.formats.case import Documents, merge, read_statement, sort_documents
 from custody.formats.envelope import Signature, decode_statement, encode_statement
 from custody.lab.swtpm import Swtpm
 from custody.ops.account import Entry, account_of
 from custody.ops.audit import AuditedRelease, audit_case
 from custody.report.html import render_report
 from custody.rules.verdicts import passed
-from tests.release.cast import NOW, person
+from tests.release.cast import NOW, Cast, person
 from tests.release.collected import Collection, faults, judged, logged_release, reason_of, written
 from tests.release.conftest import running
-from tests.release.expect import failed
+from tests.release.expect import audit, case_of, failed, opened
 from tests.release.logged import Log, LoggedCast, witness
 from tests.report.test_page import read
 
@@ -207,3 +207,34 @@ def test_a_denial_dated_back_or_ahead_is_found_out(logged: LoggedCast, minutes: 
     assert "“not yet”; says it was made " in last.note
     assert last.order is not None
     assert NOW - timedelta(minutes=5) <= last.order <= NOW + timedelta(minutes=5)
+
+
+def test_a_denial_after_the_opening_takes_nothing_back(cast: Cast) -> None:
+    """An officer who approved, and denies when it is done, does not make it unlawful; before that,
+    and as long as nothing was opened, his no is one.
+    """
+    bundle, request, answers, done = opened(cast)
+    case = case_of(cast, bundle, request, answers, done)
+    terms, signer = request.predicate.terms, cast.people["sec1"].signer
+
+    def denied(at: datetime) -> Documents:
+        said = Denial(
+            author=signer.key_id,
+            request=request.digest,
+            manifest=bundle.statement.digest,
+            policy=terms.policy,
+            terms=terms.digest().hex(),
+            reason="on second thoughts",
+            denied_at=at,
+        )
+        return sort_documents([("d.dsse", signer.statement(said))])
+
+    late = denied(NOW + timedelta(minutes=6))
+    report = audit(cast, merge(case, late))
+    assert report.sound, failed(report)
+    (release,) = report.releases
+    assert "denial.given" == account_of(release)[-1].act
+    assert not audit(cast, merge(case, denied(NOW + timedelta(minutes=4)))).sound
+    (open_,) = audit(cast, merge(replace(case, receipts=(), burns=()), late)).releases
+    assert open_.tally is not None
+    assert not open_.tally.complete
