@@ -44,7 +44,8 @@ def site(
 
     From then on what is sealed for that environment opens only where this HSM answers.  Every host
     of the site that opens needs a copy of --home, and the HSM's PIN: a key of suite MLKEM1024_P384
-    is half in the HSM and half in the home.
+    is half in the HSM and half in the home.  One of an HSM that only decrypts (RSA) is proven in a
+    second round: custody custodian challenge, custody host prove.
     """
     enroll_as(
         "site",

@@ -71,6 +71,12 @@ def _site(app: typer.Typer) -> None:
     add_site(app)
 
 
+def _prove(app: typer.Typer) -> None:
+    from custody.cli._prove import add_prove
+
+    add_prove(app, "host")
+
+
 app = role_app(
     "host",
     "custody host enroll gpu-7 --tpm tpm: --out gpu-7.enrolment.json",
@@ -86,5 +92,6 @@ app = role_app(
         Verbs(("predict",), _predict),
         Verbs(("tls",), _tls),
         Verbs(("site",), _site),
+        Verbs(("prove",), _prove),
     ),
 )

@@ -136,3 +136,23 @@ def test_an_officer_reads_whose_hsm_it_takes(sited: Years) -> None:
     request, _ = sited.ask("fourth")
     said = sited.run("sec1", "officer", "review", "fourth", request).stdout
     assert "site       takes the HSM of site fra1" in said
+
+
+def test_a_site_whose_hsm_agrees_on_no_curve(sited: Years) -> None:
+    """A key that only decrypts is proven in a second round, and opens the site's half as well."""
+    actor = sited.world.hire("lhr1", "site")
+    sited.world.actors["lhr1"] = actor
+    admission = "admissions/lhr1.dsse"
+    words = ("--token", str(actor.uri), "--invitation", "start/invitation.json")
+    rsa = ("--suite", "RSA3072_OAEP_SHA1", "--out", admission)
+    actor.run("host", "site", "lhr1", *words, *rsa)
+    sited.run("ida", "custodian", "challenge", admission, "--out", "lhr1.challenge")
+    actor.run("host", "prove", "lhr1.challenge", "--out", "lhr1.answer")
+    answered = ("--answer", "lhr1.answer", "--out", "env", "--yes")
+    sited.run("ida", "custodian", "admit", admission, *answered)
+    sited.weakest = "RSA3072_OAEP_SHA1"
+    sited.next(admission)
+    sited.seal("fifth", "--site", "lhr1")
+    at(sited, "lhr1", "fifth", "fifth-opened", "--site", "homes/lhr1")
+    opened = sited.folder / "fifth-opened" / "weights"
+    assert opened.read_bytes() == (sited.folder / "model-fifth" / "weights").read_bytes()
