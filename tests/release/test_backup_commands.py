@@ -190,3 +190,17 @@ def test_an_authority_is_backed_up_and_drilled_by_commands(ceremony: Ceremony) -
     assert "pass" == {verdict["check"]: verdict["outcome"] for verdict in said}["drill.backup"]
     none = ida.run("custodian", "backup", "wrapping-1.dsse", "--out", "no.dsse", code=2)
     assert "one of --authority and --kek" in none.stderr
+
+
+def test_a_colleague_goes_on_with_a_restored_authority(ceremony: Ceremony) -> None:
+    """With the key in his token and its certificate and list in his home, another issues lists."""
+    ida, cas = ceremony["ida"], ceremony["cas"]
+    ceremony.trust(ida.uri)
+    ida.run("custodian", "backup", "wrapping-1.dsse", "--authority", "--out", "moved.dsse")
+    cas.run("custodian", "trust", ceremony.pin)
+    restore = ("custodian", "restore", "moved.dsse", "--record", "recovery-1.dsse", "--yes")
+    cas.run(*restore, "--token", str(cas.uri), *ceremony.shares("ida", "cyd"))
+    for name in ("authority.cer", "authority.crl"):
+        shutil.copy(ceremony.folder / "env" / name, cas.home / name)
+    cas.run("custodian", "renew-crl", "--out", "env/authority-2.crl")
+    assert (ceremony.folder / "env/authority-2.crl").exists()
