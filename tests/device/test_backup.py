@@ -26,6 +26,7 @@ from custody.keys.pkcs11_audit import audit_token
 from custody.keys.uri import Pkcs11Uri
 from custody.keys.wrapapi import WrappedKey, backups_of, wrapping_of
 from tests.device.conftest import SO_PIN, Bench
+from tests.device.test_tookan import ALL, Attack, bare
 
 SEED = hashlib.sha256(b"a recovery seed").digest()
 RECORD = hashlib.sha256(b"a recovery record").digest()
@@ -176,6 +177,20 @@ def test_keys_leave_under_no_key_of_the_user(
                 known.wrap_key(key, mechanism=Mechanism.AES_KEY_WRAP_PAD)
         with pytest.raises(PKCS11Error):
             session.create_object({**template, Attribute.TRUSTED: True})
+
+
+@pytest.mark.parametrize("attack", ALL, ids=lambda attack: attack.__name__)
+def test_no_attack_works_on_the_keys_that_others_leave_under(
+    token: Pkcs11Token, authority: KeyBackup, attack: Attack
+) -> None:
+    """Whoever knows the PIN gets nothing out of the carrier, nor of what may leave under it."""
+    with token._connection.login(writing=True) as session:
+        held = list(session.get_objects({Attribute.CLASS: ObjectClass.SECRET_KEY}))
+        assert [True] == [key[Attribute.TRUSTED] for key in held]
+        private = {Attribute.CLASS: ObjectClass.PRIVATE_KEY, Attribute.ID: authority.id}
+        for key in (*held, *session.get_objects(private)):
+            with pytest.raises(PKCS11Error):
+                attack(session, bare(key))
 
 
 def test_a_key_made_to_stay_stays(token: Pkcs11Token, sealed: Sealed) -> None:
