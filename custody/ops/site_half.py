@@ -30,11 +30,15 @@ def open_site_half(manifest: Manifest, site: Sequence[ShareOpener]) -> bytearray
     Raises as `check_site_key`, and `Refused` (``slot.open``, ``site.half``) if what is in the slot
     was changed, or is no K_site.
     """
-    core = manifest.core
-    if core.site is None:
+    if manifest.core.site is None:
         return bytearray()
     slot, opener = _slot_and_opener(manifest, site)
-    info = slot_info(core.binding(), "site", "", slot.recipient)
+    return open_half(slot, opener, manifest.core.binding())
+
+
+def open_half(slot: KeySlot, opener: ShareOpener, binding: bytes) -> bytearray:
+    """Open a site's slot; ``binding`` is the core's C (32 bytes).  Errors as `open_site_half`."""
+    info = slot_info(binding, "site", "", slot.recipient)
     half = bytearray(open_slot(slot.suite, opener.key, opener.mlkem_seed, slot.sealed, info=info))
     # R ‖ K_site is cut nowhere, so a half of another length would move the boundary.
     if len(half) != SITE_SECRET_BYTES:
