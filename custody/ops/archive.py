@@ -8,7 +8,7 @@ a matter of their names.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -71,7 +71,9 @@ class Archive:
     histories: tuple[History, ...] = ()
 
     def releases(self) -> Iterator[tuple[Held, AuditedRelease]]:
-        """Give every release, the oldest request first, each once."""
+        """Give every release, the oldest request first; each once, where its files could be judged
+        together.
+        """
         found = [(held, release) for held in self.held for release in held.report.releases]
         found.sort(
             key=lambda pair: (
@@ -83,12 +85,14 @@ class Archive:
         yield from found
 
     def find(self, beginning: str) -> tuple[Held, AuditedRelease]:
-        """Return the release of a request, by its digest or how it begins; `Incomplete`: none."""
-        found = {
-            release.request: (held, release)
-            for held, release in self.releases()
-            if release.request.startswith(beginning.lower())
-        }
+        """Return the release of a request, by its digest or how it begins; `Incomplete`: none.
+
+        Raises `Refused` (``archive.several``), with the files, where several tell of it apart.
+        """
+        found: dict[Digest, list[tuple[Held, AuditedRelease]]] = {}
+        for held, release in self.releases():
+            if release.request.startswith(beginning.lower()):
+                found.setdefault(release.request, []).append((held, release))
         if len(beginning) < 8 or len(found) != 1:
             known = sorted({release.request for _, release in self.releases()})
             raise Incomplete(
@@ -96,7 +100,16 @@ class Archive:
                 missing=known,
                 where=beginning,
             )
-        return next(iter(found.values()))
+        (told,) = found.values()
+        if len(told) > 1:
+            # Too much to be judged together: whose story would be told?
+            names = ", ".join(held.name for held, _ in told)
+            raise Refused(
+                f"files that cannot be judged together tell of it: {names}",
+                check="archive.several",
+                where=beginning,
+            )
+        return told[0]
 
     def documents(self) -> Documents:
         """Return everything, as if it lay in one heap."""
@@ -140,7 +153,7 @@ def read_archive(
             continue
         cases.append((name, Case(documents=file.documents, files=(file,))))
     cases += [(path.name, read_case(path)) for path in paths if not any(_case_files(path))]
-    cases = list(_bounded(_together(cases), unopened))
+    cases = list(_bounded(cases, unopened))
     held = tuple(
         Held(name=name, case=case, report=audit_files(case, pin=pin, at=at, tsa_roots=tsa_roots))
         for name, case in cases
@@ -181,40 +194,50 @@ def acts_of(archive: Archive) -> tuple[Act, ...]:
 
 
 def _bounded(
-    cases: Iterable[tuple[str, Case]], unopened: list[Unopened]
+    cases: Sequence[tuple[str, Case]], unopened: list[Unopened]
 ) -> Iterator[tuple[str, Case]]:
-    """Give the cases that can be judged; one made to take for ever keeps nobody from the others."""
-    for name, case in cases:
-        try:
-            check_burden(case.documents)
-        except Refused as error:
-            unopened.append(Unopened(name=name, reason=error.reason))
-            continue
-        yield name, case
+    """Give the cases that can be judged, together where they tell of the same request.
+
+    One that was made to take for ever keeps nobody from the others, nor does one that copies the
+    requests of so many that all of them at once are too much.
+    """
+    for group in _groups(cases):
+        joined = _joined(group)
+        for name, case in (joined, *(group if len(group) > 1 else ())):
+            try:
+                check_burden(case.documents)
+            except Refused as error:
+                unopened.append(Unopened(name=name, reason=error.reason))
+                continue
+            yield name, case
+            if name == joined[0]:
+                break
 
 
-def _together(cases: Sequence[tuple[str, Case]]) -> Iterator[tuple[str, Case]]:
-    """Put cases together that tell of the same request, by way of others too."""
-    groups: list[tuple[set[Digest], list[tuple[str, Case]]]] = []
-    for name, case in cases:
+def _joined(group: Sequence[tuple[str, Case]]) -> tuple[str, Case]:
+    if len(group) == 1:
+        return group[0]
+    files = tuple(file for _, case in group for file in case.files)
+    documents = merge(*(case.documents for _, case in group))
+    return ", ".join(sorted(name for name, _ in group)), Case(documents=documents, files=files)
+
+
+def _groups(cases: Sequence[tuple[str, Case]]) -> Iterator[Sequence[tuple[str, Case]]]:
+    """Put cases together that tell of the same request, be it by way of others."""
+    group_of: dict[Digest, int] = {}
+    groups: dict[int, list[int]] = {}
+    for number, (_, case) in enumerate(cases):
         told = {request.digest for request in case.documents.requests}
-        group = [(name, case)]
-        apart = []
-        for others, members in groups:
-            if told.isdisjoint(others):
-                apart.append((others, members))
-            else:
-                told |= others
-                group = [*members, *group]
-        groups = [*apart, (told, group)]
-    for _, group in sorted(groups, key=lambda pair: min(name for name, _ in pair[1])):
-        if len(group) == 1:
-            yield group[0]
-            continue
-        documents = merge(*(case.documents for _, case in group))
-        files = tuple(file for _, case in group for file in case.files)
-        names = ", ".join(sorted(name for name, _ in group))
-        yield names, Case(documents=documents, files=files)
+        joins = {group_of[request] for request in told if request in group_of}
+        # The largest keeps its number: only what joins it is told a new one.
+        into = max(joins, key=lambda join: (len(groups[join]), join), default=number)
+        joining = [*(n for join in sorted(joins - {into}) for n in groups.pop(join)), number]
+        groups.setdefault(into, []).extend(joining)
+        for member in joining:
+            for request in cases[member][1].documents.requests:
+                group_of[request.digest] = into
+    for members in groups.values():
+        yield [cases[member] for member in members]
 
 
 def _files(

@@ -131,3 +131,25 @@ def test_a_file_that_nobody_could_judge_keeps_no_other_from_an_archive(
     with pytest.raises(Refused) as error:
         judged(stray, logged.pin)
     assert "case.burden" == error.value.check
+
+
+def test_a_file_that_ties_all_others_together_keeps_nobody_from_them(
+    logged: Collection, tmp_path: Path
+) -> None:
+    """With a copy of a request a file can make itself part of what is judged.  Where that is more
+    than is judged at once, each file is judged alone; and of two stories none is chosen.
+    """
+    (request,) = logged.named("request")
+    words = spoilt(logged.members[logged.named("logged")[0]], 16)
+    stray = encode_case_file([(".dsse", logged.members[request]), *words])
+    (tmp_path / "good.case").write_bytes(logged.data)
+    (tmp_path / "zz.case").write_bytes(stray)
+    found = read_archive([tmp_path], shelves=[], pin=logged.pin, tsa_roots=logged.tsa_roots)
+    sound = {held.name: held.holds(release) for held, release in found.releases()}
+    assert {"good.case": True, "zz.case": False} == sound
+    (unopened,) = found.unopened
+    assert "good.case, zz.case" == unopened.name
+    digest = read_statement(logged.members[request]).digest
+    with pytest.raises(Refused, match=r"good\.case, zz\.case") as error:
+        found.find(digest)
+    assert "archive.several" == error.value.check
