@@ -31,6 +31,7 @@ from custody.keys.wrapapi import WrappedKey, wrapping_of
 from custody.ops.authority import authority_certificate
 from custody.ops.folders import read_statement_file, reading
 from custody.ops.landing import check_absent, write_new_file
+from custody.rules.keybackup import check_backup, check_wrapping
 
 if TYPE_CHECKING:
     from custody.keys.api import Token
@@ -168,7 +169,7 @@ def trust_key(
     standing = stand(home, env, "custodian")
     said = read_statement_file(WrappingKey, wrapping)
     with reading(wrapping):
-        ops.check_wrapping(said, standing.situation)
+        check_wrapping(said, standing.situation)
     where = token or standing.home.identity().token
     screen.say(f"wrapping key {said.predicate.key.key_id}, its statement's digest:")
     for line in spoken(said.digest):
@@ -233,7 +234,7 @@ def backup(
 
     own = standing.home.identity().token
     with reading(wrapping):
-        ops.check_wrapping(said, standing.situation)
+        check_wrapping(said, standing.situation)
     wrapped = None
     if token not in (None, own):
         with open_token(token) as opened, opened.session():
@@ -290,7 +291,7 @@ def restore(
     standing = stand(home, env, "custodian")
     made, known = read_backup(file, record)
     with reading(file):
-        signer = ops.check_backup(made, known, standing.situation)
+        signer = check_backup(made, known, standing.situation)
     say_backup(screen, made, signer)
     screen.confirm("restore it?", yes=yes)
     shares = paper.gather(known, words_fd, open_sealed(known, sealed, by))

@@ -13,21 +13,18 @@ from datetime import datetime
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from custody.crypto.certificates import spki_of
-from custody.crypto.wrappingkey import Sealed, load_wrapping_public, make_wrapping_key, opened
+from custody.crypto.wrappingkey import Sealed, make_wrapping_key, opened
 from custody.encoding import key_id
-from custody.errors import Refused
 from custody.formats.envelope import Statement
 from custody.formats.keybackup import KeyBackup, SealedWrappingKey, WrappingKey
-from custody.formats.policy import RecoveryKey
 from custody.formats.recovery import RecoveryRecord
 from custody.keys.api import KeyInfo, KeyRole, PinReader, Token
 from custody.keys.wrapapi import KekInfo, WrappedKey, backups_of, wrapping_of
 from custody.ops.keys import Signer
-from custody.ops.recovery import check_record, rebuilt_seed
+from custody.ops.recovery import rebuilt_seed
 from custody.ops.rewrap import check_signer
+from custody.rules.keybackup import check_backup, check_wrapping
 from custody.rules.situation import Situation
-from custody.rules.trust import check_author
-from custody.rules.verdicts import Verdict, passed, require
 
 
 def make_wrapping(
@@ -51,28 +48,6 @@ def make_wrapping(
         made_at=now,
     )
     return signer.statement(stated)
-
-
-def check_wrapping(wrapping: Statement[WrappingKey], situation: Situation) -> None:
-    """Refuse a wrapping key that no custodian stated for the recovery key of the policy in force.
-
-    Whoever could bring one of his own would be handed the next backup.
-    """
-    policy = situation.trusted.policy
-    *_, verdicts = check_author(
-        wrapping, policy, role="custodian", check="backup", subject="wrapping key"
-    )
-    require(verdicts)
-    said, recovery = wrapping.predicate, policy.recovery
-    if recovery is None or recovery.record != said.record:
-        raise Refused(
-            "is not of the recovery key that the policy names",
-            check="recovery.record",
-            hint="custody custodian recovery wrapping-key makes one",
-        )
-    if said.environment != policy.environment:
-        raise Refused("is of another environment", check="backup.environment")
-    load_wrapping_public(said.key.spki)
 
 
 def trust_wrapping(
@@ -137,57 +112,6 @@ def state_backup(
         made_at=situation.now,
     )
     return signer.statement(stated)
-
-
-def check_backup(
-    backup: Statement[KeyBackup], record: Statement[RecoveryRecord], situation: Situation
-) -> str:
-    """Refuse a backup that no custodian signed, or of another recovery key; return who signed it.
-
-    Before anything is unwrapped: anybody can wrap a key of his own under a public key.  A custodian
-    of an earlier version counts: backups outlive who made them.
-    """
-    judged = [
-        check_author(backup, policy, role="custodian", check="backup", subject="key backup")
-        for policy in reversed(situation.trusted.versions)
-    ]
-    good = [name for _, name, verdicts in judged if passed(verdicts)]
-    if not good:
-        require(_worst(judged))
-    said = backup.predicate
-    if said.record != record.digest:
-        raise Refused(
-            "was made for another recovery key than that of the record",
-            check="backup.record",
-            hint=f"its record has the digest {said.record}",
-        )
-    if said.environment != situation.trusted.policy.environment:
-        raise Refused("is of another environment", check="backup.environment")
-    check_record(record, _recovery_of(record, situation))
-    if said.role == "ca":
-        _check_authority(said, situation)
-    load_wrapping_public(said.wrapping.spki)
-    return good[0]
-
-
-def _worst(judged: Sequence[tuple[str, str, tuple[Verdict, ...]]]) -> tuple[Verdict, ...]:
-    """Prefer what a signature by somebody known says to that the signer is not known."""
-    return next((verdicts for _, name, verdicts in judged if name), judged[0][2])
-
-
-def _recovery_of(record: Statement[RecoveryRecord], situation: Situation) -> RecoveryKey | None:
-    named = [policy.recovery for policy in situation.trusted.versions if policy.recovery]
-    return next((key for key in named if key.record == record.digest), None)
-
-
-def _check_authority(said: KeyBackup, situation: Situation) -> None:
-    listed = {
-        spki_of(certificate)
-        for policy in situation.trusted.versions
-        for certificate in policy.authorities
-    }
-    if said.spki not in listed:
-        raise Refused("is the key of an authority that no policy lists", check="backup.authority")
 
 
 @contextmanager

@@ -13,9 +13,10 @@ from custody.formats.keybackup import KeyBackup
 from custody.formats.manifest import Manifest
 from custody.formats.recovery import RecoveryRecord
 from custody.keys.api import Token
-from custody.ops.backup import check_backup, restore
+from custody.ops.backup import restore
 from custody.ops.break_glass import check_breakable, rewrap
 from custody.ops.recovery import check_record, next_share, rebuilt_key
+from custody.rules.keybackup import check_backup
 from custody.rules.situation import Situation
 from custody.rules.verdicts import Ledger, Verdict
 

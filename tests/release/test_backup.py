@@ -246,6 +246,21 @@ def test_only_custodians_sign_backups_and_wrapping_keys(site: Site) -> None:
     assert empty(new)
 
 
+def test_a_revoked_custodian_vouches_for_no_later_backup(site: Site) -> None:
+    """What a custodian signed before his key was revoked counts; what he signs after does not."""
+    data = site.backup(site.kek())
+    later = site.resigned(data, made_at=NOW + timedelta(hours=2))
+    cast = site.cast
+    lost = cast.people["cus1"].signer.spki
+    cast.crl = cast.make_crl(number=2, revoked=(lost,), at=NOW + timedelta(hours=1))
+    cast.refresh()
+    new = site.bench.token("new")
+    with refused("backup.revoked"):
+        site.restore(new, later)
+    assert empty(new)
+    assert site.restore(new, data)
+
+
 def test_too_few_shares_and_shares_of_another_seed_restore_nothing(site: Site) -> None:
     """One share short, a share of another set, and another recovery key's record are refused."""
     data = site.backup(site.kek())
