@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from benchmarks.bench import Bench
 from benchmarks.cast import QUORUM, Words
 from benchmarks.counting import CountedKey, counted_tpm
@@ -123,13 +125,16 @@ def _token_operations(bench: Bench, model: Path, bundle: Path, place: Path) -> I
     counts.clear()
     request = bench.actors.approve(bundle)
     officer = cast.people[QUORUM[0]]
+    sharing = officer.sharing[0]
+    if not isinstance(sharing, ec.EllipticCurvePrivateKey):
+        raise SystemExit("bench: the cast's share keys are on curves")
     approve_requests(
         Bundle.at(bundle),
         [request],
         situation=cast.situation(officer.name, now=utc_now()),
         home=cast.home(officer.name),
         signer=Signer(CountedKey(officer.signing[0], counts)),
-        opener=ShareOpener(CountedKey(officer.sharing[0], counts)),
+        opener=ShareOpener(CountedKey(sharing, counts)),
     )
     yield _operations("approve", counts)
 
