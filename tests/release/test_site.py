@@ -182,6 +182,47 @@ def test_without_the_site_nothing_is_spent(sited: Cast, tmp_path: Path) -> None:
     assert same_tree(tmp_path / "model", tmp_path / "out")
 
 
+class Pulled:
+    """A key whose HSM is unplugged the first time that it is asked."""
+
+    def __init__(self, key: ec.EllipticCurvePrivateKey) -> None:
+        self._key, self.asked = key, 0
+
+    @property
+    def curve(self) -> ec.EllipticCurve:
+        return self._key.curve
+
+    def public_key(self) -> ec.EllipticCurvePublicKey:
+        return self._key.public_key()
+
+    def exchange(self, algorithm: ec.ECDH, peer: ec.EllipticCurvePublicKey) -> bytes:
+        self.asked += 1
+        if self.asked == 1:
+            raise Unavailable("the token is gone")
+        return self._key.exchange(algorithm, peer)
+
+
+def test_an_hsm_that_is_pulled_out_costs_nothing(sited: Cast, tmp_path: Path) -> None:
+    """It is asked once; that it went away is not told as a false slot, and the next run opens."""
+    bundle = sited.seal()
+    key = Pulled(sited.people["fra1"].sharing[0])
+    place = replace(sited.place, site=(ShareOpener(key),))  # type: ignore[arg-type]
+    request = sited.request(bundle)
+    answers = [sited.approve(bundle, request, who) for who in QUORUM]
+
+    def run() -> None:
+        situation = sited.situation("host", *answers)
+        target = tmp_path / "out"
+        open_release(bundle, request, target, situation=situation, tpm=sited.tpm, place=place)
+
+    with pytest.raises(Unavailable, match="the token is gone"):
+        run()
+    assert not (tmp_path / "out").exists()
+    run()
+    assert 2 == key.asked
+    assert same_tree(tmp_path / "model", tmp_path / "out")
+
+
 def test_another_sites_hsm_opens_nothing(sited: Cast, tmp_path: Path) -> None:
     """A bundle for one site is refused at another, though its HSM is as good."""
     add_sites(sited, "ams1")

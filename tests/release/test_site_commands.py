@@ -156,3 +156,12 @@ def test_a_site_whose_hsm_agrees_on_no_curve(sited: Years) -> None:
     at(sited, "lhr1", "fifth", "fifth-opened", "--site", "homes/lhr1")
     opened = sited.folder / "fifth-opened" / "weights"
     assert opened.read_bytes() == (sited.folder / "model-fifth" / "weights").read_bytes()
+
+
+def test_a_policy_whose_sites_are_all_revoked_is_not_signed(sited: Years) -> None:
+    """Nothing could be sealed under it: the custodian is told before he signs."""
+    lost = [path for site in ("fra1", "ams1", "lhr1") for path in sited.certificates(site)]
+    assert 6 == len(lost)
+    sited.crl("revoke", *lost, "--reason", "keyCompromise", "--yes")
+    _, said = sited.propose(sited.draft(), code=1)
+    assert "no site has a share key whose certificate holds" in said.stderr
