@@ -126,6 +126,11 @@ class Pkcs11Token:
             pin_locked=bool(token.flags & TokenFlag.USER_PIN_LOCKED),
         )
 
+    @property
+    def connection(self) -> Connection:
+        """How this token is reached, for measures of it."""
+        return self._connection
+
     def session(self) -> AbstractContextManager[None]:
         """Do all operations of the block under one login; others of this process wait.
 
@@ -191,7 +196,7 @@ class Pkcs11Token:
 
     def make(
         self, role: KeyRole, label: str, curve: ec.EllipticCurve, *, recoverable: bool = False
-    ) -> ec.EllipticCurvePrivateKey:
+    ) -> TokenKey:
         """Make a key pair; see `Token.make`.  A key that fails its checks is destroyed again.
 
         A ``recoverable`` one can be backed up under a key that the token's SO trusts.

@@ -12,12 +12,12 @@ from pkcs11 import Mechanism
 
 from custody.crypto.secret import wipe
 from custody.errors import Malformed
-from custody.keys import pkcs11_module as modules
 from custody.keys.api import TokenInfo
 from custody.keys.pin import PinNotice, PinReader
 from custody.keys.pkcs11 import open_token
 from custody.keys.pkcs11_bench import Bench, Unmade, Untested
 from custody.keys.pkcs11_enforced import ENFORCED
+from custody.keys.pkcs11_kept import measure_kept
 from custody.keys.pkcs11_measures import ABLE
 from custody.keys.pkcs11_session import Connection
 from custody.keys.probe import MEASURES, Answer, Measured, ProbeReport, differences, fitness
@@ -50,18 +50,18 @@ def probe(
     The PIN is asked once and offered again only after the token has taken it: to keys that ask at
     each use, and in the child processes that try threads and fork.
     """
-    with open_token(uri, pin=pin) as token:
-        info = token.info
-    connection = Connection(modules.load_module(uri), uri, reader=pin, notice=notice)
+    token = open_token(uri, pin=pin, notice=notice)
+    info, connection = token.info, token.connection
     profile = _profile(uri, connection)
     secret: bytearray | None = None
     try:
+        kept = {item.id: item for item in measure_kept(token)}
         with connection.login(writing=True) as session:
             # As the token is now; the binding lists what the slot offers.
             mechanisms = frozenset(int(item) for item in session.token.slot.get_mechanisms())
             bench = Bench(session, mechanisms, connection.credential())
             bench.try_out()
-            measured = {id_: _measure(bench, id_) for id_ in MEASURERS}
+            measured = kept | {id_: _measure(bench, id_) for id_ in MEASURERS}
             secret = None if bench.pinpad else bytearray(bench.again.encode("utf-8"))
         for id_ in ("process.threads", "process.fork"):
             measured[id_] = _in_child(id_, uri, info, secret)

@@ -7,7 +7,7 @@ objects, and of nothing that it claims.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal
 
@@ -57,6 +57,10 @@ MEASURES: Mapping[str, str] = MappingProxyType(
         "always-authenticate.derive": "asks again before an ALWAYS_AUTHENTICATE key derives",
         "always-authenticate.decrypt": "asks again before an ALWAYS_AUTHENTICATE key decrypts",
         "always-authenticate.unwrap": "asks again before an ALWAYS_AUTHENTICATE key unwraps",
+        "kept.sign": "makes and keeps a signing key by its full template, and signs with it",
+        "kept.secret": "gives no key away that it keeps, whatever flags are set",
+        "kept.oaep-sha256": "makes an RSA share key by its full template, and opens OAEP (SHA-256)",
+        "kept.oaep-sha1": "makes an RSA share key by its full template, and opens OAEP (SHA-1)",
         "process.threads": "serves four threads at once without our lock",
         "process.fork": "keeps its login from a forked child",
     }
@@ -113,9 +117,8 @@ def fitness(measured: Mapping[str, Measured], profile: Profile) -> tuple[Fitness
     """Say which duties the token can do.  One "no" to what a duty needs is a cannot."""
     agrees = "ecdh.der" if profile.ecdh_point == "der" else "ecdh.raw"
     signs = ("ec.p256", "template.full", "ecdsa.digest")
+    holds = ("enforces.sensitive", "enforces.extractable")
     needs: dict[Duty, tuple[str, ...]] = {
-        "officer": (*signs, agrees, "enforces.sensitive", "enforces.extractable"),
-        "publisher": (*signs, agrees, "enforces.sensitive", "enforces.extractable"),
         "ca": ("ec.p384", "template.full", "ecdsa.digest", "enforces.extractable"),
         "kek": (
             "template.kek",
@@ -128,7 +131,28 @@ def fitness(measured: Mapping[str, Measured], profile: Profile) -> tuple[Fitness
             "enforces.wrap-with-trusted",
         ),
     }
-    return tuple(_fit(duty, wanted, measured) for duty, wanted in needs.items())
+    # A share key agrees on a curve or decrypts; a token that only decrypts shows what it keeps.
+    kept = measured["kept.sign"].answer != "untested"
+    base = ("kept.sign", "kept.secret") if kept else (*signs, *holds)
+    sharing = [(*signs, agrees, *holds)]
+    sharing += [(*base, id_) for id_ in ("kept.oaep-sha256", "kept.oaep-sha1")]
+    shares = tuple(_fit_best(duty, sharing, measured) for duty in _SHARING)
+    return shares + tuple(_fit(duty, wanted, measured) for duty, wanted in needs.items())
+
+
+_SHARING: tuple[Duty, ...] = ("officer", "publisher")
+
+
+def _fit_best(
+    duty: Duty, ways: Sequence[tuple[str, ...]], measured: Mapping[str, Measured]
+) -> Fitness:
+    """Take the first way that shows the duty; where none does, say why the first does not.
+
+    A way with nothing to say for it but what was left out shows nothing.
+    """
+    found = [_fit(duty, way, measured) for way in ways]
+    able = [fit for fit in found if fit.verdict == "can"]
+    return able[0] if able else found[0]
 
 
 def _fit(duty: Duty, wanted: tuple[str, ...], measured: Mapping[str, Measured]) -> Fitness:

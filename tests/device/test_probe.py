@@ -33,12 +33,12 @@ RICH = (
 )
 
 
-def narrow(bench: Bench, taken: str) -> None:
-    """Make the tokens of a store poor: they offer what is rich but for one mechanism."""
+def narrow(bench: Bench, *taken: str) -> None:
+    """Make the tokens of a store poor: they offer what is rich but for some mechanisms."""
     config = bench.store.config
     text = config.read_text()
     assert "slots.mechanisms = ALL" in text
-    left = ",".join(name for name in RICH if name != taken)
+    left = ",".join(name for name in RICH if name not in taken)
     config.write_text(text.replace("slots.mechanisms = ALL", f"slots.mechanisms = {left}"))
 
 
@@ -68,7 +68,7 @@ def test_softhsm_is_as_its_profile_says(uri: Pkcs11Uri, token: Pkcs11Token) -> N
 @pytest.mark.parametrize(
     ("taken", "lost", "hit"),
     [
-        ("CKM_ECDH1_DERIVE", ("ecdh.raw", "ecdh.der", "ecdh.p384"), {"officer", "publisher"}),
+        ("CKM_ECDH1_DERIVE", ("ecdh.raw", "ecdh.der", "ecdh.p384"), set()),
         ("CKM_AES_KEY_WRAP_PAD", ("kwp", "kwp.length", "template.kek"), {"kek"}),
         ("CKM_ECDSA", ("ecdsa.digest",), {"officer", "publisher", "ca"}),
         ("CKM_RSA_PKCS_OAEP", ("oaep.sha1",), set()),
@@ -90,6 +90,22 @@ def test_a_poor_token_is_told_what_it_lacks(
     assert (f"mechanism.{offered}" in different) == (
         offered in profile_named("softhsm2").mechanisms
     )
+
+
+def test_a_token_that_does_not_agree_is_an_officer_s_by_rsa(bench: Bench) -> None:
+    """Without a curve to agree on the token decrypts, by the hash that it has."""
+    narrow(bench, "CKM_ECDH1_DERIVE")
+    report = probe(bench.token("rsa"))
+    (officer,) = (fit for fit in report.fitness if fit.duty == "officer")
+    assert ("can", MEASURES["kept.oaep-sha1"]) == (officer.verdict, officer.because[-1])
+    assert "no" == answers(report)["kept.oaep-sha256"]
+
+
+def test_a_token_that_neither_agrees_nor_decrypts_is_nobody_s(bench: Bench) -> None:
+    """Who can open no share is no officer, and it is said what he lacks."""
+    narrow(bench, "CKM_ECDH1_DERIVE", "CKM_RSA_PKCS_OAEP")
+    found = verdicts(probe(bench.token("neither")))
+    assert {"officer", "publisher"} == {duty for duty, said in found.items() if said == "cannot"}
 
 
 @pytest.mark.parametrize(

@@ -175,7 +175,7 @@ def chip(machine: Swtpm, tmp_path: Path) -> Chip:
 
 
 def test_it_is_measured_for_what_it_is(chip: Chip) -> None:
-    """It agrees and wraps nothing, so it is no officer's; twice the same report, as its profile."""
+    """It agrees and wraps nothing, and is an officer's by RSA; twice the same, as its profile."""
     first, second = (
         chip.python(_PROGRAM, "token", "probe", str(chip.uri), "--json") for _ in range(2)
     )
@@ -185,13 +185,15 @@ def test_it_is_measured_for_what_it_is(chip: Chip) -> None:
     if "ECDH1_DERIVE" in report["mechanisms"]:
         pytest.skip("a newer tpm2-pkcs11 than the one that was probed")
     verdicts = {fit["duty"]: fit["verdict"] for fit in report["fitness"]}
-    assert {"officer", "publisher", "kek"} == {
-        duty for duty, verdict in verdicts.items() if verdict == "cannot"
-    }
+    wanted = {"officer": "can", "publisher": "can", "kek": "cannot"}
+    assert wanted == {duty: verdicts[duty] for duty in wanted}
     assert ("tpm2-pkcs11", []) == (report["profile"], report["differences"])
     answers = {item["id"]: item["answer"] for item in report["measured"]}
     assert {"no"} == {answers[id_] for id_ in ("ecdh.raw", "kw", "kwp", "aes.gcm")}
     assert "untested" == answers["ecdsa.digest"]
+    assert {"yes"} == {answer for id_, answer in answers.items() if id_.startswith("kept.")}
+    said = chip.python(_PROGRAM, "token", "audit", str(chip.uri))
+    assert (0, "the token is empty\n") == (said.returncode, said.stdout)
 
 
 @pytest.mark.parametrize("role", [role for role in KeyRole if role.derives])

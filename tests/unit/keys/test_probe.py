@@ -12,11 +12,16 @@ from custody.keys.probe import MEASURES, Answer, Duty, Measured, differences, fi
 from custody.keys.profiles import UNKNOWN, profile_named
 
 PROCESS = {"process.threads", "process.fork"}
+KEPT = {id_ for id_ in MEASURES if id_.startswith("kept.")}
 
 
 def all_yes(**changed: Answer) -> dict[str, Measured]:
-    """Answer everything with yes, but for what is ``changed`` (dots written as two underscores)."""
-    answers = {name.replace("__", "."): answer for name, answer in changed.items()}
+    """Answer everything with yes, but for what is ``changed`` (dots written as two underscores).
+
+    Of kept keys nothing is asked where throw-away ones have said it all.
+    """
+    answers: dict[str, Answer] = dict.fromkeys(KEPT, "untested")
+    answers |= {name.replace("__", "."): answer for name, answer in changed.items()}
     assert set() == answers.keys() - MEASURES.keys()
     return {id_: Measured(id=id_, answer=answers.get(id_, "yes"), detail="") for id_ in MEASURES}
 
@@ -28,8 +33,8 @@ def verdicts(measured: dict[str, Measured]) -> dict[Duty, str]:
 
 def test_every_measure_is_made() -> None:
     """What is promised is measured, here or in a process of its own, and nothing else."""
-    assert MEASURES.keys() == MEASURERS.keys() | PROCESS
-    assert set() == MEASURERS.keys() & PROCESS
+    assert MEASURES.keys() == MEASURERS.keys() | PROCESS | KEPT
+    assert set() == MEASURERS.keys() & (PROCESS | KEPT)
 
 
 def test_a_token_that_does_everything_can_do_every_duty() -> None:
@@ -59,6 +64,27 @@ def test_one_lack_takes_duties_away(
     """A "no" to what a duty needs is a cannot; what nobody measured is not shown; others stay."""
     found = verdicts(all_yes(**{changed: answer}))
     assert {duty: verdict if duty in hit else "can" for duty in get_args(Duty)} == found
+
+
+@pytest.mark.parametrize("kept", ["oaep-sha256", "oaep-sha1"])
+def test_a_token_that_does_not_agree_can_decrypt(kept: str) -> None:
+    """An officer's token may open shares by RSA, and it is said by which hash."""
+    answers: dict[str, Answer] = {"ecdh__raw": "no", f"kept__{kept}": "yes"}
+    measured = all_yes(**answers)
+    (officer,) = (fit for fit in fitness(measured, UNKNOWN) if fit.duty == "officer")
+    assert "can" == officer.verdict
+    assert MEASURES[f"kept.{kept}"] == officer.because[-1]
+    assert "cannot" == verdicts(measured | {"ecdsa.digest": measured["ecdh.raw"]})["officer"]
+
+
+def test_a_token_without_throw_away_keys_shows_what_it_keeps() -> None:
+    """Where nothing can be thrown away, the kept keys say it; each of them is needed."""
+    unasked = dict.fromkeys(("ec__p256", "template__full", "ecdsa__digest"), "untested")
+    shown = {"kept__sign": "yes", "kept__secret": "yes", "kept__oaep-sha256": "yes"}
+    lacking: dict[str, Answer] = {**unasked, "ecdh__raw": "no", **shown}  # type: ignore[dict-item]
+    assert "can" == verdicts(all_yes(**lacking))["officer"]
+    for one in shown:
+        assert "cannot" == verdicts(all_yes(**{**lacking, one: "no"}))["officer"]
 
 
 def test_a_no_outweighs_what_was_not_measured() -> None:
