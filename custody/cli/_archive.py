@@ -153,7 +153,7 @@ def list_releases(
         (
             row.request[:_SHORT],
             row.host,
-            _ended(row.outcome, sound=row.sound),
+            row.outcome if row.sound else f"{row.outcome}, NOT SOUND",
             format_time(row.at),
             row.time,
             row.file,
@@ -259,12 +259,12 @@ def who_approved(
             r.answer,
             r.host,
             r.request[:_SHORT],
-            _ended(r.outcome, sound=r.sound),
+            "sound" if r.sound else "NOT SOUND",
             r.note,
         )
         for r in rows
     ]
-    heads = ("at", "officer", "answer", "host", "request", "outcome", "why")
+    heads = ("at", "officer", "answer", "host", "request", "release", "why")
     screen.result(rows, lambda: _table(screen, heads, cells))
     if found.unopened or not all(row.sound for row in rows):
         raise typer.Exit(EXIT_REFUSED)
@@ -352,12 +352,12 @@ def since(
             r.words,
             r.host,
             r.request[:_SHORT],
-            _ended(r.outcome, sound=r.sound),
+            "sound" if r.sound else "NOT SOUND",
             r.note,
         )
         for r in rows
     ]
-    heads = ("at", "who", "what", "host", "request", "outcome", "note")
+    heads = ("at", "who", "what", "host", "request", "release", "note")
     screen.result(rows, lambda: _table(screen, heads, cells))
 
 
@@ -433,10 +433,6 @@ def _judged(
     if not any(found.releases()):
         screen.say("no release is here; custody auditor collect makes a file of one")
     return found
-
-
-def _ended(outcome: str, *, sound: bool) -> str:
-    return outcome if sound else f"{outcome}, NOT SOUND"
 
 
 def _table(screen: Screen, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
