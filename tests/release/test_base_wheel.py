@@ -15,6 +15,7 @@ from tests.wheel import ROOT, build_wheel
 _OF_EXTRAS = (
     "cli._mnemonics",
     "crypto.slip39",
+    "ops.backup",
     "ops.break_glass",
     "ops.drill",
     "ops.filesystem",
@@ -22,6 +23,7 @@ _OF_EXTRAS = (
     "ops.frame_plan",
     "ops.frame_seal",
     "ops.recovery",
+    "ops.sealed_share",
     "ops.tensors",
     "transports.objects",
 )
