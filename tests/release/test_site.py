@@ -205,7 +205,9 @@ class Pulled:
 def test_an_hsm_that_is_pulled_out_costs_nothing(sited: Cast, tmp_path: Path) -> None:
     """It is asked once; that it went away is not told as a false slot, and the next run opens."""
     bundle = sited.seal()
-    key = Pulled(sited.people["fra1"].sharing[0])
+    kept = sited.people["fra1"].sharing[0]
+    assert isinstance(kept, ec.EllipticCurvePrivateKey)
+    key = Pulled(kept)
     place = replace(sited.place, site=(ShareOpener(key),))  # type: ignore[arg-type]
     request = sited.request(bundle)
     answers = [sited.approve(bundle, request, who) for who in QUORUM]
