@@ -92,14 +92,19 @@ def test_a_hash_other_than_the_keys_is_unsupported(token: TpmToken) -> None:
         key.sign(b"message", ec.ECDSA(Prehashed(hashes.SHA256())))
 
 
-def test_a_share_key_opens_hpke(token: TpmToken) -> None:
-    """A share key is the private key of a plain RFC 9180 recipient, and does not sign."""
-    key = token.make(KeyRole.SHARE, "alice", ec.SECP384R1())
+@pytest.mark.parametrize("role", [KeyRole.SHARE, KeyRole.SITE])
+def test_a_share_key_opens_hpke(token: TpmToken, role: KeyRole) -> None:
+    """An officer's or a site's key is that of a plain RFC 9180 recipient, and does not sign."""
+    key = token.make(role, "alice", ec.SECP384R1())
     suite = hpke.Suite(KEM.P384, KDF.HKDF_SHA384, AEAD.AES_256_GCM)
     sealed = suite.encrypt(b"share", key.public_key(), b"info")
     assert b"share" == suite.decrypt(sealed, key, b"info")
     with pytest.raises(Refused) as refused:
         key.sign(b"message", ec.ECDSA(hashes.SHA384()))
+    assert "key.role" == refused.value.check
+    other = KeyRole.SITE if role is KeyRole.SHARE else KeyRole.SHARE
+    with pytest.raises(Refused) as refused:
+        token.find(other, id=token.keys()[-1].id)
     assert "key.role" == refused.value.check
 
 
