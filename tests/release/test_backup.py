@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from msgspec.structs import replace
 
 from custody.crypto.certificates import issue_authority
-from custody.errors import CustodyError, Incomplete, Refused
+from custody.errors import CustodyError, Incomplete, Malformed, Refused
 from custody.formats.envelope import Statement, decode_statement, encode_statement
 from custody.formats.keybackup import KeyBackup, WrappingKey
 from custody.keys.api import KeyRole
@@ -276,6 +276,41 @@ def test_too_few_shares_and_shares_of_another_seed_restore_nothing(site: Site) -
     assert empty(new)
     # A newer recovery key does not take the older one's backups away.
     assert site.restore(new, data)
+
+
+def test_a_bad_share_is_named_and_a_wrong_passphrase_is_caught(site: Site) -> None:
+    """Whoever mistyped is told so by his place; a wrong passphrase brings nothing back."""
+    data = site.backup(site.kek())
+    new = site.bench.token("new")
+    shares = site.shares()
+    mistyped = shares[1].split()
+    mistyped[4] = "academic" if mistyped[4] != "academic" else "acid"
+    with pytest.raises(Refused, match="read word 5 again") as caught:
+        site.restore(new, data, shares=[shares[0], " ".join(mistyped), shares[2]])
+    assert "share 2" == caught.value.where
+    made = found(site.cast, epoch=2, passphrase=b"correct horse")
+    situation = site.cast.situation("cus1")
+    held = words(made, *HOLDERS)
+    signer = site.cast.people["cus1"].signer
+    stated = make_wrapping(made.record, held, b"correct horse", signer=signer, now=NOW)
+    wrapping = decode_statement(WrappingKey, stated)
+    with open_token(site.uri) as token:
+        trust_wrapping(token, wrapping, situation=situation, so_pin=so)
+        info = wrapping_of(token).keks()[0]
+        wrapped = back_up_kek(token, info, wrapping, situation=situation)
+    backup = state_backup(wrapped, wrapping, situation=situation, signer=signer)
+    with open_token(new) as token:
+        for passphrase, outcome in ((b"correct house", Refused), (b"", Malformed)):
+            with pytest.raises(outcome, match="passphrase"):
+                restore(
+                    token,
+                    decode_statement(KeyBackup, backup),
+                    made.record,
+                    held,
+                    passphrase,
+                    situation=site.cast.situation("cus2"),
+                )
+    assert empty(new)
 
 
 def test_a_wrapping_key_of_a_former_recovery_key_takes_nothing_out(site: Site) -> None:
