@@ -21,7 +21,7 @@ from custody.cli._home import (
 from custody.cli._recovery import RecordArgument, RecordOption, WordsFdOption, _begin
 from custody.cli._sealed import SealedOption, SealedTokenOption, open_sealed
 from custody.cli._session import stand, unlocked
-from custody.cli._ui import Screen, spoken
+from custody.cli._ui import Screen
 from custody.cli._wiring import open_token, pin_reader
 from custody.encoding import Digest, Record
 from custody.formats.envelope import Statement, decode_statement
@@ -31,6 +31,7 @@ from custody.keys.wrapapi import WrappedKey, wrapping_of
 from custody.ops.authority import authority_certificate
 from custody.ops.folders import read_statement_file, reading
 from custody.ops.landing import check_absent, write_new_file
+from custody.ops.spoken import spoken
 from custody.rules.keybackup import check_backup, check_wrapping
 
 if TYPE_CHECKING:

@@ -21,6 +21,7 @@ from custody.encoding import Digest
 from custody.errors import CustodyError, Incomplete, Refused, Unavailable
 from custody.keys.pin import MAX_PIN_BYTES
 from custody.ops.progress import Progress
+from custody.ops.spoken import spoken
 from custody.rules.verdicts import Verdict
 
 EXIT_REFUSED = 1
@@ -29,26 +30,9 @@ EXIT_UNAVAILABLE = 3
 EXIT_INCOMPLETE = 4
 EXIT_STOPPED = 130
 
-#: ICAO Annex 10, volume II, 5.2.1.3: the words radio operators all over the world spell by.
-_ICAO = {"a": "alfa", "b": "bravo", "c": "charlie", "d": "delta", "e": "echo", "f": "foxtrot"}
-_DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 #: Work on whole parts: a small model is as large as its bundle there.
 _PADDED = ("seal", "open", "check")
 _MARKS = {"pass": "ok", "fail": "NO", "not-applicable": "--"}
-
-
-def spoken(digest: Digest) -> tuple[str, ...]:
-    """Write a digest as eight lines to read aloud: eight hex digits each, then their words.
-
-    Every digit is spoken: who can choose documents could otherwise search for two whose digests
-    agree in the part that is.
-    """
-    groups = [digest[at : at + 8] for at in range(0, len(digest), 8)]
-    return tuple(f"{group}  {' '.join(_say_digit(char) for char in group)}" for group in groups)
-
-
-def _say_digit(char: str) -> str:
-    return _DIGITS[int(char)] if char.isdigit() else _ICAO[char]
 
 
 class Screen:

@@ -17,7 +17,7 @@ from custody.keys.pin import read_pin_source
 
 if TYPE_CHECKING:  # what a host needs is a fifth of the start-up of whoever is no host
     from custody.keys.api import SeenToken
-    from custody.keys.audit import AuditReport
+    from custody.keys.audit import AuditReport, HeldObject
     from custody.keys.hostapi import HostTpm
     from custody.keys.probe import ProbeReport
     from custody.ops.challenges import CredentialMaker
@@ -65,6 +65,16 @@ def scratch_token() -> AbstractContextManager[Token]:
     """Make a throw-away token, gone after the ``with`` block."""
     made = _adapter("pkcs11_scratch", "scratch_token", library="python-pkcs11", extra="pkcs11")
     return cast("AbstractContextManager[Token]", made())
+
+
+def list_objects(uri: str, token: Token) -> tuple[HeldObject, ...]:
+    """List all that an open token holds, which a URI names."""
+    if isinstance(parse_key_uri(uri), TpmUri):
+        from custody.keys.objects import objects_of
+
+        return objects_of(token.keys())
+    listed = _adapter("pkcs11_audit", "held_objects", library="python-pkcs11", extra="pkcs11")
+    return cast("tuple[HeldObject, ...]", listed(token))
 
 
 def _pkcs11(uri: str) -> Pkcs11Uri:

@@ -63,6 +63,12 @@ def _timestamp(app: typer.Typer) -> None:
     add_timestamp(app)
 
 
+def _verify_ceremony(app: typer.Typer) -> None:
+    from custody.cli._verify_ceremony import add_verify_ceremony
+
+    add_verify_ceremony(app)
+
+
 def _question(name: str) -> Verbs:
     def add(app: typer.Typer) -> None:
         from custody.cli import _archive
@@ -87,6 +93,7 @@ app = role_app(
         Verbs(("report",), _report),
         Verbs(("who-can-open", "ever-held"), _holdings),
         Verbs(("timestamp",), _timestamp),
+        Verbs(("verify-ceremony",), _verify_ceremony),
         *_QUESTIONS,
     ),
 )

@@ -8,20 +8,13 @@ from typing import Annotated
 
 import typer
 
-from custody.cli._enroll import (
-    DisplayOption,
-    NameArgument,
-    ShareKeyOption,
-    add_enroll,
-    show_enrolled,
-)
+from custody.cli._enroll import add_enroll
 from custody.cli._expiry import status, status_epilog
 from custody.cli._home import (
     HomeOption,
     JsonOption,
     OutOption,
     PinFdOption,
-    TokenOption,
     YesOption,
     example,
     moment,
@@ -32,10 +25,10 @@ from custody.cli._issued import read_issued
 from custody.cli._later import Verbs
 from custody.cli._policy import policy_app
 from custody.cli._trust import add_trust
-from custody.cli._ui import Screen, spoken
+from custody.cli._ui import Screen
 from custody.cli._wiring import open_token
 from custody.crypto.certificates import Reason
-from custody.encoding import encode, format_time
+from custody.encoding import format_time
 from custody.formats.case import MAX_CRL_BYTES
 from custody.ops import admit as people
 from custody.ops import authority as ca
@@ -45,9 +38,9 @@ from custody.ops.landing import (
     check_folder,
     check_new_file,
     disk_errors,
-    new_directory,
     write_new_file,
 )
+from custody.ops.spoken import spoken
 
 
 def _challenge(app: typer.Typer) -> None:
@@ -64,6 +57,12 @@ def _recovery(app: typer.Typer) -> None:
     add_backup(app, recovery_app)
 
 
+def _ceremony(app: typer.Typer) -> None:
+    from custody.cli._ceremony import add_ceremony
+
+    add_ceremony(app)
+
+
 app = role_app(
     "custodian",
     "custody custodian init ida --environment production --token pkcs11:token=ida \\",
@@ -72,77 +71,12 @@ app = role_app(
     "custody custodian policy propose draft.toml *.admission.dsse --out policy-1.dsse",
     verbs=(
         Verbs(("challenge",), _challenge),
+        Verbs(("init", "ceremony"), _ceremony),
         Verbs(("recovery", "check-share", "break-glass", "drill", "backup", "restore"), _recovery),
     ),
 )
 app.add_typer(policy_app, name="policy")
 app.command(epilog=status_epilog)(status)
-
-
-@app.command(
-    epilog=example(
-        "custody custodian init ida --environment production --token pkcs11:token=ida \\",
-        "    --authority --out production-start",
-    )
-)
-def init(
-    name: NameArgument,
-    environment: Annotated[str, typer.Option("--environment", help="Its name, as production.")],
-    token: TokenOption,
-    out: OutOption,
-    authority: Annotated[
-        bool, typer.Option("--authority", help="Also keep the certificate authority here.")
-    ] = False,
-    recoverable: Annotated[
-        bool,
-        typer.Option(
-            "--recoverable", help="The authority's key can be backed up under a recovery key."
-        ),
-    ] = False,
-    share_key: ShareKeyOption = None,
-    display: DisplayOption = "",
-    home: HomeOption = None,
-    pin_fd: PinFdOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Begin an environment: make your key, an invitation for everybody else, and an authority.
-
-    Writes a folder with invitation.json (for the others), your own admission, and with
-    --authority its certificate and first revocation list (for the environment's folder).
-    """
-    screen = Screen(as_json=as_json)
-    check_absent(out)
-    where = open_home(home, "custodian")
-    if where.has_identity():
-        screen.say(
-            f"{where.path} has begun already: its keys are kept, the invitation is a new one"
-        )
-    invitation = people.invite(where, environment=environment, custodian=name)
-    with new_directory(out, mode=0o755) as folder:
-        with open_token(token, pin_fd=pin_fd) as opened, opened.session():
-            admission = people.enroll(
-                where,
-                opened,
-                token_uri=token,
-                principal=name,
-                display=display,
-                role="custodian",
-                invitation=invitation,
-                suite=share_key,
-            )
-            if authority:
-                certificate = ca.found_authority(
-                    where,
-                    opened,
-                    name=f"{environment} authority",
-                    now=moment(None),
-                    recoverable=recoverable,
-                )
-                write_new_file(folder / "authority.cer", certificate)
-                write_new_file(folder / "authority.crl", ca.newest_crl(where))
-        write_new_file(folder / "invitation.json", encode(invitation))
-        write_new_file(folder / f"{name}.admission.dsse", admission)
-    show_enrolled(screen, where.identity(), out / f"{name}.admission.dsse", admission)
 
 
 @app.command(

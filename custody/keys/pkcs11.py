@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
@@ -149,6 +149,12 @@ class Pkcs11Token:
     def backups(self) -> Pkcs11Backups:
         """Return what takes keys out of this token and into it, under this login."""
         return Pkcs11Backups(self._connection, self._profile, self._uri)
+
+    @contextmanager
+    def looked_into(self) -> Iterator[tuple[pkcs11.Session, Profile]]:
+        """Give a session that is logged in, and what is known of the device, to list objects."""
+        with self._connection.login() as session:
+            yield session, self._profile
 
     def random(self, size: int) -> bytes:
         """Draw ``size`` bytes by C_GenerateRandom; needs no login."""

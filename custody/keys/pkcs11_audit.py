@@ -15,7 +15,7 @@ from custody.keys import pkcs11_module as modules
 from custody.keys.api import KeyRole, SeenToken
 from custody.keys.audit import AuditReport, HeldObject, ObjectKind, audit
 from custody.keys.pin import PinNotice, PinReader
-from custody.keys.pkcs11 import role_in
+from custody.keys.pkcs11 import Pkcs11Token, role_in
 from custody.keys.pkcs11_kek import KEK_PREFIX, check_kek
 from custody.keys.pkcs11_oaep import OAEP_PREFIX, check_oaep
 from custody.keys.pkcs11_session import Connection
@@ -89,6 +89,12 @@ def audit_token(
         objects=objects,
         findings=audit(objects),
     )
+
+
+def held_objects(token: Pkcs11Token) -> tuple[HeldObject, ...]:
+    """List what an open token holds.  Nothing in it is used, and no PIN is asked a second time."""
+    with token.looked_into() as (session, profile):
+        return tuple(sorted(_objects(session, profile), key=_order))
 
 
 def _order(item: HeldObject) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ from custody.report.views import page_of
 
 def render_report(report: AuditReport) -> bytes:
     """Write the page of an audit (UTF-8)."""
-    return _render("report.html.j2", page=page_of(report))
+    return render("report.html.j2", page=page_of(report))
 
 
 def render_period(
@@ -43,10 +43,11 @@ def render_period(
 ) -> bytes:
     """Write the page of a period (UTF-8)."""
     page = period_of(archive, overdue, pin=pin, since=since, until=until)
-    return _render("period.html.j2", page=page, told=told(page))
+    return render("period.html.j2", page=page, told=told(page))
 
 
-def _render(template: str, **values: object) -> bytes:
+def render(template: str, **values: object) -> bytes:
+    """Write a page by one of the templates (UTF-8)."""
     environment = _environment()
     style = environment.get_template("report.css").render().strip()
     digest = base64.b64encode(sha256(style.encode())).decode("ascii")

@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 from custody import __version__
 from custody.cli import ROLES, app
-from custody.cli._ui import spoken
+from custody.ops.spoken import spoken
 from tests.cli.transcript import run
 
 

@@ -52,7 +52,9 @@ _BLOCK = re.compile(
 _EXPIRES = re.compile(r"^expires = \S+", re.MULTILINE)
 _TPM = re.compile(r"tpm:(?=\s|$)")
 #: Commands that clear the screen, which a plain terminal could not.
-_PAPER = re.compile(r"custody custodian (?:recovery|check-share|break-glass|drill|restore) ")
+_PAPER = re.compile(
+    r"custody custodian (?:ceremony|recovery|check-share|break-glass|drill|restore) "
+)
 #: A command that is left running.
 _SERVER = re.compile(r"> (?P<log>\S+) 2>&1 &$")
 #: Where the enroller of the guides listens; a story has a port that is free.

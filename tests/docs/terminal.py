@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from custody.cli._ui import spoken
+from custody.ops.spoken import spoken
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -8,8 +8,8 @@ import shutil
 
 import pytest
 
-from custody.cli._ui import spoken
 from custody.lab import swtpm
+from custody.ops.spoken import spoken
 from tests.docs.story import GUIDES, story, world
 from tests.docs.terminal import ROOT, agree
 

@@ -18,6 +18,7 @@ from custody.errors import CustodyError, Malformed, Refused
 from custody.formats import (
     case,
     casefile,
+    ceremony,
     checkpoint,
     contents,
     envelope,
@@ -37,6 +38,7 @@ from custody.formats import (
     tiles,
     timestamp,
     tpmek,
+    transcript,
     witnessing,
 )
 from custody.formats.admission import Admission, Invitation, InvitationKeys
@@ -53,7 +55,12 @@ from custody.formats.recovery import SealedShare
 from custody.formats.state import Identity, Memory
 from custody.keys import profiles, uri
 from tests.unit.crypto.vectors import ROOT, VECTORS
-from tests.unit.formats import keybackup_examples, log_examples, spec_examples
+from tests.unit.formats import (
+    ceremony_example,
+    keybackup_examples,
+    log_examples,
+    spec_examples,
+)
 from tests.unit.formats.test_contents import _contents
 
 #: The largest good input to begin from, and how many of them: small ones are mutated most often.
@@ -226,6 +233,7 @@ PARSERS: Mapping[str, Parser] = {
     "checkpoint.parse_hash": Parser(
         text(checkpoint.parse_hash), examples=(base64.b64encode(bytes(32)),)
     ),
+    "ceremony.decode_script": Parser(ceremony.decode_script, examples=(ceremony_example.SCRIPT,)),
     "contents.decode_padded": Parser(
         contents.decode_padded, examples=(contents.encode_padded(_contents(), 1 << 15),)
     ),
@@ -270,6 +278,11 @@ PARSERS: Mapping[str, Parser] = {
     ),
     "tiles.parse_path": Parser(text(tiles.parse_path), examples=(b"tile/0/x001/234.p/5",)),
     "timestamp.decode_token": Parser(timestamp.decode_token),
+    "transcript.decode_transcript": Parser(
+        transcript.decode_transcript,
+        write=transcript.encode_transcript,
+        examples=(transcript.encode_transcript(ceremony_example.lines()),),
+    ),
     "witnessing.decode_cosign_request": Parser(witnessing.decode_cosign_request),
     "certificate_reader.read_certificate": Parser(certificate_reader.read_certificate),
     "certificate_reader.read_csr": Parser(certificate_reader.read_csr, also=(Refused,)),

@@ -79,6 +79,19 @@ def test_fifo_and_directory_refused(tmp_path: Path) -> None:
             read_pin_source(str(place))
 
 
+def test_unreadable_source(tmp_path: Path) -> None:
+    """A source that is there and cannot be read is unavailable, whoever runs the command."""
+    descriptor = os.open(tmp_path / "pin", os.O_WRONLY | os.O_CREAT, 0o600)
+    try:
+        with pytest.raises(Unavailable, match="cannot read the PIN"):
+            read_pin_source(f"fd:{descriptor}")
+    finally:
+        os.close(descriptor)
+    if os.geteuid():
+        with pytest.raises(Unavailable, match="cannot read the PIN file"):
+            read_pin_source(pin_file(tmp_path, b"1234\n", 0o000))
+
+
 @pytest.mark.parametrize("source", ["fd:999", "/nonexistent/pin"])
 def test_missing_source(source: str) -> None:
     """A source that is not there is unavailable."""

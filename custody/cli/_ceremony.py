@@ -1,0 +1,410 @@
+"""``custody custodian init`` and ``ceremony``: what is done at a table, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated, Self
+
+import typer
+
+from custody.cli._enroll import DisplayOption, NameArgument, ShareKeyOption, show_enrolled
+from custody.cli._home import (
+    HomeOption,
+    JsonOption,
+    OutOption,
+    PinFdOption,
+    TokenOption,
+    YesOption,
+    example,
+    open_home,
+)
+from custody.cli._ui import Screen
+from custody.cli._wiring import list_objects, open_token
+from custody.encoding import Digest, Record, utc_now
+from custody.errors import Refused, Unavailable
+from custody.formats.ceremony import (
+    Enrol,
+    Invite,
+    MakeAuthority,
+    Script,
+    Seat,
+    SplitRecovery,
+    Step,
+    encode_script,
+)
+from custody.formats.policy_text import parse_quorum
+from custody.keys.api import Token, parse_key_uri
+from custody.keys.audit import HeldObject
+from custody.log.storage import Store
+from custody.ops.ceremony import hold
+from custody.ops.ceremony_steps import words_of
+from custody.ops.folders import read_file
+from custody.ops.home import Home
+from custody.ops.keys import Signer
+from custody.ops.landing import check_absent, write_new_file
+from custody.ops.spoken import spoken
+from custody.ops.transcript import (
+    PAGE,
+    TRANSCRIPT,
+    HeldScript,
+    read_script,
+    read_script_file,
+    read_transcript,
+)
+from custody.rules.ceremony import progress_of
+
+_MAX_ADMISSION_BYTES = 1 << 20
+
+ScriptArgument = Annotated[
+    Path, typer.Argument(help="The script (TOML).", metavar="SCRIPT", show_default=False)
+]
+
+
+class HeldView(Record, frozen=True, kw_only=True):
+    """What ``ceremony --json`` shows."""
+
+    folder: str
+    digest: Digest
+    """Of the last record, which everybody signed."""
+    policy: Digest | None
+    page: str
+
+
+class ReviewView(Record, frozen=True, kw_only=True):
+    """What ``ceremony --review --json`` shows."""
+
+    script: Digest
+    environment: str
+    title: str
+    others: str
+    people: tuple[str, ...]
+    steps: tuple[str, ...]
+
+
+def add_ceremony(app: typer.Typer) -> None:
+    """Add the verbs of ceremonies to the custodian's."""
+    app.command(
+        epilog=example(
+            "custody custodian init ida --environment production --token pkcs11:token=ida \\",
+            "    --authority --out production-start",
+        )
+    )(init)
+    app.command(
+        epilog=example(
+            "custody custodian ceremony ceremony.toml --review",
+            "custody custodian ceremony ceremony.toml --homes ./homes --out ./production-start",
+        )
+    )(ceremony)
+
+
+def init(
+    name: NameArgument,
+    environment: Annotated[str, typer.Option("--environment", help="Its name, as production.")],
+    token: TokenOption,
+    out: OutOption,
+    authority: Annotated[
+        bool, typer.Option("--authority", help="Also keep the certificate authority here.")
+    ] = False,
+    recoverable: Annotated[
+        bool,
+        typer.Option(
+            "--recoverable", help="The authority's key can be backed up under a recovery key."
+        ),
+    ] = False,
+    share_key: ShareKeyOption = None,
+    display: DisplayOption = "",
+    home: HomeOption = None,
+    pin_fd: PinFdOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Begin an environment: make your key, an invitation for everybody else, and an authority.
+
+    A ceremony of one person, by a script of its own: it writes a folder with invitation.json (for
+    the others), your own admission, with --authority its certificate and first revocation list
+    (for the environment's folder), and what was done. Interrupted, it goes on where it was.
+    """
+    screen = Screen(as_json=as_json)
+    where = open_home(home, "custodian")
+    if where.has_identity():
+        screen.say(
+            f"{where.path} has begun already: its keys are kept, the invitation is a new one"
+        )
+    made = MakeAuthority(by=name, name=f"{environment} authority", recoverable=recoverable)
+    steps: list[Step] = [
+        Invite(by=name),
+        Enrol(who=name, suite=share_key),
+        *([made] if authority else []),
+    ]
+    script = _alone(name, environment, token, display=display, steps=steps)
+    _check_over(out)
+    held = read_script(encode_script(script))
+    with TerminalTable(
+        screen, asks=False, homes=lambda _: where, uris={name: token}, pin_fd=pin_fd
+    ) as table:
+        _hold(held, out, table, beside=Path())
+    admission = out / f"{name}.admission.dsse"
+    data = read_file(admission, max_bytes=_MAX_ADMISSION_BYTES)
+    show_enrolled(screen, where.identity(), admission, data)
+
+
+def _alone(
+    name: str, environment: str, token: str, *, display: str, steps: Sequence[Step]
+) -> Script:
+    """Write the script of whoever begins alone.  Whatever else his token holds is named."""
+    # Where the PIN is read from is not for a transcript.
+    uri = str(replace(parse_key_uri(token), pin_source=None))
+    return Script(
+        kind="custody/ceremony/v1",
+        environment=environment,
+        title=f"{name} begins {environment}",
+        people=(Seat(name=name, role="custodian", token=uri, display=display),),
+        steps=tuple(steps),
+        others="named",
+    )
+
+
+def ceremony(
+    script: ScriptArgument,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="The ceremony's folder, new or begun.", metavar="DIR"),
+    ] = None,
+    homes: Annotated[
+        Path | None,
+        typer.Option(
+            "--homes", help="A private folder with a home for each person.", metavar="DIR"
+        ),
+    ] = None,
+    pin: Annotated[
+        list[str] | None,
+        typer.Option("--pin", help="Read somebody's PIN from a file.", metavar="NAME=FILE"),
+    ] = None,
+    review: Annotated[
+        bool, typer.Option("--review", help="Show what would be done, and do nothing.")
+    ] = False,
+    yes: YesOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Hold a ceremony: do a published script step by step, on record.
+
+    Every step is shown, confirmed by the people there, done with their tokens, and signed by them.
+    Interrupted, the same command goes on with the next step, after it has checked what was done.
+    """
+    screen = Screen(as_json=as_json)
+    held = read_script_file(script)
+    if review:
+        _show_review(screen, held)
+        return
+    if out is None or homes is None:
+        raise typer.BadParameter("a ceremony is held with both", param_hint="--out, --homes")
+    _check_over(out)
+    people = {seat.name: seat for seat in held.script.people}
+    uris = {name: seat.token for name, seat in people.items()}
+    for given in pin or ():
+        name, _, source = given.partition("=")
+        if name not in people:
+            raise typer.BadParameter(f"nobody is called {name!r}", param_hint="--pin")
+        path = str(Path(source).absolute())
+        uris[name] = str(replace(parse_key_uri(uris[name]), pin_source=path))
+    folder = Home(homes)
+    with TerminalTable(
+        screen,
+        asks=not yes,
+        homes=lambda seat: Home(folder.path / seat.name, role=seat.role),
+        uris=uris,
+    ) as table:
+        table.show(_review_lines(held))
+        table.speak("the script", held.digest)
+        table.confirm("is this the script that was published?")
+        digest = _hold(held, out, table, beside=script.parent)
+    policy = progress_of(read_transcript(out)).policy
+    view = HeldView(folder=str(out), digest=digest, policy=policy, page=str(out / PAGE))
+
+    def words() -> None:
+        screen.show(f"{out}: held, and signed by everybody")
+        screen.show(f"to read and print: {view.page}")
+        screen.show("its last record, for everybody to write down:")
+        screen.show(f"digest {digest}")
+        screen.show("to read aloud:")
+        screen.speak(digest)
+
+    screen.result(view, words)
+
+
+def _check_over(out: Path) -> None:
+    """Refuse a folder that is no ceremony's, or of one that is over, before anybody is asked."""
+    if not (out / TRANSCRIPT).is_file() or (out / PAGE).exists():
+        check_absent(out)
+
+
+def _hold(held: HeldScript, out: Path, table: TerminalTable, *, beside: Path) -> Digest:
+    from custody.ops.audit_ceremony import judge_ceremony
+    from custody.report.ceremony import render_ceremony
+
+    try:
+        digest = hold(held, out, table, beside=beside)
+    except Refused as error:
+        # Everybody had signed when it was interrupted: nothing but the page is left to make.
+        if error.check != "ceremony.over":
+            raise
+        digest = read_transcript(out)[-1].digest
+    write_new_file(out / PAGE, render_ceremony(judge_ceremony(out, pin=None)))
+    return digest
+
+
+def _show_review(screen: Screen, held: HeldScript) -> None:
+    script = held.script
+    view = ReviewView(
+        script=held.digest,
+        environment=script.environment,
+        title=script.title,
+        others=script.others,
+        people=tuple(f"{seat.name}, {seat.role}: {seat.token}" for seat in script.people),
+        steps=tuple(words_of(script, step) for step in script.steps),
+    )
+
+    def words() -> None:
+        for line in _review_lines(held):
+            screen.show(line)
+        for number, step in enumerate(view.steps, 1):
+            screen.show(f"{number:3} {step}")
+        screen.show(f"digest {held.digest}")
+        screen.show("to read aloud:")
+        screen.speak(held.digest)
+
+    screen.result(view, words)
+
+
+def _review_lines(held: HeldScript) -> tuple[str, ...]:
+    script = held.script
+    lines = [f"ceremony of {script.environment}: {script.title}"]
+    for seat in script.people:
+        holds = f", which may hold {', '.join(seat.holds)}" if seat.holds else ""
+        lines.append(f"  {seat.name}, {seat.role}: {seat.token}{holds}")
+    lines.append(f"  objects in a token that nobody expects are {script.others}")
+    return tuple(lines)
+
+
+class TerminalTable:
+    """A table with one terminal.  One token is open at a time; its PIN is forgotten with it."""
+
+    def __init__(
+        self,
+        screen: Screen,
+        *,
+        asks: bool,
+        homes: Callable[[Seat], Home],
+        uris: Mapping[str, str],
+        pin_fd: int | None = None,
+    ) -> None:
+        """Take how people's tokens are named here, with what PINs are read from."""
+        self._screen = screen
+        self._asks = asks
+        self._homes = homes
+        self._uris = uris
+        self._pin_fd = pin_fd
+        self._open: tuple[str, Token] | None = None
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    @property
+    def asks(self) -> bool:
+        """Whether people are asked."""
+        return self._asks
+
+    def token(self, seat: Seat) -> Token:
+        """Return somebody's token, opened."""
+        if self._open is not None and self._open[0] == seat.name:
+            return self._open[1]
+        self._stack.close()
+        self._open = None
+        token = self._stack.enter_context(self._opened(seat))
+        self._open = seat.name, token
+        return token
+
+    def _opened(self, seat: Seat) -> Token:
+        """Open a token; with one reader for all, somebody has to put it in first."""
+        while True:
+            try:
+                return open_token(self.uri(seat), pin_fd=self._pin_fd)
+            except Unavailable as error:
+                if not self._asks:
+                    raise
+                self._screen.say(f"{error}")
+            self.confirm(f"put in the token of {seat.name}; try again?")
+
+    def objects(self, seat: Seat) -> tuple[HeldObject, ...]:
+        """List all that lies in somebody's token."""
+        return list_objects(self.uri(seat), self.token(seat))
+
+    def uri(self, seat: Seat) -> str:
+        """Return how his token is named here."""
+        return self._uris[seat.name]
+
+    def home(self, seat: Seat) -> Home:
+        """Return his home."""
+        return self._homes(seat)
+
+    def show(self, lines: Sequence[str]) -> None:
+        """Show what everybody is to read."""
+        for line in lines:
+            self._screen.say(line)
+
+    def speak(self, what: str, digest: Digest) -> None:
+        """Show a digest, and where people are there its words."""
+        if not self._asks:
+            self._screen.say(f"  {what}: {digest}")
+            return
+        self._screen.say(f"  {what}, to read aloud:")
+        for line in spoken(digest):
+            self._screen.say(f"    {line}")
+
+    def confirm(self, question: str) -> None:
+        """Ask the people there."""
+        self._screen.confirm(question, yes=not self._asks)
+
+    def split(
+        self, step: SplitRecovery, *, environment: str, token: Token, signer: Signer
+    ) -> bytes:
+        """Make a recovery key and show each person his words."""
+        from custody.cli._recovery import _begin
+
+        _begin()
+        from custody.cli import _mnemonics as paper
+        from custody.ops import recovery as ops
+
+        order = ops.RecoveryOrder(
+            environment=environment,
+            epoch=step.epoch,
+            suite=step.suite,
+            among=parse_quorum(step.among),
+            passphrase=paper.ask_passphrase(twice=True) if step.passphrase else b"",
+        )
+        made = ops.make_recovery(order, signer=signer, token_random=token.random, now=self.now())
+        paper.hand_out(made.shares)
+        return made.statement
+
+    def store(self, folder: Path) -> Store:
+        """Open a folder as the store of a log."""
+        from custody.transports.api import open_store
+
+        return open_store(str(folder))
+
+    def now(self) -> datetime:
+        """Return the machine's clock."""
+        return utc_now()

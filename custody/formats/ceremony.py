@@ -1,0 +1,234 @@
+"""Ceremony scripts: what is done at a table, step by step (TOML).  Format: ceremony.md, version 1.
+
+A script is data: it names people, their tokens and steps of a few known kinds, and can be read by
+everybody before anybody meets.  It is not signed; the transcript names its digest.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from custody.encoding import Name, Text, check_nesting, first_line
+from custody.errors import Malformed
+from custody.formats.policy import HpkeSuite, Role, SuiteName
+
+#: A script is read aloud; one that is longer is not.
+MAX_SCRIPT_BYTES = 256 << 10
+MAX_PEOPLE = 32
+MAX_STEPS = 64
+MAX_LISTED = 64
+
+Words = Annotated[Text, msgspec.Meta(min_length=1)]
+#: A file beside the script, or in the ceremony's folder: no path, nothing hidden.
+FileName = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")]
+#: A key URI as it may be published: who types the PIN is there.
+TokenUri = Annotated[
+    str, msgspec.Meta(max_length=4096, pattern=r"\A(?:pkcs11|tpm):(?:(?!pin-)[\x21-\x7e])*\Z")
+]
+_Names = Annotated[tuple[Name, ...], msgspec.Meta(max_length=MAX_PEOPLE)]
+
+
+class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One table of a script."""
+
+
+class Seat(_Table, frozen=True, kw_only=True):
+    """``[[people]]``: somebody at the table, and the token he brings.
+
+    ``holds`` are labels of objects that may lie in the token when he comes.
+    """
+
+    name: Name
+    role: Role
+    token: TokenUri
+    display: Text = ""
+    holds: Annotated[tuple[Words, ...], msgspec.Meta(max_length=MAX_LISTED)] = ()
+
+
+class _Step(_Table, frozen=True, kw_only=True, tag_field="do"):
+    """One of ``[[steps]]``; ``do`` says of which kind."""
+
+
+class Invite(_Step, frozen=True, kw_only=True, tag="invite"):
+    """A custodian makes the invitation that all admissions of the ceremony answer."""
+
+    by: Name
+
+    @property
+    def hands(self) -> tuple[str, ...]:
+        """Whose token works in this step."""
+        return ()
+
+
+class Enrol(_Step, frozen=True, kw_only=True, tag="enrol"):
+    """Somebody makes his keys in his token and offers them.
+
+    ``suite`` is of his share key: None is the strongest for roles that shares are sealed to, and
+    no such key for others.
+    """
+
+    who: Name
+    suite: SuiteName | Literal["strongest"] | None = None
+
+    @property
+    def hands(self) -> tuple[str, ...]:
+        """Whose token works in this step."""
+        return (self.who,)
+
+
+class MakeAuthority(_Step, frozen=True, kw_only=True, tag="authority"):
+    """The certificate authority's key, certificate and first revocation list are made.
+
+    ``recoverable``: a backup of the key can be made.
+    """
+
+    by: Name
+    name: Words
+    recoverable: bool = False
+
+    @property
+    def hands(self) -> tuple[str, ...]:
+        """Whose token works in this step."""
+        return (self.by,)
+
+
+class MakeLogKey(_Step, frozen=True, kw_only=True, tag="log-key"):
+    """A log's key is made, and the empty log signed by it; ``folder`` is where it lies."""
+
+    by: Name
+    origin: Words
+    folder: FileName = "log"
+    label: Words = "log"
+
+    @property
+    def hands(self) -> tuple[str, ...]:
+        """Whose token works in this step."""
+        return (self.by,)
+
+
+class MakeKek(_Step, frozen=True, kw_only=True, tag="kek"):
+    """A key-encryption key is made; ``recoverable``: a backup of it can be made."""
+
+    by: Name
+    label: Words
+    recoverable: bool = True
+
+    @property
+    def hands(self) -> tuple[str, ...]:
+        """Whose token works in this step."""
+        return (self.by,)
+
+
+class Admit(_Step, frozen=True, kw_only=True, tag="admit"):
+    """Admissions are checked and certificates issued.
+
+    ``who`` enrolled at this table; ``files`` are admissions brought to it, in the ceremony's
+    folder, which answer its invitation as well.
+    """
+
+    by: Name
+    who: _Names = ()
+    files: Annotated[tuple[FileName, ...], msgspec.Meta(max_length=MAX_LISTED)] = ()
+    days: Annotated[int, msgspec.Meta(ge=1, le=397)] = 397
+
+    @property
+    def hands(self) -> tuple[str, ...]:
+        """Whose token works in this step."""
+        return (self.by,)
+
+
+class SplitRecovery(_Step, frozen=True, kw_only=True, tag="recovery"):
+    """A recovery key is made, split on paper, and stated."""
+
+    by: Name
+    among: Words
+    epoch: Annotated[int, msgspec.Meta(ge=1, le=2**31)] = 1
+    suite: HpkeSuite = "P256"
+    passphrase: bool = False
+
+    @property
+    def hands(self) -> tuple[str, ...]:
+        """Whose token works in this step."""
+        return (self.by,)
+
+
+class MakePolicy(_Step, frozen=True, kw_only=True, tag="policy"):
+    """Policy version 1 is made of a draft and all who were admitted, and signed."""
+
+    draft: FileName
+    signers: Annotated[tuple[Name, ...], msgspec.Meta(min_length=1, max_length=MAX_PEOPLE)]
+
+    @property
+    def hands(self) -> tuple[str, ...]:
+        """Whose token works in this step."""
+        return self.signers
+
+
+Step = Invite | Enrol | MakeAuthority | MakeLogKey | MakeKek | Admit | SplitRecovery | MakePolicy
+
+
+class Script(_Table, frozen=True, kw_only=True):
+    """A whole script.  ``others`` says what of objects in a token that nobody expects here.
+
+    "refused": the step is not done.  "named": the transcript lists them, and it is.
+    """
+
+    kind: Literal["custody/ceremony/v1"]
+    environment: Name
+    title: Words
+    people: Annotated[tuple[Seat, ...], msgspec.Meta(min_length=1, max_length=MAX_PEOPLE)]
+    steps: Annotated[tuple[Step, ...], msgspec.Meta(min_length=1, max_length=MAX_STEPS)]
+    others: Literal["refused", "named"] = "refused"
+
+    def seat(self, name: str) -> Seat:
+        """Return who is called ``name``; the script's checks have seen that somebody is."""
+        return next(seat for seat in self.people if seat.name == name)
+
+
+def decode_script(data: bytes) -> Script:
+    """Read a script; an unknown word in it is `Malformed`, so that no typing error is a default."""
+    if len(data) > MAX_SCRIPT_BYTES:
+        raise Malformed(f"larger than the {MAX_SCRIPT_BYTES} bytes allowed")
+    check_nesting(data)
+    try:
+        return msgspec.toml.decode(data, type=Script)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise Malformed(f"not a valid script: {first_line(error)}") from error
+
+
+def encode_script(script: Script) -> bytes:
+    """Write a script as people would (TOML), defaults left out."""
+    lines = [
+        f"kind = {_quoted(script.kind)}",
+        f"environment = {_quoted(script.environment)}",
+        f"title = {_quoted(script.title)}",
+        f"others = {_quoted(script.others)}",
+    ]
+    for table, rows in (("people", script.people), ("steps", script.steps)):
+        for row in rows:
+            lines += ["", f"[[{table}]]"]
+            for name, value in msgspec.to_builtins(row).items():
+                if value != _default(row, name):
+                    lines.append(f"{name} = {_written(value)}")
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def _default(row: Seat | Step, name: str) -> object:
+    field = next((f for f in msgspec.structs.fields(type(row)) if f.name == name), None)
+    return None if field is None or field.required else field.default
+
+
+def _written(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_written, value))}]"
+    return str(value) if isinstance(value, int) else _quoted(str(value))
+
+
+def _quoted(text: str) -> str:
+    # Nothing in a script holds control characters, which TOML would want escaped too.
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

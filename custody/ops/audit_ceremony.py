@@ -1,0 +1,89 @@
+"""Judging a ceremony's folder again, offline: nothing but its files is needed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from custody.encoding import Digest
+from custody.errors import Refused
+from custody.formats.ceremony import Script
+from custody.formats.envelope import decode_statement
+from custody.formats.policy import Policy
+from custody.formats.transcript import Line
+from custody.ops.ceremony_steps import POLICY
+from custody.ops.folders import read_file
+from custody.ops.transcript import (
+    MAX_FILE_BYTES,
+    SCRIPT,
+    HeldScript,
+    digests_of,
+    read_script_file,
+    read_transcript,
+)
+from custody.rules.ceremony import Progress, progress_of
+from custody.rules.transcript import judge_transcript
+from custody.rules.verdicts import Ledger, Verdict, passed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgedCeremony:
+    """A ceremony, and every check of it."""
+
+    held: HeldScript
+    lines: tuple[Line, ...]
+    progress: Progress
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def script(self) -> Script:
+        """Its script."""
+        return self.held.script
+
+    @property
+    def sound(self) -> bool:
+        """Whether every check holds."""
+        return passed(self.verdicts)
+
+
+def judge_ceremony(folder: Path, *, pin: Digest | None) -> JudgedCeremony:
+    """Judge a ceremony's folder; ``pin`` is its policy's or its last record's digest."""
+    held = read_script_file(folder / SCRIPT)
+    lines = read_transcript(folder)
+    progress = progress_of(lines)
+    verdicts = judge_transcript(
+        held.script,
+        held.digest,
+        lines,
+        held.tokens,
+        files=digests_of(folder, tuple(progress.files)),
+        pin=pin,
+    )
+    ledger = Ledger(subject=f"ceremony of {held.script.environment}")
+    ledger.extend(verdicts)
+    if progress.policy is not None:
+        with ledger.failing("ceremony.policy"):
+            _check_policy(folder, progress, ledger)
+    return JudgedCeremony(held=held, lines=lines, progress=progress, verdicts=ledger.done())
+
+
+def _check_policy(folder: Path, progress: Progress, ledger: Ledger) -> None:
+    """Check that the policy lists the very keys that were enrolled, under the same names."""
+    if not (folder / POLICY).is_file():
+        raise Refused("the policy is not here", check="ceremony.policy")
+    statement = decode_statement(Policy, read_file(folder / POLICY, max_bytes=MAX_FILE_BYTES))
+    policy = statement.predicate
+    strangers = [
+        name
+        for name in progress.signers
+        if (key := progress.signing_key(name)) is not None
+        and policy.signing_key(key.key_id) is not None
+        and (holder := policy.holder(key.key_id)) is not None
+        and holder.id != name
+    ]
+    ledger.add(
+        "ceremony.policy",
+        statement.digest == progress.policy and not strangers,
+        "the policy is the one that was made, and names the keys that signed here",
+        otherwise="the policy is another one, or gives these keys to other people",
+    )

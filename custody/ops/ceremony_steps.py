@@ -1,0 +1,342 @@
+"""What each kind of step of a ceremony does, with the verbs that do it anywhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Protocol
+
+from custody.crypto.certificates import spki_of
+from custody.crypto.keyslots import is_oaep
+from custody.encoding import Digest, encode, sha256
+from custody.errors import Incomplete, Refused
+from custody.formats.admission import Admission
+from custody.formats.ceremony import (
+    Admit,
+    Enrol,
+    Invite,
+    MakeAuthority,
+    MakeKek,
+    MakeLogKey,
+    MakePolicy,
+    Script,
+    SplitRecovery,
+    Step,
+)
+from custody.formats.envelope import decode_statement
+from custody.formats.policy import Policy, Principal, Role
+from custody.formats.recovery import RecoveryRecord
+from custody.formats.transcript import KeyUse, Told
+from custody.keys.api import Token
+from custody.keys.wrapapi import wrapping_of
+from custody.ops import admit as people
+from custody.ops import authority as ca
+from custody.ops import logs, policies
+from custody.ops.actor import signer_of
+from custody.ops.folders import read_file, read_folder
+from custody.ops.foresee import foresee
+from custody.ops.home import Home
+from custody.ops.landing import replace_file
+from custody.ops.policy_words import describe
+from custody.ops.table import Table
+from custody.ops.transcript import MAX_FILE_BYTES, Transcript
+from custody.rules.verdicts import require
+
+INVITATION = "invitation.json"
+AUTHORITY = "authority.cer"
+CRL = "authority.crl"
+POLICY = "policy-1.dsse"
+#: Roles whose share keys are offered.
+_SHARING: tuple[Role, ...] = ("officer", "auditor", "site")
+
+
+class Hands(Protocol):
+    """The tokens of one step."""
+
+    def take(self, name: str) -> Token:
+        """Return somebody's token, which was looked into."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key of somebody's token."""
+
+    person: str
+    use: KeyUse
+    spki: bytes | None
+    check: Digest | None = None
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of a step: keys, files that were written or read, what is to be said of it."""
+
+    keys: list[NewKey] = field(default_factory=list)
+    files: dict[str, Digest] = field(default_factory=dict)
+    told: list[Told] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+
+
+def words_of(script: Script, step: Step) -> str:
+    """Say what a step does, before it is done."""
+    match step:
+        case Invite():
+            return f"{step.by} makes the invitation that all admissions answer"
+        case Enrol():
+            seat = script.seat(step.who)
+            return f"{step.who} makes keys as {seat.role} in {seat.token}"
+        case MakeAuthority():
+            left = ", whose key can be backed up" if step.recoverable else ""
+            return f"{step.by} makes the certificate authority {step.name!r}{left}"
+        case MakeLogKey():
+            return f"{step.by} makes the key of the log {step.origin}"
+        case MakeKek():
+            left = "can be backed up" if step.recoverable else "is lost with its token"
+            return f"{step.by} makes the key-encryption key {step.label!r}, which {left}"
+        case Admit():
+            return f"{step.by} admits {', '.join((*step.who, *step.files))}"
+        case SplitRecovery():
+            return f"{step.by} makes a recovery key, split among {step.among}"
+        case MakePolicy():
+            return f"{', '.join(step.signers)} sign policy version 1, made of {step.draft}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """Where one step is done."""
+
+    held: Transcript
+    table: Table
+    hands: Hands
+    beside: Path
+
+    @property
+    def script(self) -> Script:
+        return self.held.held.script
+
+    @property
+    def invited_by(self) -> str:
+        return next(step.by for step in self.script.steps if isinstance(step, Invite))
+
+    def home(self, name: str) -> Home:
+        return self.table.home(self.script.seat(name))
+
+    def put(self, outcome: Outcome, name: str, data: bytes) -> Path:
+        """Write a file of this step; what an interrupted one left is written anew."""
+        if name in self.held.progress.files:
+            raise Refused("a step before this one wrote it", check="ceremony.files", where=name)
+        path = self.held.folder / name
+        replace_file(path, data, mode=0o644)
+        outcome.files[name] = sha256(data).hex()
+        return path
+
+    def read(self, outcome: Outcome, name: str) -> Path:
+        """Name a file that is read; a step before this one may have written it."""
+        path = self.held.folder / name
+        if not path.is_file():
+            raise Incomplete(
+                "is not here yet",
+                missing=(f"{name}, in {self.held.folder}",),
+                where=name,
+                hint="put it there and go on with the same command",
+            )
+        outcome.files[name] = sha256(read_file(path, max_bytes=MAX_FILE_BYTES)).hex()
+        return path
+
+
+def do_step(step: Step, *, held: Transcript, table: Table, hands: Hands, beside: Path) -> Outcome:
+    """Do one step; what it writes lies in the ceremony's folder."""
+    place = _Place(held=held, table=table, hands=hands, beside=beside)
+    match step:
+        case Invite():
+            return _invite(place, step)
+        case Enrol():
+            return _enrol(place, step)
+        case MakeAuthority():
+            return _found(place, step)
+        case MakeLogKey():
+            return _begin_log(place, step)
+        case MakeKek():
+            return _make_kek(place, step)
+        case Admit():
+            return _admit(place, step)
+        case SplitRecovery():
+            return _split(place, step)
+        case MakePolicy():
+            return _make_policy(place, step)
+
+
+def _told(what: str, digest: Digest) -> Told:
+    return Told(what=what, digest=digest)
+
+
+def _invite(place: _Place, step: Invite) -> Outcome:
+    outcome = Outcome()
+    invitation = people.invite(
+        place.home(step.by), environment=place.script.environment, custodian=step.by
+    )
+    place.put(outcome, INVITATION, encode(invitation))
+    outcome.told.append(_told("the invitation", invitation.digest()))
+    return outcome
+
+
+def _enrol(place: _Place, step: Enrol) -> Outcome:
+    outcome, seat = Outcome(), place.script.seat(step.who)
+    token, home = place.hands.take(step.who), place.home(step.who)
+    admission = people.enroll(
+        home,
+        token,
+        token_uri=place.table.uri(seat),
+        principal=step.who,
+        display=seat.display,
+        role=seat.role,
+        invitation=people.read_invitation(place.held.folder / INVITATION),
+        suite=step.suite or ("strongest" if seat.role in _SHARING else None),
+    )
+    identity = home.identity()
+    outcome.keys.append(NewKey(step.who, "sign", identity.signing_spki))
+    outcome.keys += [NewKey(step.who, "share", share.spki) for share in identity.shares]
+    path = place.put(outcome, f"{step.who}.admission.dsse", admission)
+    told = decode_statement(Admission, admission).digest
+    outcome.told.append(_told(f"the admission of {step.who}", told))
+    outcome.said.append(f"{token.info.token_class} token, not attested by its vendor")
+    if seat.role in _SHARING and any(is_oaep(share.suite) for share in identity.shares):
+        _challenge(place, outcome, step.who, token, path)
+    return outcome
+
+
+def _challenge(place: _Place, outcome: Outcome, who: str, token: Token, admission: Path) -> None:
+    """Have a share key that only decrypts shown to be its owner's, at once."""
+    inviting = place.home(place.invited_by)
+    asked = place.put(outcome, f"{who}.challenge.json", people.challenge(inviting, admission))
+    answer = people.answer(place.home(who), token, asked)
+    people.take_answer(inviting, place.put(outcome, f"{who}.answer.json", answer))
+    outcome.said.append("its share key only decrypts, and has answered a challenge")
+
+
+def _found(place: _Place, step: MakeAuthority) -> Outcome:
+    outcome, home = Outcome(), place.home(step.by)
+    token = place.hands.take(step.by)
+    with token.session():
+        certificate = ca.found_authority(
+            home, token, name=step.name, now=place.table.now(), recoverable=step.recoverable
+        )
+    place.put(outcome, AUTHORITY, certificate)
+    place.put(outcome, CRL, ca.newest_crl(home))
+    outcome.keys.append(NewKey(step.by, "ca", spki_of(certificate)))
+    outcome.told.append(_told("the authority's certificate", sha256(certificate).hex()))
+    return outcome
+
+
+def _begin_log(place: _Place, step: MakeLogKey) -> Outcome:
+    outcome, home = Outcome(), place.home(step.by)
+    token = place.hands.take(step.by)
+    with token.session():
+        key = logs.init_log(
+            home,
+            place.table.store(place.held.folder / step.folder),
+            token,
+            uri=place.table.uri(place.script.seat(step.by)),
+            origin=step.origin,
+            label=step.label,
+        )
+    outcome.keys.append(NewKey(step.by, "log", logs.log_identity(home).spki))
+    outcome.said.append(f"the log's verifier key: {key.vkey}")
+    outcome.told.append(_told("the log's verifier key", sha256(key.vkey.encode()).hex()))
+    return outcome
+
+
+def _make_kek(place: _Place, step: MakeKek) -> Outcome:
+    outcome, token = Outcome(), place.hands.take(step.by)
+    with token.session():
+        made = wrapping_of(token).make_kek(step.label, recoverable=step.recoverable).info
+    outcome.keys.append(NewKey(step.by, "kek", None, made.check))
+    outcome.said.append(f"wraps by {made.mechanism}")
+    outcome.told.append(_told(f"the check value of {step.label}", made.check))
+    return outcome
+
+
+def _admit(place: _Place, step: Admit) -> Outcome:
+    outcome, home = Outcome(), place.home(step.by)
+    names = (*(f"{name}.admission.dsse" for name in step.who), *step.files)
+    checked = [people.check(home, place.read(outcome, name)) for name in names]
+    for admission in checked:
+        person = admission.principal
+        roles = ", ".join(person.roles)
+        place.table.show([f"  {person.id}, {person.name}: {roles}"])
+        place.table.speak(f"the admission of {person.id}", admission.statement.digest)
+        outcome.said.append(
+            f"{person.id} is admitted as {roles}, by the admission {admission.statement.digest}"
+        )
+    place.table.confirm("admit them?")
+    token = place.hands.take(step.by)
+    with token.session():
+        authority = ca.open_authority(home, token)
+        life, now = timedelta(days=step.days), place.table.now()
+        for admission in checked:
+            for issued in ca.issue(authority, admission, now=now, life=life):
+                place.put(outcome, issued.name, issued.der)
+            people.keep(home, admission)
+    return outcome
+
+
+def _split(place: _Place, step: SplitRecovery) -> Outcome:
+    outcome = Outcome()
+    token = place.hands.take(step.by)
+    signer = signer_of(place.home(step.by).identity(), token)
+    data = place.table.split(step, environment=place.script.environment, token=token, signer=signer)
+    record = decode_statement(RecoveryRecord, data)
+    place.put(outcome, f"recovery-{step.epoch}.dsse", data)
+    outcome.told.append(_told("the recovery record", record.digest))
+    outcome.said += [
+        f"group {share.group + 1}, share {share.member + 1} to {share.holder}"
+        for share in record.predicate.shares
+    ]
+    return outcome
+
+
+def _make_policy(place: _Place, step: MakePolicy) -> Outcome:
+    outcome, folder = Outcome(), place.held.folder
+    path, now = place.beside / step.draft, place.table.now()
+    draft = policies.read_draft(path)
+    policy = policies.build_policy(
+        draft, folder=path.parent, people=_admitted(place, outcome), previous=None, now=now
+    )
+    if policy.environment != place.script.environment:
+        raise Refused(f"is of {policy.environment}", check="policy.environment", where=step.draft)
+    require(foresee(policy, previous=None, known=read_folder(folder), now=now).verdicts)
+    place.table.show([f"  {line}" for line in describe(policy)])
+    place.table.confirm("sign it?")
+    data: bytes | None = None
+    for name in step.signers:
+        signer = signer_of(place.home(name).identity(), place.hands.take(name))
+        if data is None:
+            data = policies.propose(policy, signer=signer, previous=None)
+        else:
+            statement = decode_statement(Policy, data)
+            data = policies.add_signature(statement, signer=signer, previous=None, now=now)
+    if data is None:
+        raise AssertionError("internal: a policy that nobody signs")
+    place.put(outcome, POLICY, data)
+    outcome.told.append(_told("policy version 1", decode_statement(Policy, data).digest))
+    outcome.said.append(f"{step.draft} has SHA-256 {_digest(path)}")
+    return outcome
+
+
+def _admitted(place: _Place, outcome: Outcome) -> Sequence[Principal]:
+    """Return everybody who was admitted before this step, checked again."""
+    home = place.home(place.invited_by)
+    done = place.script.steps[: place.held.progress.done]
+    names = [
+        name
+        for step in done
+        if isinstance(step, Admit)
+        for name in (*(f"{who}.admission.dsse" for who in step.who), *step.files)
+    ]
+    return [people.check(home, place.read(outcome, name)).principal for name in names]
+
+
+def _digest(path: Path) -> Digest:
+    return sha256(read_file(path, max_bytes=MAX_FILE_BYTES)).hex()

@@ -1,0 +1,369 @@
+"""The examples of ceremony.md and transcript.md: two people, five steps.
+
+Everything follows from words (`fixed`), so that ``python -m tests.unit.formats.ceremony_example``
+writes the same files and the same blocks wherever it runs.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from custody import formats
+from custody.encoding import encode, sha256
+from custody.formats.ceremony import Script, decode_script
+from custody.formats.envelope import Signature, signing_bytes
+from custody.formats.transcript import (
+    Begun,
+    CeremonyRecord,
+    Closed,
+    Done,
+    Event,
+    FoundObject,
+    KeyUse,
+    Line,
+    MadeKey,
+    NamedFile,
+    Opened,
+    Told,
+    UsedToken,
+    encode_transcript,
+)
+from custody.rules.ceremony import progress_of
+from custody.rules.transcript import TokenName
+from tests.unit.formats.examples import lay_out
+from tests.unit.formats.fixed import octets, sign, spki
+
+DOCUMENTS = Path(formats.__file__).parent
+VECTORS = Path(__file__).parents[2] / "vectors" / "ceremony"
+BLOCK = re.compile(r"^```(\w+) ceremony=(\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+AT = datetime(2027, 1, 5, 12, 0, tzinfo=UTC)
+
+SCRIPT = b"""\
+kind = "custody/ceremony/v1"
+environment = "production"
+title = "The first keys of production"
+
+[[people]]
+name = "ida"
+role = "custodian"
+token = "pkcs11:token=ida;serial=0a11?module-name=softhsm2"
+
+[[people]]
+name = "alice"
+role = "officer"
+display = "Alice of the night shift"
+token = "pkcs11:token=alice?module-name=softhsm2"
+holds = ["X.509 Certificate for PIV Attestation"]
+
+[[steps]]
+do = "invite"
+by = "ida"
+
+[[steps]]
+do = "enrol"
+who = "ida"
+
+[[steps]]
+do = "enrol"
+who = "alice"
+suite = "P256"
+
+[[steps]]
+do = "authority"
+by = "ida"
+name = "production authority"
+
+[[steps]]
+do = "admit"
+by = "ida"
+who = ["ida", "alice"]
+"""
+DIGEST = sha256(SCRIPT).hex()
+TOKENS = {
+    "ida": TokenName(label="ida", serial="0a11", manufacturer=None, model=None),
+    "alice": TokenName(label="alice", serial=None, manufacturer=None, model=None),
+}
+#: Whose keys sign which record, as the rules of transcript.md have it.
+HANDS = ((), ("ida",), ("alice",), ("ida",), ("ida",))
+
+
+def script() -> Script:
+    """The script."""
+    return decode_script(SCRIPT)
+
+
+def token(person: str, serial: str) -> UsedToken:
+    """A token as it describes itself."""
+    return UsedToken(
+        person=person,
+        label=person,
+        manufacturer="SoftHSM project",
+        model="SoftHSM v2",
+        serial=serial,
+        firmware="2.6",
+        library="Implementation of PKCS11 2.6",
+        profile="softhsm2",
+        token_class="software",
+        attested="not-attested",
+    )
+
+
+IDA, ALICE = token("ida", "0a11"), token("alice", "a11c")
+
+
+def made(person: str, use: KeyUse, label: str) -> MadeKey:
+    """A key in somebody's token."""
+    return MadeKey(
+        person=person,
+        use=use,
+        label=label,
+        id=f"{use}-{label}".encode().hex(),
+        spki=spki(f"{person} {use}"),
+        check=None,
+    )
+
+
+def lies(*keys: MadeKey) -> tuple[FoundObject, ...]:
+    """What keys look like when a token is looked into."""
+    return tuple(
+        FoundObject(person=key.person, kind=kind, label=key.label, id=key.id)
+        for key in keys
+        for kind in ("private", "public")
+    )
+
+
+def file(name: str) -> NamedFile:
+    """A file that is not part of the example."""
+    return NamedFile(name=name, sha256=octets(name).hex())
+
+
+IDA_SIGN = made("ida", "sign", "production ida sign")
+ALICE_SIGN = made("alice", "sign", "production alice sign")
+ALICE_SHARE = made("alice", "share", "production alice share")
+AUTHORITY = made("ida", "ca", "production authority")
+ATTESTATION = FoundObject(
+    person="alice", kind="certificate", label="X.509 Certificate for PIV Attestation", id="19"
+)
+
+
+def done(step: int, do: str, **more: object) -> Done:
+    """A step that was done."""
+    empty = Done(
+        step=step, do=do, asked=True, tokens=(), found=(), keys=(), files=(), told=(), said=()
+    )
+    return replace(empty, **more)
+
+
+def events() -> tuple[Event, ...]:
+    """All that happened."""
+    words = "software token, not attested by its vendor"
+    steps = (
+        done(
+            1,
+            "invite",
+            files=(file("invitation.json"),),
+            told=(Told(what="the invitation", digest=octets("invitation").hex()),),
+        ),
+        done(
+            2,
+            "enrol",
+            tokens=(IDA,),
+            keys=(IDA_SIGN,),
+            files=(file("ida.admission.dsse"),),
+            told=(Told(what="the admission of ida", digest=octets("ida").hex()),),
+            said=(words,),
+        ),
+        done(
+            3,
+            "enrol",
+            tokens=(ALICE,),
+            found=(ATTESTATION,),
+            keys=(ALICE_SIGN, ALICE_SHARE),
+            files=(file("alice.admission.dsse"),),
+            told=(Told(what="the admission of alice", digest=octets("alice").hex()),),
+            said=(words,),
+        ),
+        done(
+            4,
+            "authority",
+            tokens=(IDA,),
+            found=lies(IDA_SIGN),
+            keys=(AUTHORITY,),
+            files=(file("authority.cer"), file("authority.crl")),
+            told=(Told(what="the authority's certificate", digest=octets("authority.cer").hex()),),
+        ),
+        done(
+            5,
+            "admit",
+            tokens=(IDA,),
+            found=lies(IDA_SIGN, AUTHORITY),
+            files=(file("alice.sign.cer"), file("ida.sign.cer")),
+            said=("ida is admitted as custodian", "alice is admitted as officer"),
+        ),
+    )
+    opened = Opened(
+        title="The first keys of production", people=("ida", "alice"), program="custody 0.1"
+    )
+    files = sorted((f for step in steps for f in step.files), key=lambda f: f.name)
+    inner = [event for step in steps for event in (Begun(step=step.step), step)]
+    return (opened, *inner, Closed(policy=None, files=tuple(files)))
+
+
+def chained(
+    happened: Sequence[Event], signers: Callable[[int, Event], Sequence[str]] | None = None
+) -> tuple[Line, ...]:
+    """Chain events as records, each signed by who has to, or by others who are named."""
+    lines: list[Line] = []
+    for number, event in enumerate(happened):
+        record = CeremonyRecord(
+            environment="production",
+            script=DIGEST,
+            number=number,
+            previous=lines[-1].digest if lines else DIGEST,
+            at=AT + timedelta(minutes=number),
+            event=event,
+        )
+        names = (signers or who)(number, event)
+        lines.append(signed(record, names))
+    return tuple(lines)
+
+
+def who(number: int, event: Event) -> Sequence[str]:
+    """Name who has to sign."""
+    match event:
+        case Done():
+            return HANDS[event.step - 1]
+        case Closed():
+            return ("ida", "alice")
+        case _:
+            return ()
+
+
+def signed(record: CeremonyRecord, names: Sequence[str]) -> Line:
+    """Sign a record by the signing keys of people."""
+    signatures = (
+        Signature(
+            keyid=made(name, "sign", "").key_id, sig=sign(f"{name} sign", signing_bytes(record))
+        )
+        for name in names
+    )
+    return Line(record=record, signatures=tuple(sorted(signatures, key=lambda s: s.keyid)))
+
+
+@cache
+def lines() -> tuple[Line, ...]:
+    """The transcript."""
+    return chained(events())
+
+
+def files() -> dict[str, str]:
+    """The files that its steps wrote."""
+    return dict(progress_of(lines()).files)
+
+
+def examples() -> dict[str, bytes]:
+    """The files of the example."""
+    return {"example.toml": SCRIPT, "example.jsonl": encode_transcript(lines())}
+
+
+def malformed() -> Iterator[tuple[str, str, str, bytes]]:
+    """What no reader takes: the kind of file, why, a comment, the file."""
+
+    def text(old: str, new: str) -> bytes:
+        assert old in SCRIPT.decode()
+        return SCRIPT.decode().replace(old, new, 1).encode()
+
+    yield "script", "unknown field", "a misspelt word is no default", text("title", "titel")
+    yield (
+        "script",
+        "matching regex",
+        "where a PIN is read from",
+        text("=softhsm2", "=x&pin-source=fd:3"),
+    )
+    yield "script", "matching regex", "a PIN itself", text("=softhsm2", "=x&pin-value=1234")
+    yield "script", "Invalid value 'run'", "a step nobody knows", text('"authority"', '"run"')
+    yield (
+        "script",
+        "matching regex|a name of",
+        "a file elsewhere",
+        text('who = ["ida", "alice"]', 'files = ["../a.dsse"]'),
+    )
+    yield "script", "one line of words", "a title that turns direction", text("keys", "\u202e")
+    yield "script", "not a valid script", "not TOML", b"kind: custody"
+    yield "script", "missing required", "no steps", SCRIPT.partition(b"[[steps]]")[0]
+    yield "script", "not a valid script", "no UTF-8", SCRIPT.replace(b"Alice", b"\xff")
+    whole = encode_transcript(lines())
+    one = whole.partition(b"\n")[0] + b"\n"
+    yield "transcript", "whole line", "the last line is cut off", whole[:-1]
+    yield "transcript", "whole line", "nothing", b""
+    yield "transcript", "line 2", "an empty line", one + b"\n"
+    yield "transcript", "line 1.*canonical", "white space", one.replace(b":", b": ", 1)
+    yield (
+        "transcript",
+        "line 1.*unknown field",
+        "a word more",
+        one.replace(b'{"record"', b'{"a":1,"record"'),
+    )
+    yield "transcript", "line 1", "a line ending of Windows", one.replace(b"\n", b"\r\n")
+    last = whole.splitlines()[-1] + b"\n"
+    pair = json.loads(last)["signatures"]
+    turned = encode(pair[::-1])
+    yield (
+        "transcript",
+        "keyid order",
+        "signers in another order",
+        last.replace(encode(pair), turned),
+    )
+    twice = encode([pair[0], pair[0]])
+    yield "transcript", "keyid order", "a signer twice", last.replace(encode(pair), twice)
+    both = whole.replace(b'"check":null', b'"check":"%b"' % (b"ab" * 32))
+    yield "transcript", "spki, check", "a public key and a check value", both
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def vectors() -> str:
+    """Write what no reader takes as a vector file."""
+    head = "# What no reader of scripts and transcripts takes, and why: ceremony_example.py.\n"
+    rows = [
+        f"comment: {comment}\nkind: {kind}\nreason: {reason}\nfile: {_text(data)}\n"
+        for kind, reason, comment, data in malformed()
+    ]
+    return "\n".join([head, *rows])
+
+
+def block(name: str) -> str:
+    """Write a block of the documents."""
+    if name == "example.toml":
+        return SCRIPT.decode()
+    number = int(name.partition("#")[2])
+    return lay_out(json.loads(encode(lines()[number]))) + "\n"
+
+
+def filled(text: str) -> str:
+    """Put the examples into a document."""
+    return BLOCK.sub(lambda m: f"```{m[1]} ceremony={m[2]}\n{block(m[2])}```", text)
+
+
+def main() -> None:
+    """Write vectors and documents."""
+    for name, data in examples().items():
+        (VECTORS / name).write_bytes(data)
+    (VECTORS / "malformed.txt").write_text(vectors())
+    for name in ("ceremony.md", "transcript.md"):
+        path = DOCUMENTS / name
+        path.write_text(filled(path.read_text()))
+
+
+if __name__ == "__main__":
+    main()
