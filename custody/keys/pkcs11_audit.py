@@ -20,7 +20,7 @@ from custody.keys.pkcs11_kek import KEK_PREFIX, check_kek
 from custody.keys.pkcs11_oaep import OAEP_PREFIX, check_oaep
 from custody.keys.pkcs11_session import Connection
 from custody.keys.pkcs11_templates import check_private
-from custody.keys.profiles import Profile, library_paths, load_profiles
+from custody.keys.profiles import Profile, keeps_nothing, library_paths, load_profiles
 from custody.keys.uri import Pkcs11Uri
 
 #: More objects than any of ours has; a token with more is looked at in vain.
@@ -192,7 +192,7 @@ def list_tokens(uri: Pkcs11Uri | None = None) -> tuple[tuple[SeenToken, ...], tu
     silent: list[str] = []
     loaded: set[str] = set()
     for profile in load_profiles():
-        if not any(path.is_file() for path in library_paths(profile)):
+        if not any(path.is_file() for path in library_paths(profile)) or keeps_nothing(profile):
             continue
         named = Pkcs11Uri(module_name=profile.name)
         try:

@@ -20,7 +20,13 @@ from pkcs11 import TokenFlag
 
 from custody.errors import CustodyError, Refused, Unavailable
 from custody.keys.api import PinState
-from custody.keys.profiles import Profile, library_paths, profile_behind, profile_named
+from custody.keys.profiles import (
+    Profile,
+    library_paths,
+    load_profiles,
+    profile_behind,
+    profile_named,
+)
 from custody.keys.uri import Pkcs11Uri
 
 #: Held around every entry into any token library.  One for the process: a library may be loaded
@@ -141,10 +147,19 @@ def load_module(uri: Pkcs11Uri) -> Module:
     with LOCK:
         module = _loaded.get(path)
         if module is None:
+            _prepare(path)
             with explained(where=str(path)):
                 module = _loaded[path] = Module(pkcs11.lib(str(path)), path=path)
     module.check_process()
     return module
+
+
+def _prepare(path: Path) -> None:
+    """Set what a library reads from the environment, where the user has not."""
+    for profile in load_profiles():
+        if path in (known.resolve() for known in library_paths(profile)):
+            for setting in profile.setting:
+                os.environ.setdefault(setting.variable, setting.value)
 
 
 def _module_path(uri: Pkcs11Uri) -> Path:

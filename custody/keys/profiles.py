@@ -6,6 +6,7 @@ attribute we asked for, by name and with its source; it can switch no check off.
 
 from __future__ import annotations
 
+import os
 import sys
 from functools import cache
 from pathlib import Path
@@ -55,6 +56,25 @@ class InFront(_Table, frozen=True, kw_only=True):
     source: Source
 
 
+class Setting(_Table, frozen=True, kw_only=True):
+    """An environment variable that the library reads, set for it where the user has not set it."""
+
+    variable: Annotated[str, msgspec.Meta(pattern=r"\A[A-Z][A-Z0-9_]{1,60}\Z")]
+    value: Words
+    source: Source
+
+
+class Store(_Table, frozen=True, kw_only=True):
+    """Files that the library makes in the working directory where it finds none of its own."""
+
+    variable: Annotated[str, msgspec.Meta(pattern=r"\A[A-Z][A-Z0-9_]{1,60}\Z")]
+    """Names the directory instead of ``places``."""
+    file: Words
+    places: tuple[Words, ...]
+    """Directories; ``~`` is the user's home."""
+    source: Source
+
+
 class Quirk(_Table, frozen=True, kw_only=True):
     """One difference between the attribute we write and what the device then reads back."""
 
@@ -93,6 +113,8 @@ class Profile(_Table, frozen=True, kw_only=True):
     """Where this and ``in_front`` are empty nobody has seen one: its quirks excuse nothing."""
     in_front: tuple[InFront, ...] = ()
     library: tuple[Library, ...] = ()
+    setting: tuple[Setting, ...] = ()
+    store: Store | None = None
     mechanisms: tuple[AttributeName, ...]
     """What the device must offer for our roles; more may be there."""
     mechanisms_source: Source
@@ -177,6 +199,15 @@ def profile_behind(
             if (item.manufacturer, item.description) == (library_manufacturer, library):
                 return profile
     return UNKNOWN
+
+
+def keeps_nothing(profile: Profile) -> bool:
+    """Say whether a library that keeps tokens in files has none: asked, it would begin some."""
+    store = profile.store
+    if store is None or store.variable in os.environ:
+        return False
+    places = [*(Path(place).expanduser() for place in store.places), Path()]
+    return not any((place / store.file).exists() for place in places)
 
 
 def library_paths(profile: Profile) -> tuple[Path, ...]:

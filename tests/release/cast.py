@@ -86,7 +86,8 @@ class PersonKeys:
     name: str
     roles: tuple[Role, ...]
     signing: list[ec.EllipticCurvePrivateKey]
-    sharing: Sequence[SlotKey] = ()
+    sharing: Sequence[Any] = ()
+    """Keys on P-256, or RSA keys of ``suite``."""
     suite: SuiteName = "P256"
 
     @property

@@ -249,3 +249,33 @@ def test_it_is_listed(chip: Chip) -> None:
     said = chip.python(_PROGRAM, "token", "list", "pkcs11:?module-name=tpm2-pkcs11", "--json")
     (seen,) = json.loads(said.stdout)["tokens"]
     assert ("tpm", "right", False) == (seen["label"], seen["pin"], seen["pinpad"])
+    assert "tpm2-pkcs11" == seen["profile"]
+
+
+def test_a_tpm_s_own_words_are_not_the_user_s(chip: Chip) -> None:
+    """What the TPM's libraries print is turned off, unless the user says otherwise."""
+    unset = {name: value for name, value in chip.environment.items() if name != "TSS2_LOG"}
+    for environment, heard in ((unset, False), (unset | {"TSS2_LOG": "all+debug"}, True)):
+        said = Chip(chip.uri, environment).python(
+            _PROGRAM, "token", "list", "pkcs11:?module-name=tpm2-pkcs11"
+        )
+        assert heard == ("debug:" in said.stderr), said.stderr[:400]
+
+
+def test_looking_for_tokens_begins_none(chip: Chip, tmp_path: Path) -> None:
+    """Where the library keeps nothing, a list of tokens makes no store of it, and says nothing."""
+    clean = {name: value for name, value in os.environ.items() if "TPM2" not in name}
+    tcti, empty = chip.environment["TPM2_PKCS11_TCTI"], tmp_path / "empty"
+    empty.mkdir()
+    for words in (["token", "list"], ["token", "list", "--json"]):
+        said = subprocess.run(
+            [sys.executable, "-c", _PROGRAM, *words],
+            env=clean | {"HOME": str(tmp_path), "TPM2_PKCS11_TCTI": tcti},
+            cwd=empty,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert "ERROR" not in said.stderr
+        assert [] == list(empty.iterdir())
