@@ -29,6 +29,7 @@ _ANSWERS = {"yes": "yes", "no": "NO", "untested": "--"}
 _DUTIES = {
     "officer": "an officer's",
     "publisher": "a publisher's",
+    "site": "a site's",
     "ca": "a certificate authority's",
     "kek": "one that keeps key-encryption keys",
 }

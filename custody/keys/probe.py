@@ -16,7 +16,7 @@ from custody.formats.policy import TokenClass
 from custody.keys.profiles import Profile
 
 Answer = Literal["yes", "no", "untested"]
-Duty = Literal["officer", "publisher", "ca", "kek"]
+Duty = Literal["officer", "publisher", "site", "ca", "kek"]
 Verdict = Literal["can", "cannot", "not-shown"]
 
 #: What is measured, in the order it is shown; "yes" is what we would like to hear.
@@ -140,7 +140,7 @@ def fitness(measured: Mapping[str, Measured], profile: Profile) -> tuple[Fitness
     return shares + tuple(_fit(duty, wanted, measured) for duty, wanted in needs.items())
 
 
-_SHARING: tuple[Duty, ...] = ("officer", "publisher")
+_SHARING: tuple[Duty, ...] = ("officer", "publisher", "site")
 
 
 def _fit_best(

@@ -45,11 +45,11 @@ def test_a_token_that_does_everything_can_do_every_duty() -> None:
 @pytest.mark.parametrize(
     ("changed", "hit"),
     [
-        ("ec__p256", {"officer", "publisher"}),
+        ("ec__p256", {"officer", "publisher", "site"}),
         ("ec__p384", {"ca"}),
-        ("ecdsa__digest", {"officer", "publisher", "ca"}),
-        ("ecdh__raw", {"officer", "publisher"}),
-        ("template__full", {"officer", "publisher", "ca"}),
+        ("ecdsa__digest", {"officer", "publisher", "site", "ca"}),
+        ("ecdh__raw", {"officer", "publisher", "site"}),
+        ("template__full", {"officer", "publisher", "site", "ca"}),
         ("template__kek", {"kek"}),
         ("kwp", {"kek"}),
         ("oaep__sha256", set()),
