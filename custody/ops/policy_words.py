@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import get_args
 
 from custody.crypto.certificates import read_certificate
+from custody.crypto.keyslots import is_oaep
 from custody.encoding import format_time, sha256
 from custody.errors import Malformed
 from custody.formats.policy import Policy, Principal, Role, ShareKey, SigningKey
@@ -55,6 +56,9 @@ def _facts(policy: Policy) -> Iterator[str]:
         yield f"a kept key opens in later boot states by leave of {needs.golden} of {who}"
     yield f"parts are digested by {policy.part_digest}"
     yield f"share keys are {policy.weakest_suite} or stronger"
+    if is_oaep(policy.weakest_suite):
+        sha1 = ", with SHA-1, whose collisions are no way in" * ("SHA1" in policy.weakest_suite)
+        yield f"tokens that only have RSA are taken{sha1}"
     yield f"a publisher {'may' if policy.self_approval else 'may not'} approve his own models"
     yield from _log(policy)
     yield from _sites(policy)

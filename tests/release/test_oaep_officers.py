@@ -23,6 +23,7 @@ from custody.keys.uri import Pkcs11Uri, TpmUri
 from custody.lab.softhsm import create_store, find_library, init_token, write_pin_file
 from custody.lab.swtpm import Swtpm
 from custody.ops.bundle import Bundle
+from custody.ops.policy_words import describe
 from custody.rules.manifest import check_manifest
 from custody.rules.policy import check_policy
 from tests.release.cast import Cast, PersonKeys, spki
@@ -81,6 +82,14 @@ def test_a_policy_takes_no_weaker_suite_than_it_names(cast: Cast, weakest: Suite
     verdicts = check_policy(cast.make_policy(weakest_suite=weakest))
     (fault,) = [v for v in verdicts if v.outcome == "fail"]
     assert ("policy.officers", True) == (fault.check, "sec1" in fault.reason)
+
+
+@pytest.mark.parametrize(("weakest", "told"), [(SHA1, True), (SHA256, False), ("P256", False)])
+def test_a_policy_that_takes_sha1_says_so(cast: Cast, weakest: SuiteName, told: bool) -> None:  # noqa: FBT001
+    """Whoever reads a policy before he signs it is told what weak suite it takes."""
+    said = "\n".join(describe(cast.make_policy(weakest_suite=weakest)))
+    assert f"share keys are {weakest} or stronger" in said
+    assert (told, weakest != "P256") == ("SHA-1" in said, "only have RSA" in said)
 
 
 def test_nobody_is_admitted_to_a_policy_by_a_key_of_another_size(cast: Cast) -> None:
