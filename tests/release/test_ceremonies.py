@@ -333,6 +333,21 @@ def test_two_tokens_with_one_label_are_told_apart_or_refused(desk: Desk) -> None
     assert "sound" in desk.verify().splitlines()
 
 
+@pytest.mark.skipif(not shutil.which("softhsm2-util"), reason="softhsm2-util is not installed")
+def test_a_token_whose_label_is_not_utf_8_is_named_by_its_serial(pair: Desk) -> None:
+    """Bytes that are no words are shown with replacements; the serial number names the token."""
+    words: list[str | bytes] = ["softhsm2-util", "--init-token", "--free", "--label", b"\xff\xfea"]
+    pins = ("--so-pin", SO_PIN.decode(), "--pin", PIN.decode())
+    subprocess.run([*words, *pins], env=pair.environment, capture_output=True, check=True)
+    shown = json.loads(pair.run("token", "list", "pkcs11:?module-name=softhsm2", "--json").stdout)
+    (odd,) = (token for token in shown["tokens"] if token["label"] == "\ufffd\ufffda")
+    pair.uris["alice"] = f"pkcs11:serial={odd['serial']}?module-name=softhsm2"
+    pair.write(*STEPS)
+    pair.hold()
+    assert "\ufffd\ufffda" == pair.steps()[2].tokens[0].label
+    assert "sound" in pair.verify().splitlines()
+
+
 def _stopped(pair: Desk) -> None:
     """Stop a ceremony before its last step: an admission that is to be brought is not there."""
     pair.write(*STEPS[:4], 'do = "admit"; by = "ida"; who = ["ida"]; files = ["bob.dsse"]')
