@@ -42,7 +42,11 @@ from custody.ops.landing import check_absent, new_directory, write_new_file
 from custody.ops.rewrap import REWRAPPED, STATEMENT
 
 if TYPE_CHECKING:  # SLIP-0039 is an extra: who reads help needs none of it
+    from collections.abc import Mapping
+
+    from custody.formats.policy import ShareKey
     from custody.ops.break_glass import Broken
+    from custody.ops.recovery import MadeRecovery
 
 RecordArgument = Annotated[
     Path, typer.Argument(help="The recovery record (.dsse).", metavar="RECORD", show_default=False)
@@ -171,7 +175,6 @@ def make(
     _begin()
     from custody.cli import _mnemonics as paper
     from custody.ops import recovery as ops
-    from custody.ops.sealed_share import seal_shares
 
     screen = Screen(as_json=as_json)
     check_absent(out)
@@ -195,14 +198,8 @@ def make(
         made = ops.make_recovery(
             order, signer=keys.signer, token_random=keys.token.random, now=moment(None)
         )
-    sealed, written = seal_shares(made, recipients)
     # The record comes last: one that exists is of shares that everybody has.
-    if written:
-        paper.hand_out(written)
-    if sealed_out is not None:
-        with new_directory(sealed_out, mode=0o755) as folder:
-            for each in sealed:
-                write_new_file(folder / f"{each.holder}.share.json", each.data)
+    _give_out(made, recipients, sealed_out)
     write_new_file(out, made.statement)
     record = made.record
     view = MadeView(
@@ -220,6 +217,22 @@ def make(
         screen.speak(view.digest)
 
     screen.result(view, words)
+
+
+def _give_out(
+    made: MadeRecovery, recipients: Mapping[str, ShareKey], sealed_out: Path | None
+) -> None:
+    """Seal the shares of those who have a key for it; show everybody else his words."""
+    from custody.cli import _mnemonics as paper
+    from custody.ops.sealed_share import seal_shares
+
+    sealed, written = seal_shares(made, recipients)
+    if written:
+        paper.hand_out(written)
+    if sealed_out is not None:
+        with new_directory(sealed_out, mode=0o755) as folder:
+            for each in sealed:
+                write_new_file(folder / f"{each.holder}.share.json", each.data)
 
 
 def check_share(
