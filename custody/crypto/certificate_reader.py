@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from typing import Literal, cast
 
+import msgspec
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
@@ -75,8 +75,7 @@ _BOUNDS = {
 _CURVES = frozenset({"secp256r1", "secp384r1"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CertificateRequest:
+class CertificateRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A PKCS#10 request whose signature is good: whoever wrote it has the key."""
 
     name: str
@@ -84,8 +83,7 @@ class CertificateRequest:
     der: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Revocation:
+class Revocation(msgspec.Struct, frozen=True, kw_only=True):
     """One entry of a revocation list.  What was signed before ``revoked_at`` still counts."""
 
     serial: int

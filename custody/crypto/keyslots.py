@@ -9,10 +9,10 @@ digest ``C`` (32 bytes), so nothing copied into another manifest opens there.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, NoReturn, TypeGuard, get_args
 
+import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes, hpke
 from cryptography.hazmat.primitives.asymmetric import ec, mlkem, rsa
@@ -58,8 +58,7 @@ _KEY_BYTES = 32
 _NONCE_BYTES = 12
 
 
-@dataclass(frozen=True, slots=True)
-class _Triple:
+class _Triple(msgspec.Struct, frozen=True):
     """A suite: KEM, KDF and AEAD are never chosen apart."""
 
     curve: str

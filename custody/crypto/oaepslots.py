@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
 from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
@@ -39,8 +39,7 @@ _NONCE_BYTES = 12
 _TAG_BYTES = 16
 
 
-@dataclass(frozen=True, slots=True)
-class OaepParameters:
+class OaepParameters(msgspec.Struct, frozen=True):
     """What a suite fixes: the modulus's size and the hash of OAEP and of its mask alike."""
 
     modulus_bits: int

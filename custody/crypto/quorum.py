@@ -43,8 +43,7 @@ class Threshold(Record, frozen=True, kw_only=True, tag_field="node", tag="thresh
 Node = Person | Threshold
 
 
-@dataclass(frozen=True, slots=True)
-class Leaf:
+class Leaf(msgspec.Struct, frozen=True):
     """A person's place; ``x`` is its position under its parent, from 1, and its share's x."""
 
     path: str

@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from custody.crypto.quorum import Node, Person, Threshold, minimal_sets, missing, satisfied
@@ -47,15 +48,13 @@ OFFSET_CLOCK = 8
 OFFSET_RESET_COUNT = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Signed:
+class Signed(msgspec.Struct, frozen=True):
     """Run PolicySigned with the signature of the officer at ``leaf``."""
 
     leaf: str
 
 
-@dataclass(frozen=True, slots=True)
-class Or:
+class Or(msgspec.Struct, frozen=True):
     """Run PolicyOR over ``branches`` (two to eight digests)."""
 
     branches: tuple[bytes, ...]
@@ -260,8 +259,7 @@ def _check_cost(tree: Node) -> None:
     minimal_sets(tree)
 
 
-@dataclass(frozen=True, slots=True)
-class _Fold:
+class _Fold(msgspec.Struct, frozen=True):
     names: Mapping[str, bytes]
     ref: bytes
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+import msgspec
+
 from custody.crypto.notekeys import (
     KeyKind,
     LogSigner,
@@ -43,8 +45,7 @@ class Checkpoint:
         return "".join(f"{line}\n" for line in lines)
 
 
-@dataclass(frozen=True, slots=True)
-class SignedCheckpoint:
+class SignedCheckpoint(msgspec.Struct, frozen=True):
     """A checkpoint in the note it came in.  Its signatures are not checked yet."""
 
     checkpoint: Checkpoint

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import msgspec
+
 from custody.crypto.notekeys import NoteKey, check_name, from_base64, to_base64
 from custody.errors import Malformed
 
@@ -18,8 +20,7 @@ _DASH = "\N{EM DASH} "
 _KEY_ID_BYTES = 4
 
 
-@dataclass(frozen=True, slots=True)
-class NoteSignature:
+class NoteSignature(msgspec.Struct, frozen=True):
     """One signature line.  ``key_id`` (4 bytes) and ``name`` say whose it claims to be."""
 
     name: str

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 import msgspec
@@ -25,16 +24,14 @@ MAX_MEMBERS = 16
 Place = Annotated[int, msgspec.Meta(ge=0, le=15)]
 
 
-@dataclass(frozen=True, slots=True)
-class ShareGroup:
+class ShareGroup(msgspec.Struct, frozen=True):
     """One group of a set: how many of which people."""
 
     threshold: int
     holders: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ShareSet:
+class ShareSet(msgspec.Struct, frozen=True):
     """A tree of people as SLIP-0039 has it: groups, and how many of them."""
 
     threshold: int

@@ -5,8 +5,7 @@ Source: TPM 2.0 part 2 section 11.3.  Format: evidence.md, "Signatures".
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding
@@ -17,8 +16,7 @@ from custody.formats.tpmpublic import EccPublic, RsaPublic, parse_public
 from custody.formats.tpmwire import HASHES, Alg, Reader, sized, u16
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EcdsaSignature:
+class EcdsaSignature(msgspec.Struct, frozen=True, kw_only=True):
     """TPMT_SIGNATURE by ECDSA, both halves as long as the curve's coordinates."""
 
     hash_alg: Alg
@@ -30,8 +28,7 @@ class EcdsaSignature:
         return u16(Alg.ECDSA) + u16(self.hash_alg) + sized(self.r) + sized(self.s)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RsaSignature:
+class RsaSignature(msgspec.Struct, frozen=True, kw_only=True):
     """TPMT_SIGNATURE by RSASSA (PKCS #1 v1.5)."""
 
     hash_alg: Alg

@@ -51,8 +51,7 @@ class Clock:
     safe: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Counter:
+class Counter(msgspec.Struct, frozen=True, kw_only=True):
     """An NV counter of the pool.  ``public`` is its TPMS_NV_PUBLIC."""
 
     index: int
@@ -145,8 +144,7 @@ class ShareOfKey:
     share: bytearray = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Updating:
+class Updating(msgspec.Struct, frozen=True, kw_only=True):
     """How a key is to follow a line of golden sets: by ``needed`` of these shares."""
 
     line: Line
@@ -174,8 +172,7 @@ class AuthorisedState:
 Life = Literal["alive", "forgotten", "cleared"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetainedStanding:
+class RetainedStanding(msgspec.Struct, frozen=True, kw_only=True):
     """What the TPM holds of a kept key; ``oldest`` is the oldest epoch it still opens in."""
 
     life: Life

@@ -16,9 +16,9 @@ import os
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -54,8 +54,7 @@ _NO_TPM = "is there a /dev/tpmrm0, and is your user in its group (tss)?"
 Handle = Any
 
 
-@dataclass(frozen=True, slots=True)
-class EndorsementKey:
+class EndorsementKey(msgspec.Struct, frozen=True):
     """An EK that sessions may be salted to: its TPMT_PUBLIC, and the template it is made by."""
 
     public: bytes

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from custody.crypto.contentbox import open_contents
 from custody.crypto.keyslots import open as open_slot
@@ -23,8 +24,7 @@ CONTENTS = "contents.sealed"
 PAYLOAD = "payload"
 
 
-@dataclass(frozen=True, slots=True)
-class Bundle:
+class Bundle(msgspec.Struct, frozen=True):
     """A bundle directory and its manifest.  Nothing is verified yet."""
 
     path: Path

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -64,8 +63,7 @@ class Kept(Record, frozen=True):
     ending: U32 | None
 
 
-@dataclass(frozen=True, slots=True)
-class KeptKeys:
+class KeptKeys(msgspec.Struct, frozen=True):
     """The folder of kept keys in a host's home: of each manifest one, and the request beside it."""
 
     folder: Path

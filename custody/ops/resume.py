@@ -89,8 +89,7 @@ class UnfinishedSeal(Record, frozen=True):
     sealed: Annotated[bytes, msgspec.Meta(max_length=4096)]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SealJob:
+class SealJob(msgspec.Struct, frozen=True, kw_only=True):
     """What a seal is of; an unfinished one goes on only if it is of the same."""
 
     target: Path
@@ -110,8 +109,7 @@ class SealJob:
         return state.hexdigest()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SealStage:
+class SealStage(msgspec.Struct, frozen=True, kw_only=True):
     """Where a seal works, and with what.  ``kept`` says that an earlier run's work is there."""
 
     directory: Path
@@ -120,8 +118,7 @@ class SealStage:
     kept: bool
 
 
-@dataclass(frozen=True, slots=True)
-class SealKeeper:
+class SealKeeper(msgspec.Struct, frozen=True):
     """Keeps what a seal needs to go on, one private file for each target."""
 
     folder: Path

@@ -7,8 +7,10 @@ store could otherwise block a release by adding one.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
+
+import msgspec
 
 from custody.crypto.quorum import Shortfall, leaves
 from custody.crypto.signature import verify
@@ -35,8 +37,7 @@ _AUTHORSHIP = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JudgedApproval:
+class JudgedApproval(msgspec.Struct, frozen=True, kw_only=True):
     """One approval, whose it is, and every check made on it."""
 
     statement: Statement[Approval]
@@ -55,8 +56,7 @@ class JudgedApproval:
         return passed(self.verdicts)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JudgedDenial:
+class JudgedDenial(msgspec.Struct, frozen=True, kw_only=True):
     """One denial, and whose it is (empty when its signature is not an officer's)."""
 
     statement: Statement[Denial]
@@ -79,8 +79,7 @@ def _is_authors(verdicts: Sequence[Verdict]) -> bool:
     return "pass" in shown and "fail" not in shown
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tally:
+class Tally(msgspec.Struct, frozen=True, kw_only=True):
     """Where one request stands."""
 
     counted: tuple[JudgedApproval, ...]

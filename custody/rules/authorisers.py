@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from custody.crypto.signature import load_ec_public
 from custody.crypto.tpmretained import MAX_SHARES
@@ -10,8 +10,7 @@ from custody.errors import Malformed
 from custody.formats.policy import Policy, SigningKey
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Authoriser:
+class Authoriser(msgspec.Struct, frozen=True, kw_only=True):
     """An enroller and the keys a TPM can know him by: SPKIs on P-256, in key id order."""
 
     principal: str

@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from custody.encoding import sha256
 from custody.errors import Malformed
@@ -60,8 +61,7 @@ _HASHED = frozenset(
 _KNOWN = frozenset(EventType)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Replay:
+class Replay(msgspec.Struct, frozen=True, kw_only=True):
     """What a log extends: its bank's registers 0 to 23 afterwards, and how each came to be."""
 
     log: EventLog
@@ -132,8 +132,7 @@ def replay(log: EventLog, alg: int = ALG_SHA256) -> Replay:
     return Replay(log=log, alg=alg, at=at, locality=locality, values=tuple(values))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
     """Where a register's components differ from a golden set's.
 
     ``place`` counts from 0.  ``expected`` are those of the golden set that are not there,

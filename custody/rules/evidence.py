@@ -5,8 +5,9 @@ Nothing in them is judged further: that is `rules.attestation`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import cast
+
+import msgspec
 
 from custody.errors import CustodyError
 from custody.formats.envelope import Statement
@@ -32,8 +33,7 @@ from custody.formats.request import Request
 from custody.rules.verdicts import Ledger
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evidence:
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """The TPM structures of a request, parsed.  Nothing in them is verified.
 
     ``registers`` and ``made`` are the bodies of the two attestations.

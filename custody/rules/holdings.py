@@ -7,7 +7,8 @@ nothing out of a token.  So this looks at envelopes and keys, not at permissions
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from custody.crypto.quorum import leaves, satisfied, tree_digest
 from custody.encoding import Digest, KeyId, key_id
@@ -22,8 +23,7 @@ from custody.rules.verdicts import Ledger, Verdict, passed
 Hands = Mapping[str, tuple[str, ...]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Holding:
+class Holding(msgspec.Struct, frozen=True, kw_only=True):
     """One share of one bundle, as it was sealed.
 
     ``principal`` holds the leaf by the tree; ``names`` are all under which a policy ever listed
@@ -37,8 +37,7 @@ class Holding:
     names: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sealing:
+class Sealing(msgspec.Struct, frozen=True, kw_only=True):
     """A publisher's manifest, the policy it was sealed for, and who got which share."""
 
     manifest: Statement[Manifest]
@@ -64,16 +63,14 @@ class Sealing:
         return core.payload_id, core.cek_commitment
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PassedOver:
+class PassedOver(msgspec.Struct, frozen=True, kw_only=True):
     """A manifest that nothing can be said about, and why."""
 
     manifest: Digest
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Alone:
+class Alone(msgspec.Struct, frozen=True, kw_only=True):
     """One person who holds enough shares of one bundle to put its key together by himself."""
 
     manifest: Digest

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
+
+import msgspec
 
 from custody.crypto.merkle import leaf_hash, verify_consistency, verify_inclusion
 from custody.crypto.signature import verify
@@ -31,8 +32,7 @@ from custody.rules.situation import Situation
 from custody.rules.verdicts import Ledger, Verdict, passed
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class Place(msgspec.Struct, frozen=True, kw_only=True):
     """Where a statement is in a log, and between which two moments it came there.
 
     ``after`` is when witnesses had cosigned the checkpoint that the request names, ``by`` the one
@@ -45,8 +45,7 @@ class Place:
     by: datetime | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JudgedLogged:
+class JudgedLogged(msgspec.Struct, frozen=True, kw_only=True):
     """A log's word on one request, and every check made on it."""
 
     said: Logged

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+import msgspec
+
 from custody.errors import Incomplete, Refused
 from custody.formats.approval import Approval, Denial
 from custody.formats.envelope import Statement
@@ -26,8 +28,7 @@ from custody.rules.verdicts import Verdict, require
 _TOKEN = object()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answers:
+class Answers(msgspec.Struct, frozen=True, kw_only=True):
     """What officers, and a log, said to one request, as it came.
 
     ``ended_at`` is for who looks back: when the host says that it opened.

@@ -8,9 +8,10 @@ from a person, once.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
+
+import msgspec
 
 from custody.crypto.signature import verify
 from custody.encoding import Digest, KeyId, format_time, key_id
@@ -24,8 +25,7 @@ _TOKEN = object()
 P = TypeVar("P", bound=Predicate)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Signed:
+class Signed(msgspec.Struct, frozen=True, kw_only=True):
     """Who signed, and how many more the threshold wants."""
 
     needed: int
@@ -169,8 +169,7 @@ def trust_chain(
     return judged.trusted()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JudgedChain:
+class JudgedChain(msgspec.Struct, frozen=True, kw_only=True):
     """Every verdict on a chain; `trusted` gives the policy when nothing failed."""
 
     statements: tuple[Statement[Policy], ...]
