@@ -25,6 +25,7 @@ from custody.ops.account import Entry, account_of, gaps_of
 from custody.ops.audit import AuditedRelease, AuditReport
 from custody.report.words import outcome
 from custody.rules.enrolment import NOT_RETIRED
+from custody.rules.keyrequest import WARNING
 from custody.rules.logged import JudgedLogged
 from custody.rules.verdicts import Verdict
 
@@ -181,8 +182,7 @@ def show_audit(screen: Screen, report: AuditReport, *, checks: bool) -> None:
     """Say what a case shows, with every check that fails, and with ``checks`` every other."""
     opened = {one.manifest: one.contents for one in report.contents}
     for release in report.releases:
-        tpm, token = release.exhibits.trust_class, _publisher_token(release)
-        host = f"{release.host} ({tpm} TPM)" if tpm else release.host
+        host, token = f"{release.host}{_device(release)}", _publisher_token(release)
         screen.show(f"{host}: {outcome(release)}{'' if release.sound else ', NOT SOUND'}")
         screen.show(f"manifest   {release.manifest}")
         screen.show(f"request    {release.request}")
@@ -190,6 +190,8 @@ def show_audit(screen: Screen, report: AuditReport, *, checks: bool) -> None:
             f"publisher  {release.publisher or 'unknown'}{f' ({token} token)' if token else ''}, "
             f"policy version {release.policy_version}"
         )
+        if release.exhibits.trust_class == "hsm-key":
+            screen.show(f"boot       {WARNING}")
         vouched = f", {plain(release.time_by)}" if release.time_by else ""
         screen.show(f"judged at  {time(release.at)} (time: {release.time}{vouched})")
         for verdict in release.verdicts:
@@ -219,6 +221,13 @@ def show_audit(screen: Screen, report: AuditReport, *, checks: bool) -> None:
     _show_checks(screen, report.verdicts, checks=checks)
     show_unreadable(screen.show, report.unreadable)
     screen.show("sound" if report.sound else "NOT SOUND")
+
+
+def _device(release: AuditedRelease) -> str:
+    kind = release.exhibits.trust_class
+    if kind is None:
+        return ""
+    return " (key in an HSM)" if kind == "hsm-key" else f" ({kind} TPM)"
 
 
 def _show_checks(screen: Screen, verdicts: Sequence[Verdict], *, checks: bool) -> None:

@@ -89,7 +89,7 @@ def collect(
     check_absent(out)
     pin = pinned(screen, policy_pin, home)
     documents = collecting.read_case(*case).documents
-    known = [found.digest for found in documents.requests]
+    known = [found.digest for found in documents.asked]
     chosen = {_named(one, known) for one in request} if request else None
     gathering = partial(
         collecting.collect if log is None else _with_log(home, log),

@@ -193,7 +193,7 @@ def _answers_shown(
         yield
     except CustodyError as error:
         if isinstance(error, Incomplete) or getattr(error, "check", "") == "quorum.denied":
-            from custody.ops.open import judge_answers
+            from custody.ops.released import judge_answers
 
             judged = judge_answers(bundle.statement, request, situation)
             _words.show_answers(screen.say, judged.tally, situation.documents.unreadable)

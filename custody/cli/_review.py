@@ -27,8 +27,8 @@ from custody.cli._ui import Screen
 from custody.encoding import check_text
 from custody.errors import Malformed, Refused
 from custody.formats.approval import Approval
+from custody.formats.asking import Asking
 from custody.formats.envelope import Statement, decode_statement
-from custody.formats.request import Request
 from custody.ops.answers import Answered, own_answers
 from custody.ops.approve import (
     Review,
@@ -259,7 +259,7 @@ def _stop_if_unsound(found: Review) -> None:
 
 
 def _answer_paths(
-    out: Path, asked: Sequence[Statement[Request]], officer: str, kind: str
+    out: Path, asked: Sequence[Statement[Asking]], officer: str, kind: str
 ) -> list[Path]:
     """Name the files of answers, none of which may be there: sooner said than after the PIN."""
     paths = [out / f"{request.digest[:16]}.{officer}.{kind}.dsse" for request in asked]

@@ -27,7 +27,7 @@ from custody.cli._wiring import credential_maker, open_token
 from custody.crypto.certificates import spki_of
 from custody.encoding import Digest, Record, format_time, key_id
 from custody.errors import Incomplete
-from custody.formats.policy import TrustClass
+from custody.formats.policy import TpmClass
 from custody.keys.api import Token
 from custody.ops.actor import signer_of
 from custody.ops.attestation_ca import settings_of
@@ -103,7 +103,7 @@ def serve(
         ),
     ] = False,
     trust_class: Annotated[
-        TrustClass | None,
+        TpmClass | None,
         typer.Option("--trust-class", help="With --sign-listed: what kind of TPMs these are."),
     ] = None,
     env: EnvOption = None,
@@ -160,7 +160,7 @@ def sign(
         typer.Argument(help="Which, by the digest shown.", metavar="[REQUEST]", show_default=False),
     ] = None,
     trust_class: Annotated[
-        TrustClass | None, typer.Option("--trust-class", help="What kind of TPM this is.")
+        TpmClass | None, typer.Option("--trust-class", help="What kind of TPM this is.")
     ] = None,
     out: Annotated[
         Path | None,

@@ -10,13 +10,13 @@ from pathlib import Path
 from custody.cli._home import moment, open_home, read_env
 from custody.cli._wiring import open_token
 from custody.errors import Refused
-from custody.formats.case import Documents, merge
+from custody.formats.asking import Asking
+from custody.formats.case import Documents, documents_of, merge
 from custody.formats.envelope import Statement
-from custody.formats.request import Request
 from custody.keys.api import Token
 from custody.ops.actor import openers_of, signer_of
 from custody.ops.bundle import Bundle
-from custody.ops.folders import read_folder, read_statement_file
+from custody.ops.folders import read_folder, read_request_file
 from custody.ops.home import Home
 from custody.ops.keys import ShareOpener, Signer
 from custody.ops.trust import current
@@ -59,7 +59,7 @@ def stand(
     *,
     more: Sequence[Path] = (),
     answers: Path | None = None,
-    requests: Sequence[Statement[Request]] = (),
+    requests: Sequence[Statement[Asking]] = (),
 ) -> Standing:
     """Open the home and judge the environment's files from its pin.
 
@@ -67,11 +67,14 @@ def stand(
     ``requests`` are judged beside what lies there.
     """
     opened = open_home(home, role)
-    documents = merge(read_env(env, *more), Documents(requests=tuple(requests)))
+    documents = merge(read_env(env, *more), documents_of(requests))
     if answers is not None and answers.is_dir():
         beside = read_folder(answers)
         there = Documents(
-            approvals=beside.approvals, denials=beside.denials, unreadable=beside.unreadable
+            consents=beside.consents,
+            approvals=beside.approvals,
+            denials=beside.denials,
+            unreadable=beside.unreadable,
         )
         documents = merge(documents, there)
     return Standing(opened, current(opened, documents=documents, now=moment(None)))
@@ -112,10 +115,10 @@ def site_keys(
         yield openers
 
 
-def read_requests(paths: Sequence[Path]) -> list[Statement[Request]]:
-    """Read request files, each request once."""
-    found: dict[str, Statement[Request]] = {}
+def read_requests(paths: Sequence[Path]) -> list[Statement[Asking]]:
+    """Read request files of either kind, each request once."""
+    found: dict[str, Statement[Asking]] = {}
     for path in paths:
-        statement = read_statement_file(Request, path)
+        statement = read_request_file(path)
         found.setdefault(statement.digest, statement)
     return list(found.values())

@@ -14,7 +14,7 @@ from custody.cli._ui import Screen
 from custody.cli._wiring import open_token
 from custody.encoding import Record, format_time
 from custody.formats.enrolment import EnrolmentRequest
-from custody.formats.policy import TrustClass
+from custody.formats.policy import TpmClass
 from custody.ops.actor import signer_of
 from custody.ops.enroll import differences, ek_digest, namesakes, replaced
 from custody.ops.home import Home
@@ -54,7 +54,7 @@ def signing(home: Home, pin_fd: int | None) -> Iterator[Signer]:
 
 
 def say_whom(
-    screen: Screen, asked: EnrolmentRequest, trust_class: TrustClass, situation: Situation
+    screen: Screen, asked: EnrolmentRequest, trust_class: TpmClass, situation: Situation
 ) -> None:
     """Say which host it is, which other TPM is too, and which record ends, changed in what."""
     screen.say(f"host {asked.host}, {trust_class}, EK {ek_digest(asked)}")

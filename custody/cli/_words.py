@@ -32,6 +32,12 @@ _MODES: dict[Mode, str] = {
 }
 
 
+_NO_TPM = (
+    "NO TPM: the burn is not provable, one key opens the shares of all its requests, "
+    "and nothing but officers' programs keeps those apart"
+)
+
+
 class CheckView(Record, frozen=True):
     """One verdict."""
 
@@ -142,7 +148,18 @@ def answer_views(tally: Tally) -> tuple[AnswerView, ...]:
         )
         for d in tally.denials
     ]
-    return (*counted, *over, *denials)
+    consents = [
+        AnswerView(
+            officer=c.officer if c.authentic else "nobody known",
+            answer="consent",
+            counted=c.counts,
+            until=c.statement.predicate.expires_at,
+            reason=next((v.reason for v in c.verdicts if v.outcome == "fail"), ""),
+            good=c.counts,
+        )
+        for c in tally.consents
+    ]
+    return (*consents, *counted, *over, *denials)
 
 
 def _request_view(request: ReviewedRequest) -> RequestView:
@@ -150,7 +167,7 @@ def _request_view(request: ReviewedRequest) -> RequestView:
         request=request.statement.digest,
         host=request.host,
         trust_class=request.trust_class,
-        boot_state=f"{request.golden_name}, epoch {request.golden_epoch}",
+        boot_state=_boot_words(request),
         sound=request.sound,
         complete=request.tally.complete,
         answers=answer_views(request.tally),
@@ -206,13 +223,10 @@ def show_review(screen: Screen, review: Review, *, checks: bool, to_stderr: bool
         terms = request.statement.predicate.terms
         show("")
         show(
-            f"host       {request.host} ({request.trust_class} TPM), request "
+            f"host       {request.host} ({_device_words(request)}), request "
             f"{request.statement.digest[:_SHORT]}…"
         )
-        show(
-            f"boot       {plain(request.golden_name)}, epoch {request.golden_epoch}; "
-            f"{_MODES[terms.mode]}"
-        )
+        show(f"boot       {plain(_boot_words(request))}; {_mode_words(request, terms.mode)}")
         show(f"asked      {time(request.statement.predicate.requested_at)} by the host's clock")
         failed = [v for v in request.verdicts if v.outcome == "fail"]
         made = sum(v.outcome == "pass" for v in request.verdicts)
@@ -226,6 +240,20 @@ def show_review(screen: Screen, review: Review, *, checks: bool, to_stderr: bool
     if checks:
         show("")
         screen.verdicts([*review.verdicts, *(v for r in review.requests for v in r.verdicts)])
+
+
+def _device_words(request: ReviewedRequest) -> str:
+    return "key in an HSM" if request.golden is None else f"{request.trust_class} TPM"
+
+
+def _boot_words(request: ReviewedRequest) -> str:
+    if request.golden is None:
+        return "UNKNOWN"
+    return f"{request.golden.name}, epoch {request.golden.epoch}"
+
+
+def _mode_words(request: ReviewedRequest, mode: Mode) -> str:
+    return _MODES[mode] if request.golden is not None else _NO_TPM
 
 
 def plain(text: str) -> str:
@@ -308,7 +336,9 @@ def show_unreadable(show: Callable[[str], None], unreadable: Sequence[Unreadable
 def show_tally(show: Callable[[str], None], tally: Tally) -> None:
     for answer in answer_views(tally):
         officer, reason = plain(answer.officer), plain(answer.reason)
-        if answer.counted and answer.until is not None:
+        if answer.counted and answer.answer == "consent" and answer.until is not None:
+            show(f"consented  {officer}, good until {time(answer.until)}")
+        elif answer.counted and answer.until is not None:
             show(f"approved   {officer}, good until {time(answer.until)}")
         elif answer.answer == "denial" and answer.good:
             show(f"denied     {officer}: {reason}")
@@ -317,6 +347,8 @@ def show_tally(show: Callable[[str], None], tally: Tally) -> None:
     if tally.out_of_reach and not tally.complete:
         show("quorum     out of reach: it can be opened no more; the host must ask again")
         return
+    for gap in tally.unconsented:
+        show(f"consents   {gap.needed} of {', '.join(gap.among)} must consent before approvals")
     # Where nobody was heard, nothing shows that anybody failed to answer.
     label = "needs  " if tally.unanswered else "missing"
     for gap in tally.missing:

@@ -40,7 +40,7 @@ from custody.formats.enrolment import Answer, EnrolmentRecord, EnrolmentRequest
 from custody.formats.envelope import Predicate, decode_statement
 from custody.formats.goldenset import GoldenSet
 from custody.formats.measurement import Measurement
-from custody.formats.policy import TrustClass
+from custody.formats.policy import TpmClass
 from custody.ops import enroll as hosts
 from custody.ops.files import read_record
 from custody.ops.folders import read_statement_file
@@ -133,7 +133,7 @@ def record(
     ],
     inventory: InventoryOption,
     trust_class: Annotated[
-        TrustClass, typer.Option("--trust-class", help="What kind of TPM this is.")
+        TpmClass, typer.Option("--trust-class", help="What kind of TPM this is.")
     ],
     out: OutOption,
     onto: OntoOption = None,

@@ -90,6 +90,11 @@ def is_oaep(suite: SuiteName) -> TypeGuard[OaepSuite]:
     return suite in get_args(OaepSuite)
 
 
+def is_hpke(suite: SuiteName) -> TypeGuard[HpkeSuite]:
+    """Say whether a suite is for keys that agree."""
+    return suite in get_args(HpkeSuite)
+
+
 def curve_of(suite: HpkeSuite) -> str:
     """Return the curve of a suite's keys, as `cryptography` names it."""
     return _triple(suite).curve

@@ -17,6 +17,7 @@ import msgspec
 from custody.encoding import Digest
 from custody.errors import CustodyError, Malformed
 from custody.formats.approval import Approval, Denial
+from custody.formats.asking import Asking, Ending
 from custody.formats.authorisation import Authorisation
 from custody.formats.burn import Burn
 from custody.formats.disposal import Disposal
@@ -31,6 +32,7 @@ from custody.formats.envelope import (
 )
 from custody.formats.forgotten import Forgotten
 from custody.formats.goldenset import GoldenSet
+from custody.formats.keyrequest import Consent, KeyReceipt, KeyRequest
 from custody.formats.logentry import LogEntry, decode_entry
 from custody.formats.logged import Logged
 from custody.formats.logproof import LogProof, decode_proof
@@ -82,9 +84,12 @@ class Documents:
     authorisations: tuple[Statement[Authorisation], ...] = ()
     manifests: tuple[Statement[Manifest], ...] = ()
     requests: tuple[Statement[Request], ...] = ()
+    key_requests: tuple[Statement[KeyRequest], ...] = ()
+    consents: tuple[Statement[Consent], ...] = ()
     approvals: tuple[Statement[Approval], ...] = ()
     denials: tuple[Statement[Denial], ...] = ()
     receipts: tuple[Statement[Receipt], ...] = ()
+    key_receipts: tuple[Statement[KeyReceipt], ...] = ()
     burns: tuple[Statement[Burn], ...] = ()
     logged: tuple[Statement[Logged], ...] = ()
     disposals: tuple[Statement[Disposal], ...] = ()
@@ -99,6 +104,16 @@ class Documents:
     unreadable: tuple[Unreadable, ...] = ()
     names: tuple[tuple[Digest, str], ...] = field(default=(), repr=False)
 
+    @property
+    def asked(self) -> tuple[Statement[Asking], ...]:
+        """Requests of every kind."""
+        return (*self.requests, *self.key_requests)
+
+    @property
+    def endings(self) -> tuple[Statement[Ending], ...]:
+        """Receipts of every kind."""
+        return (*self.receipts, *self.key_receipts)
+
     def enrolment(self, digest: Digest) -> Statement[EnrolmentRecord] | None:
         """Return the enrolment record with that statement digest."""
         return find(self.enrolments, digest)
@@ -110,6 +125,12 @@ class Documents:
     def name_of(self, digest: Digest) -> str:
         """Return the name of the file a statement came in, or its digest's beginning."""
         return next((name for known, name in self.names if digest == known), digest[:16])
+
+
+def documents_of(statements: Iterable[Statement[Predicate]]) -> Documents:
+    """Return the heap of the requests among statements."""
+    found = list(statements)
+    return Documents(requests=_of(Request, found), key_requests=_of(KeyRequest, found))
 
 
 def find(statements: Iterable[Statement[P]], digest: Digest) -> Statement[P] | None:
@@ -125,9 +146,12 @@ _KINDS: tuple[type[Predicate], ...] = (
     Authorisation,
     Manifest,
     Request,
+    KeyRequest,
+    Consent,
     Approval,
     Denial,
     Receipt,
+    KeyReceipt,
     Burn,
     Disposal,
     Forgotten,
@@ -200,9 +224,12 @@ def sort_documents(files: Iterable[tuple[str, bytes]]) -> Documents:
         authorisations=_of(Authorisation, found),
         manifests=_of(Manifest, found),
         requests=_of(Request, found),
+        key_requests=_of(KeyRequest, found),
+        consents=_of(Consent, found),
         approvals=_of(Approval, found),
         denials=_of(Denial, found),
         receipts=_of(Receipt, found),
+        key_receipts=_of(KeyReceipt, found),
         burns=_of(Burn, found),
         logged=_of(Logged, found),
         disposals=_of(Disposal, found),

@@ -12,7 +12,7 @@ import msgspec
 from custody.crypto.bind import bind
 from custody.encoding import Blob, Digest, Moment, Name, Record, TpmName, encode, sha256
 from custody.formats.goldenset import Epoch
-from custody.formats.policy import TrustClass
+from custody.formats.policy import TpmClass
 
 FirmwareVersion = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{16}\Z")]
 
@@ -77,7 +77,7 @@ class EnrolmentRecord(Record, frozen=True):
     ek_certificate: Blob
     ak_public: Blob
     ak_name: TpmName
-    trust_class: TrustClass
+    trust_class: TpmClass
     firmware: FirmwareVersion
     enrolled_at: Moment
 

@@ -7,7 +7,7 @@ checked elsewhere: nothing in this module knows a key.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Final, Generic, Literal, Protocol, TypeVar
+from typing import Annotated, ClassVar, Final, Generic, Literal, Protocol, TypeVar, cast
 
 import msgspec
 
@@ -74,6 +74,8 @@ class Predicate(Protocol):
 
 
 P = TypeVar("P", bound=Predicate)
+#: Whoever takes a statement of a kind takes one of a narrower kind.
+P_co = TypeVar("P_co", bound=Predicate, covariant=True)
 
 
 class Authored(Record, frozen=True):
@@ -99,12 +101,18 @@ class _Kind(msgspec.Struct):
     predicate_type: str = msgspec.field(name="predicateType")
 
 
-class Statement(msgspec.Struct, Generic[P], frozen=True, kw_only=True):
+class Statement(msgspec.Struct, Generic[P_co], frozen=True, kw_only=True):
     """A decoded statement beside the envelope it came in.  Its signatures are not checked yet."""
 
     envelope: Envelope
-    predicate: P
+    predicate: P_co
     digest: Digest
+
+
+def of_kind(kind: type[P], statement: Statement[Predicate]) -> Statement[P] | None:
+    """Return a statement as one of ``kind`` if that is what it is."""
+    # A statement is of its predicate's kind, which the type checker does not follow.
+    return cast("Statement[P]", statement) if isinstance(statement.predicate, kind) else None
 
 
 def pae(payload_type: str, payload: bytes) -> bytes:

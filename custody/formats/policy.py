@@ -19,7 +19,10 @@ Role = Literal["custodian", "publisher", "officer", "enroller", "host", "site", 
 #: How a secret is sealed to a key, and how to one that agrees rather than decrypts.
 SuiteName = keyslots.SuiteName
 HpkeSuite = keyslots.HpkeSuite
-TrustClass = Literal["hardware", "firmware", "virtual", "software"]
+#: What kind of TPM a host has.
+TpmClass = Literal["hardware", "firmware", "virtual", "software"]
+#: What a host's word rests on: its TPM, or a key in an HSM, with which its boot state is unknown.
+TrustClass = Literal["hardware", "firmware", "virtual", "software", "hsm-key"]
 #: What is known of where a key lives: a vendor's chain was verified, its holder says so, or in
 #: software.  Nothing here verifies a vendor's chain yet, so no key is listed as vendor-attested.
 TokenClass = Literal["vendor-attested", "self-asserted", "software"]
@@ -94,7 +97,7 @@ class HostRequirements(Record, frozen=True):
         tuple[Annotated[int, msgspec.Meta(ge=0, le=23)], ...],
         msgspec.Meta(min_length=1, max_length=24),
     ]
-    trust_classes: Annotated[tuple[TrustClass, ...], msgspec.Meta(min_length=1, max_length=4)]
+    trust_classes: Annotated[tuple[TrustClass, ...], msgspec.Meta(min_length=1, max_length=5)]
     vendor_roots: Annotated[tuple[Blob, ...], msgspec.Meta(min_length=1, max_length=64)]
     event_log: LogDemand
     vendor_crls: Annotated[tuple[KeyId, ...], msgspec.Meta(max_length=64)]
@@ -180,6 +183,11 @@ class Policy(Record, frozen=True):
                 if isinstance(candidate, SigningKey) and candidate.key_id == key:
                     return candidate
         return None
+
+    @property
+    def hosts(self) -> tuple[Principal, ...]:
+        """Machines without a TPM, known by keys in an HSM."""
+        return tuple(person for person in self.principals if "host" in person.roles)
 
     @property
     def sites(self) -> tuple[Principal, ...]:

@@ -84,6 +84,8 @@ class Request(Record, frozen=True):
 
     PREDICATE_TYPE: ClassVar[str] = "urn:custody:request:v1"
     MANY_SIGNERS: ClassVar[bool] = False
+    CONSENT_FIRST: ClassVar[bool] = False
+    BURNS: ClassVar[bool] = True
 
     terms: Terms
     environment: Digest
@@ -105,6 +107,14 @@ class Request(Record, frozen=True):
         types = [further.type for further in self.further]
         if types != sorted(set(types)):
             raise ValueError("further: not in order of type, each once")
+
+    @property
+    def recipient(self) -> bytes:
+        """H's SPKI (DER), which officers seal to."""
+        # Imported here because most of who reads requests needs none of a TPM's structures.
+        from custody.formats.evidence import spki  # noqa: PLC0415
+
+        return spki(self.key.public)
 
     def subject(self) -> tuple[str, Digest]:
         """Name the manifest that is asked for."""

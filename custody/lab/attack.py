@@ -38,7 +38,7 @@ from custody.ops.home import Home
 from custody.ops.landing import write_new_file
 from custody.ops.outstanding import Ledger
 from custody.ops.trust import current
-from custody.rules.attestation import conditions_of, host_spki
+from custody.rules.attestation import conditions_of
 from custody.rules.quorum import leaf_of, policy_signed_bytes, signing_path, signing_tree
 from custody.rules.request import golden_of
 from custody.rules.situation import Situation
@@ -173,7 +173,7 @@ def corrupt(
                 leaf=leaf.path,
                 sealed_share=seal_slot(
                     request.predicate.suite,
-                    host_spki(request.predicate),
+                    request.predicate.recipient,
                     request.predicate.mlkem,
                     os.urandom(_LIE_BYTES),
                     info=approval_info(request.digest, leaf.path, signer.key_id),

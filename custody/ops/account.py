@@ -13,8 +13,8 @@ from datetime import datetime
 from typing import Literal, TypeVar
 
 from custody.encoding import Digest, format_time
+from custody.formats.asking import Asking
 from custody.formats.envelope import Predicate, Statement
-from custody.formats.request import Request
 from custody.ops.audit import AuditedRelease
 from custody.ops.exhibits import Exhibits
 from custody.rules.approvals import Tally
@@ -26,6 +26,8 @@ Act = Literal[
     "state.approved",
     "bundle.sealed",
     "request.made",
+    "consent.given",
+    "consent.uncounted",
     "approval.given",
     "approval.uncounted",
     "denial.given",
@@ -40,6 +42,7 @@ Act = Literal[
 #: In this order where the times are equal.
 ACTS: tuple[Act, ...] = (
     *("policy.issued", "host.enrolled", "state.approved", "bundle.sealed", "request.made"),
+    *("consent.given", "consent.uncounted"),
     *("approval.given", "approval.uncounted", "denial.given", "denial.uncounted"),
     *("release.logged", "release.opened", "release.retained", "release.failed"),
     *("key.burned", "key.forgotten"),
@@ -156,6 +159,8 @@ def _gaps(release: AuditedRelease) -> Iterator[Gap]:
         yield Gap(missing="missing.receipt", words=f"{release.host}'s word on how it ended")
     elif release.outcome == "retained" and not release.forgotten:
         yield Gap(missing="missing.forgotten", words="proof that the kept key opens nothing more")
+    elif not release.exhibits.request.predicate.BURNS:
+        yield Gap(missing="missing.burn", words="burn not provable: the key is in an HSM")
     elif release.burn is None and release.outcome != "retained":
         yield Gap(missing="missing.burn", words="proof that the key opens nothing more")
     if release.time == "claimed":
@@ -202,14 +207,15 @@ def _entries(release: AuditedRelease) -> Iterator[Entry]:
     yield from _endings(release)
 
 
-def _terms(request: Statement[Request], exhibits: Exhibits) -> str:
+def _terms(request: Statement[Asking], exhibits: Exhibits) -> str:
     """Say what the terms of a request hold, which whoever answers signs."""
     terms = request.predicate.terms
     policy, golden = exhibits.policy, exhibits.golden
     state = f"{golden.predicate.name}, epoch {golden.predicate.epoch}" if golden else "unknown"
+    shown = "by a key in an HSM, " if exhibits.trust_class == "hsm-key" else ""
     return (
         f"manifest {terms.manifest[:_SHORT]}…, policy version "
-        f"{policy.version if policy else 'unknown'}, {request.predicate.host} in boot state "
+        f"{policy.version if policy else 'unknown'}, {request.predicate.host} {shown}in boot state "
         f"{state}, mode {terms.mode}"
     )
 
@@ -256,6 +262,16 @@ def _signed(exhibits: Exhibits, digest: Digest) -> str:
 
 
 def _answers(tally: Tally, knew: str) -> Iterator[Entry]:
+    for consent in tally.consents:
+        yield Entry(
+            act="consent.given" if consent.counts else "consent.uncounted",
+            at=consent.statement.predicate.consented_at,
+            who=consent.officer if consent.authentic else "unknown",
+            words="consented" if consent.counts else "consented, not counted",
+            note=first_fault(consent.verdicts, ""),
+            knew=knew,
+            statement=consent.statement.digest,
+        )
     for approval in (*tally.counted, *tally.passed_over):
         counts = approval in tally.counted
         yield Entry(

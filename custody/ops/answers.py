@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from custody.formats.approval import Approval, Denial
+from custody.formats.asking import Asking
 from custody.formats.envelope import Statement
-from custody.formats.request import Request
+from custody.formats.keyrequest import Consent
 from custody.ops.folders import read_statement_file
 from custody.ops.home import Home
 from custody.ops.landing import replace_file
 
-A = TypeVar("A", Approval, Denial)
+A = TypeVar("A", Approval, Consent, Denial)
 
 _FOLDER = "answers"
 
@@ -26,14 +27,14 @@ _FOLDER = "answers"
 class Answered:
     """One answer and its file."""
 
-    request: Statement[Request]
+    request: Statement[Asking]
     data: bytes
 
 
 def keep_answers(
     home: Home,
     kind: type[A],
-    requests: Sequence[Statement[Request]],
+    requests: Sequence[Statement[Asking]],
     answers: Sequence[bytes],
 ) -> tuple[Answered, ...]:
     """Keep an answer of one kind to each of ``requests``, and return them."""
@@ -45,13 +46,13 @@ def keep_answers(
     return tuple(given)
 
 
-def own_answers(home: Home, kind: type[A], request: Statement[Request]) -> tuple[Statement[A], ...]:
+def own_answers(home: Home, kind: type[A], request: Statement[Asking]) -> tuple[Statement[A], ...]:
     """Return this home's answers of one kind to the terms of a request."""
     path = home.path / _FOLDER / _name(kind, request)
     return (read_statement_file(kind, path),) if path.exists() else ()
 
 
-def _name(kind: type[A], request: Statement[Request]) -> str:
+def _name(kind: type[A], request: Statement[Asking]) -> str:
     # By terms, as a denial counts: two requests may have one set of them.
     terms = request.predicate.terms.digest().hex()
     return f"{terms}.{kind.__name__.lower()}.dsse"

@@ -15,10 +15,12 @@ from custody.crypto.signature import sign
 from custody.encoding import check_text
 from custody.errors import Refused
 from custody.formats.approval import Approval, Denial
+from custody.formats.asking import Asking
 from custody.formats.contents import Contents
-from custody.formats.envelope import Statement
+from custody.formats.envelope import Statement, of_kind
+from custody.formats.goldenset import GoldenSet
 from custody.formats.manifest import KeySlot, Manifest
-from custody.formats.policy import Principal, TokenClass
+from custody.formats.policy import Principal, TokenClass, TrustClass
 from custody.formats.request import Request
 from custody.ops.answers import Answered, keep_answers, own_answers
 from custody.ops.bundle import Bundle
@@ -27,12 +29,13 @@ from custody.ops.home import Home
 from custody.ops.keys import ShareOpener, Signer
 from custody.ops.model_signature import judge_contents
 from custody.rules.approvals import Tally, tally
-from custody.rules.attestation import host_spki
+from custody.rules.asking import check_asked
 from custody.rules.manifest import check_manifest
 from custody.rules.memory import remember_request
 from custody.rules.people import check_key
 from custody.rules.quorum import leaf_of, policy_signed_bytes
-from custody.rules.request import check_request, enrolment_of, golden_of
+from custody.rules.release import unconsented
+from custody.rules.request import enrolment_of, golden_of
 from custody.rules.situation import Situation
 from custody.rules.verdicts import Verdict, passed, require
 
@@ -65,12 +68,11 @@ class Changes:
 class ReviewedRequest:
     """One request, every check made on it, and where its quorum stands."""
 
-    statement: Statement[Request]
+    statement: Statement[Asking]
     verdicts: tuple[Verdict, ...]
     host: str
-    trust_class: str
-    golden_name: str
-    golden_epoch: int
+    trust_class: TrustClass
+    golden: GoldenSet | None
     tally: Tally
 
     @property
@@ -94,7 +96,7 @@ class Review:
 
 def review_requests(
     bundle: Bundle,
-    requests: Sequence[Statement[Request]],
+    requests: Sequence[Statement[Asking]],
     *,
     situation: Situation,
     opener: ShareOpener | None = None,
@@ -139,16 +141,16 @@ def _check_previous(previous: Bundle, situation: Situation) -> None:
 
 
 def _review_one(
-    request: Statement[Request], manifest: Statement[Manifest], situation: Situation
+    request: Statement[Asking], manifest: Statement[Manifest], situation: Situation
 ) -> ReviewedRequest:
-    enrolment, golden = enrolment_of(request, situation), golden_of(request, situation)
+    by_tpm = of_kind(Request, request)
+    enrolment = enrolment_of(by_tpm, situation).predicate if by_tpm is not None else None
     return ReviewedRequest(
         statement=request,
-        verdicts=check_request(request, manifest, situation),
-        host=enrolment.predicate.host,
-        trust_class=enrolment.predicate.trust_class,
-        golden_name=golden.predicate.name,
-        golden_epoch=golden.predicate.epoch,
+        verdicts=check_asked(request, manifest, situation),
+        host=enrolment.host if enrolment is not None else request.predicate.host,
+        trust_class=enrolment.trust_class if enrolment is not None else "hsm-key",
+        golden=golden_of(by_tpm, situation).predicate if by_tpm is not None else None,
         tally=tally(
             [a for a in situation.documents.approvals if a.predicate.request == request.digest],
             situation.documents.denials,
@@ -178,7 +180,7 @@ def compare_contents(before: Contents, after: Contents) -> Changes:
 
 def approve_requests(
     bundle: Bundle,
-    requests: Sequence[Statement[Request]],
+    requests: Sequence[Statement[Asking]],
     *,
     situation: Situation,
     home: Home,
@@ -190,15 +192,18 @@ def approve_requests(
 
     ``lifetime`` (whole seconds) is at most the policy's, which it is without one.  Raises `Refused`
     with the first check that fails, and ``share.commitment`` when the share itself is bad: then
-    publisher or storage is at fault.
+    publisher or storage is at fault; `Incomplete` where consents are taken first and are too few.
     """
     manifest = bundle.statement
-    lifetime = _lifetime(lifetime, situation)
+    lifetime = answer_lifetime(lifetime, situation)
     require(check_manifest(manifest, situation))
-    officer = _officer(signer, situation)
+    officer = officer_of(signer, situation)
     for request in requests:
-        require(check_request(request, manifest, situation))
-        _check_may_approve(officer, request, manifest, situation, home)
+        require(check_asked(request, manifest, situation))
+        standing = check_may_answer(officer, request, manifest, situation, home)
+        if standing.unconsented:
+            # Before the token is asked for anything.
+            raise unconsented(standing, f"request of {request.predicate.host}")
     slot = _own_slot(manifest, officer, opener, situation)
     secret = bytearray(_open_share(manifest.predicate, slot, opener, situation))
     try:
@@ -214,7 +219,8 @@ def approve_requests(
     return keep_answers(home, Approval, requests, answers)
 
 
-def _lifetime(wanted: timedelta | None, situation: Situation) -> timedelta:
+def answer_lifetime(wanted: timedelta | None, situation: Situation) -> timedelta:
+    """Return how long an answer counts: as wanted, if the policy allows it, or as it allows."""
     longest = timedelta(seconds=situation.trusted.policy.limits.approval_seconds)
     if wanted is None:
         return longest
@@ -228,7 +234,7 @@ def _lifetime(wanted: timedelta | None, situation: Situation) -> timedelta:
 
 def deny_requests(
     manifest: Statement[Manifest],
-    requests: Sequence[Statement[Request]],
+    requests: Sequence[Statement[Asking]],
     *,
     reason: str,
     situation: Situation,
@@ -238,7 +244,7 @@ def deny_requests(
     """Refuse requests, for the record.  A denial needs no sound request: it may be why."""
     with reading("reason"):
         check_text(reason)
-    _officer(signer, situation)
+    officer_of(signer, situation)
     denials = [
         signer.statement(
             Denial(
@@ -256,7 +262,8 @@ def deny_requests(
     return keep_answers(home, Denial, requests, denials)
 
 
-def _officer(signer: Signer, situation: Situation) -> str:
+def officer_of(signer: Signer, situation: Situation) -> str:
+    """Return whose key this is; nobody's, no officer's, or one revoked: `Refused`."""
     policy = situation.trusted.policy
     holder, key = policy.holder(signer.key_id), policy.signing_key(signer.key_id)
     if holder is None or key is None or "officer" not in holder.roles:
@@ -273,13 +280,17 @@ def _whose(holder: Principal | None) -> str:
     return f"{holder.id} is {' and '.join(holder.roles)}, and no officer,"
 
 
-def _check_may_approve(
+def check_may_answer(
     officer: str,
-    request: Statement[Request],
+    request: Statement[Asking],
     manifest: Statement[Manifest],
     situation: Situation,
     home: Home,
-) -> None:
+) -> Tally:
+    """Refuse a publisher's answer to his own manifest, and one by who denied these terms.
+
+    Returns where the request stands.
+    """
     policy = situation.trusted.policy
     publisher = policy.holder(manifest.predicate.core.publisher)
     if publisher is not None and publisher.id == officer and not policy.self_approval:
@@ -293,6 +304,7 @@ def _check_may_approve(
             check="approval.denied",
             where=f"request of {request.predicate.host}",
         )
+    return now
 
 
 def _own_slot(
@@ -335,7 +347,7 @@ def _open_share(
 
 
 def _approval(
-    request: Statement[Request],
+    request: Statement[Asking],
     leaf: str,
     secret: bytearray,
     *,
@@ -354,7 +366,7 @@ def _approval(
             leaf=leaf,
             sealed_share=seal_slot(
                 body.suite,
-                host_spki(body),
+                body.recipient,
                 body.mlkem,
                 secret,
                 info=approval_info(request.digest, leaf, signer.key_id),
@@ -366,9 +378,11 @@ def _approval(
     )
 
 
-def _remember(home: Home, requests: Sequence[Statement[Request]]) -> None:
+def _remember(home: Home, requests: Sequence[Statement[Asking]]) -> None:
     with home.lock():
         memory = home.memory()
         for request in requests:
-            memory = remember_request(memory, request)
+            by_tpm = of_kind(Request, request)
+            if by_tpm is not None:
+                memory = remember_request(memory, by_tpm)
         home.save_memory(memory)

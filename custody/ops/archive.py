@@ -28,7 +28,7 @@ from custody.rules.history import History, histories_of, judge_history, logs_of
 from custody.rules.verdicts import Ledger, passed
 
 #: How acts begin that are somebody's answer to a request.
-ANSWERS = ("approval.", "denial.")
+ANSWERS = ("consent.", "approval.", "denial.")
 
 
 class Shelf(Protocol):
@@ -227,14 +227,14 @@ def _groups(cases: Sequence[tuple[str, Case]]) -> Iterator[Sequence[tuple[str, C
     group_of: dict[Digest, int] = {}
     groups: dict[int, list[int]] = {}
     for number, (_, case) in enumerate(cases):
-        told = {request.digest for request in case.documents.requests}
+        told = {request.digest for request in case.documents.asked}
         joins = {group_of[request] for request in told if request in group_of}
         # The largest keeps its number: only what joins it is told a new one.
         into = max(joins, key=lambda join: (len(groups[join]), join), default=number)
         joining = [*(n for join in sorted(joins - {into}) for n in groups.pop(join)), number]
         groups.setdefault(into, []).extend(joining)
         for member in joining:
-            for request in cases[member][1].documents.requests:
+            for request in cases[member][1].documents.asked:
                 group_of[request.digest] = into
     for members in groups.values():
         yield [cases[member] for member in members]

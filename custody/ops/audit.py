@@ -9,6 +9,7 @@ from datetime import datetime
 import msgspec
 
 from custody.encoding import Digest
+from custody.formats.asking import Asking, Ending
 from custody.formats.burn import Burn
 from custody.formats.case import Documents, Unreadable, find
 from custody.formats.checkpoint import SignedCheckpoint, decode_checkpoint
@@ -17,8 +18,7 @@ from custody.formats.forgotten import Forgotten
 from custody.formats.logstate import SeenLogs
 from custody.formats.manifest import Manifest
 from custody.formats.policy import Policy
-from custody.formats.receipt import BadShare, Receipt
-from custody.formats.request import Request
+from custody.formats.receipt import BadShare
 from custody.formats.state import EnrolmentMemory, Memory
 from custody.ops.audit_contents import OpenedContents
 from custody.ops.audit_history import judge_histories
@@ -27,6 +27,7 @@ from custody.ops.audit_time import TimeBasis, judge_order, moment_of, opened_at
 from custody.ops.auditing import Auditing
 from custody.ops.exhibits import Exhibits, gather_exhibits
 from custody.rules.approvals import Tally, lacking
+from custody.rules.asking import is_by_host
 from custody.rules.burden import check_burden
 from custody.rules.disposal import is_published
 from custody.rules.endings import (
@@ -36,7 +37,6 @@ from custody.rules.endings import (
     judge_receipts,
     outcome_of,
 )
-from custody.rules.gathering import is_quoted
 from custody.rules.history import History
 from custody.rules.logged import JudgedLogged
 from custody.rules.release import Answers, Judgement, judge
@@ -51,7 +51,8 @@ class AuditedRelease:
     """One request, judged again: who asked, who answered, and what came of it.
 
     ``outcome`` is what the host attested.  It opened, and its TPM showed that the key opens nothing
-    more (``opened-and-burned``) or has not shown so (``opened-not-burned``); it kept the key sealed
+    more (``opened-and-burned``) or has not shown so (``opened-not-burned``), or it has none that
+    could (``opened-burn-not-provable``); it kept the key sealed
     for restarts (``retained``); or it did not open, and can no longer (``never-opened``) or still
     could (``failed``).  Without a receipt it is how far the request came: ``approved``, ``open``
     (approvals are missing) or ``refused``.  ``logged`` are the log's good words, where the
@@ -70,7 +71,7 @@ class AuditedRelease:
     times: Times
     verdicts: tuple[Verdict, ...]
     tally: Tally | None
-    receipt: Statement[Receipt] | None
+    receipt: Statement[Ending] | None
     burn: Statement[Burn] | None
     forgotten: tuple[Statement[Forgotten], ...]
     bad_shares: tuple[BadShare, ...]
@@ -133,15 +134,16 @@ def audit_case(
     )
     ledger.add(
         "case.requests",
-        bool(documents.requests),
-        f"requests: {len(documents.requests)}",
+        bool(documents.asked),
+        f"requests: {len(documents.asked)}",
         otherwise="there is no request to judge",
     )
-    here = {request.digest for request in documents.requests}
+    here = {request.digest for request in documents.asked}
     answered = [
+        *(c.predicate.request for c in documents.consents),
         *(a.predicate.request for a in documents.approvals),
         *(d.predicate.request for d in documents.denials),
-        *(r.predicate.request for r in documents.receipts),
+        *(r.predicate.request for r in documents.endings),
         *(b.predicate.request for b in documents.burns),
         *(w.predicate.request for w in documents.logged),
     ]
@@ -155,7 +157,7 @@ def audit_case(
     auditing = Auditing(
         documents=documents, pin=pin, at=at, retired=retired, seen=seen, tsa_roots=tsa_roots
     )
-    releases = tuple(_audit_copies(copies, auditing) for copies in _by_request(documents.requests))
+    releases = tuple(_audit_copies(copies, auditing) for copies in _by_request(documents.asked))
     for opened in contents:
         ledger.extend(opened.verdicts)
     histories = judge_histories(ledger, documents, pin=pin, seen=seen)
@@ -170,24 +172,24 @@ def audit_case(
 
 
 def _by_request(
-    requests: Iterable[Statement[Request]],
-) -> Iterable[list[Statement[Request]]]:
+    requests: Iterable[Statement[Asking]],
+) -> Iterable[list[Statement[Asking]]]:
     """Put the copies of each request together, the oldest request first."""
-    found: dict[Digest, list[Statement[Request]]] = {}
+    found: dict[Digest, list[Statement[Asking]]] = {}
     for request in sorted(requests, key=lambda r: (r.predicate.requested_at, r.digest)):
         found.setdefault(request.digest, []).append(request)
     return found.values()
 
 
-def _audit_copies(copies: Sequence[Statement[Request]], auditing: Auditing) -> AuditedRelease:
+def _audit_copies(copies: Sequence[Statement[Asking]], auditing: Auditing) -> AuditedRelease:
     """Judge one request: a copy of it with a spoilt signature says nothing about it."""
-    # The text is the same in all, so that only one whose quote is good can be better than another.
-    quoted = [request for request in copies if is_quoted(request)] or copies[:1]
+    # The text is the same in all: only one whose signature is good can be better than another.
+    quoted = [request for request in copies if is_by_host(request)] or copies[:1]
     judged = [_audit_one(request, auditing) for request in quoted]
     return next((release for release in judged if passed(release.verdicts)), judged[0])
 
 
-def _audit_one(request: Statement[Request], auditing: Auditing) -> AuditedRelease:
+def _audit_one(request: Statement[Asking], auditing: Auditing) -> AuditedRelease:
     ledger = Ledger(subject=f"request of {request.predicate.host}")
     documents = auditing.documents
     named = find(documents.policies, request.predicate.terms.policy)
@@ -300,7 +302,7 @@ def _judge_policies(
 
 
 def _manifest_of(
-    request: Statement[Request], documents: Documents, chain: JudgedChain | None
+    request: Statement[Asking], documents: Documents, chain: JudgedChain | None
 ) -> Statement[Manifest] | None:
     """Return the manifest a request names; of several copies, one whose signature is good."""
     wanted = request.predicate.terms.manifest
@@ -313,7 +315,7 @@ def _manifest_of(
 
 def _judge_account(
     ledger: Ledger,
-    receipt: Statement[Receipt],
+    receipt: Statement[Ending],
     judgement: Judgement,
     situation: Situation,
 ) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from custody.formats.asking import Ending
 from custody.formats.envelope import Statement
 from custody.formats.logentry import LogEntry, entry_of
-from custody.formats.receipt import Receipt
 from custody.rules.approvals import JudgedApproval, JudgedDenial
+from custody.rules.consents import JudgedConsent
 from custody.rules.logged import JudgedLogged, check_proven
 from custody.rules.release import Judgement
 from custody.rules.situation import Situation
@@ -17,7 +18,7 @@ from custody.rules.verdicts import Ledger
 def judge_logging(
     ledger: Ledger,
     judgement: Judgement,
-    receipts: Sequence[Statement[Receipt]],
+    receipts: Sequence[Statement[Ending]],
     situation: Situation,
 ) -> tuple[JudgedLogged, ...]:
     """Write down what is logged of a release, and what is not; return the log's good words."""
@@ -50,8 +51,8 @@ def _judge_whole(ledger: Ledger, good: Sequence[JudgedLogged], judgement: Judgem
     An entry is of a text.  A copy of it by another key than its author's is not the answer.
     """
     tally = judgement.tally
-    answers: list[JudgedApproval | JudgedDenial] = [*tally.counted, *tally.passed_over]
-    answers += tally.denials
+    answers: list[JudgedApproval | JudgedDenial | JudgedConsent]
+    answers = [*tally.consents, *tally.counted, *tally.passed_over, *tally.denials]
     here = {entry_of(judgement.request.envelope)} | {
         entry_of(answer.statement.envelope) for answer in answers if answer.authentic
     }

@@ -8,16 +8,15 @@ from datetime import datetime
 from typing import Literal, TypeVar
 
 from custody.encoding import Digest, format_time
+from custody.formats.asking import Asking, Ending
 from custody.formats.burn import Burn
 from custody.formats.case import Documents
 from custody.formats.envelope import Predicate, Statement
 from custody.formats.manifest import Manifest
 from custody.formats.policy import Policy, Role
-from custody.formats.receipt import Receipt
-from custody.formats.request import Request
 from custody.rules.approvals import Tally
+from custody.rules.asking import check_ending
 from custody.rules.manifest import SKEW
-from custody.rules.receipt import check_receipt
 from custody.rules.times import Times
 from custody.rules.trust import check_author
 from custody.rules.verdicts import Ledger, passed
@@ -39,7 +38,7 @@ class Moment:
 
 
 def moment_of(
-    request: Statement[Request],
+    request: Statement[Asking],
     documents: Documents,
     policy: Statement[Policy] | None,
     times: Times,
@@ -57,8 +56,8 @@ def moment_of(
         return Moment(at=at, basis="stated")
     receipts = [
         receipt.predicate
-        for receipt in documents.receipts
-        if receipt.predicate.request == request.digest and passed(check_receipt(receipt, request))
+        for receipt in documents.endings
+        if receipt.predicate.request == request.digest and passed(check_ending(receipt, request))
     ]
     opened = [receipt for receipt in receipts if receipt.outcome != "failed"]
     named_ones = {digest for receipt in opened for digest in receipt.approvals}
@@ -81,14 +80,14 @@ def moment_of(
     return Moment(at=max([asked, *answered]), basis="claimed")
 
 
-def opened_at(request: Statement[Request], documents: Documents) -> datetime | None:
+def opened_at(request: Statement[Asking], documents: Documents) -> datetime | None:
     """Return when a request was opened, the last time, as its host attests; None if it was not."""
     ends = [
         receipt.predicate.finished_at
-        for receipt in documents.receipts
+        for receipt in documents.endings
         if receipt.predicate.request == request.digest
         and receipt.predicate.outcome != "failed"
-        and passed(check_receipt(receipt, request))
+        and passed(check_ending(receipt, request))
     ]
     return max(ends, default=None)
 
@@ -115,10 +114,10 @@ class _Claim:
 
 def judge_order(
     ledger: Ledger,
-    request: Statement[Request],
+    request: Statement[Asking],
     manifest: Statement[Manifest],
     tally: Tally,
-    receipts: Sequence[Statement[Receipt]],
+    receipts: Sequence[Statement[Ending]],
     burns: Sequence[Statement[Burn]],
     times: Times,
 ) -> None:
@@ -153,16 +152,21 @@ def judge_order(
 
 
 def _claims(
-    request: Statement[Request],
+    request: Statement[Asking],
     manifest: Statement[Manifest],
     tally: Tally,
-    receipts: Sequence[Statement[Receipt]],
+    receipts: Sequence[Statement[Ending]],
     burns: Sequence[Statement[Burn]],
 ) -> Iterator[_Claim]:
     yield _Claim("the manifest", manifest.digest, manifest.predicate.core.sealed_at, ())
     asked = (request.digest,)
     at = request.predicate.requested_at
     yield _Claim("the request", request.digest, at, (manifest.digest,))
+    for consent in tally.consents:
+        if consent.counts:
+            said_so = consent.statement.predicate.consented_at
+            what = f"the consent of {consent.officer}"
+            yield _Claim(what, consent.statement.digest, said_so, asked)
     for approval in tally.counted:
         at = approval.statement.predicate.approved_at
         yield _Claim(f"the approval of {approval.officer}", approval.statement.digest, at, asked)
@@ -178,7 +182,7 @@ def _claims(
         yield _Claim("the burn receipt", burn.digest, at, (burn.predicate.receipt,))
 
 
-def _judge_opening(ledger: Ledger, receipt: Statement[Receipt], tally: Tally) -> None:
+def _judge_opening(ledger: Ledger, receipt: Statement[Ending], tally: Tally) -> None:
     """Judge whether the approvals were good for as long as the host says it took."""
     said = receipt.predicate
     if said.outcome == "failed":

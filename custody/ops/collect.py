@@ -124,7 +124,7 @@ def collect(
     Raises `Refused` (``policy.pin``) where no policy of the case follows from the pin, and
     `Incomplete` where a request is not there.
     """
-    here = {request.digest for request in documents.requests}
+    here = {request.digest for request in documents.asked}
     lacking = sorted(set(requests or ()) - here)
     if lacking or not here:
         raise Incomplete("there is no such request in the case", missing=lacking or ("a request",))

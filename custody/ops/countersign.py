@@ -16,17 +16,16 @@ from custody.crypto.notekeys import LogSigner
 from custody.crypto.signature import sign
 from custody.encoding import Digest
 from custody.errors import Incomplete, Refused
-from custody.formats.approval import Approval, Denial
+from custody.formats.asking import Asking
 from custody.formats.case import Documents, find
 from custody.formats.checkpoint import SignedCheckpoint, check_signed_by, decode_checkpoint
-from custody.formats.envelope import Statement
+from custody.formats.envelope import Predicate, Statement
 from custody.formats.logentry import LogEntry, entry_of
 from custody.formats.logged import Logged, LoggedStatement
 from custody.formats.logpolicy import LogPolicy
 from custody.formats.logstate import MAX_BATCH
 from custody.formats.manifest import Manifest
 from custody.formats.note import MAX_NOTE_BYTES
-from custody.formats.request import Request
 from custody.formats.tiles import CHECKPOINT_PATH
 from custody.log.reader import Conflict
 from custody.log.storage import Store
@@ -55,7 +54,7 @@ class Countersigned:
 
 
 def countersign(
-    request: Statement[Request],
+    request: Statement[Asking],
     *,
     home: Home,
     situation: Situation,
@@ -65,10 +64,10 @@ def countersign(
 ) -> Countersigned:
     """Log a request and its answers, and only then sign its terms.
 
-    Manifest, approvals and denials are taken from ``situation.documents``, and every rule is
-    applied to them that a host applies.  What the documents prove to be in the log already is not
-    appended again.  Killed anywhere, it can be run again.  Raises `Refused` with the first check
-    that fails, `Incomplete` naming who has not approved.
+    Manifest, consents, approvals and denials are taken from ``situation.documents``, and every
+    rule is applied to them that a host applies.  What the documents prove to be in the log already
+    is not appended again.  Killed anywhere, it can be run again.  Raises `Refused` with the first
+    check that fails, `Incomplete` naming who has not approved.
     """
     policy = _log_policy(situation, signer)
     manifest = _manifest_of(request, situation.documents)
@@ -120,7 +119,7 @@ def _log_policy(situation: Situation, signer: LogSigner) -> LogPolicy:
     return policy
 
 
-def _manifest_of(request: Statement[Request], documents: Documents) -> Statement[Manifest]:
+def _manifest_of(request: Statement[Asking], documents: Documents) -> Statement[Manifest]:
     manifest = find(documents.manifests, request.predicate.terms.manifest)
     if manifest is None:
         raise Incomplete(
@@ -132,9 +131,11 @@ def _manifest_of(request: Statement[Request], documents: Documents) -> Statement
 
 def _statements(
     judgement: Judgement,
-) -> Iterator[Statement[Request] | Statement[Approval] | Statement[Denial]]:
+) -> Iterator[Statement[Predicate]]:
     """Yield what is to be logged: the request first, then every good answer to its terms."""
     yield judgement.request
+    consents = [judged.statement for judged in judgement.tally.consents if judged.counts]
+    yield from sorted(consents, key=lambda c: (c.predicate.consented_at, c.digest))
     counted = (*judgement.tally.counted, *judgement.tally.passed_over)
     approvals = [judged.statement for judged in counted if judged.counts]
     yield from sorted(approvals, key=lambda a: (a.predicate.approved_at, a.digest))
@@ -171,7 +172,7 @@ def _append(
 
 
 def _since(
-    request: Statement[Request], entries: Sequence[LogEntry], tree: Tree
+    request: Statement[Asking], entries: Sequence[LogEntry], tree: Tree
 ) -> dict[LogEntry, int]:
     """Return which entries came into the log after the request's checkpoint, each at first.
 

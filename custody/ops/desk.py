@@ -27,7 +27,7 @@ from custody.encoding import Digest, KeyId, Moment, Record, decode, encode
 from custody.errors import Incomplete, Refused
 from custody.formats.enrolment import Answer, EnrolmentRecord, EnrolmentRequest
 from custody.formats.envelope import Statement, decode_statement
-from custody.formats.policy import TrustClass
+from custody.formats.policy import TpmClass
 from custody.ops.challenges import CHALLENGE_LIFE, CredentialMaker, forget, pose, use_up
 from custody.ops.enroll import (
     check_vouching,
@@ -85,7 +85,7 @@ class Unattended:
     """Leave to sign at once for TPMs that the inventory lists with their host's name."""
 
     signer: Signer = field(repr=False)
-    trust_class: TrustClass
+    trust_class: TpmClass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,7 +261,7 @@ class DeskFiles:
         *,
         signer: Signer,
         standing: Standing,
-        trust_class: TrustClass,
+        trust_class: TpmClass,
     ) -> bytes:
         """Vouch for a host that has answered rightly; returns the record (``.dsse``)."""
         asked = self.get(_WAITING, request)

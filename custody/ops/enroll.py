@@ -25,7 +25,7 @@ from custody.formats.enrolment import (
 )
 from custody.formats.envelope import Statement, encode_statement
 from custody.formats.evidence import name, pack_quote
-from custody.formats.policy import TrustClass
+from custody.formats.policy import TpmClass
 from custody.keys.hostapi import UNJUDGED_PCRS, Attested
 from custody.ops.challenges import CredentialMaker, pose, use_up
 from custody.ops.cosign import check_begun
@@ -191,7 +191,7 @@ def record(
     signer: Signer,
     situation: Situation,
     inventory: Inventory,
-    trust_class: TrustClass,
+    trust_class: TpmClass,
     onto: Statement[EnrolmentRecord] | None = None,
 ) -> bytes:
     """Vouch for a host whose answer is right; returns the record (``.dsse``).
@@ -219,7 +219,7 @@ def check_vouching(
     signer: Signer,
     situation: Situation,
     inventory: Inventory,
-    trust_class: TrustClass,
+    trust_class: TpmClass,
 ) -> None:
     """Refuse what this enroller may not vouch for, whatever the host answers."""
     policy = situation.trusted.policy
@@ -235,7 +235,7 @@ def vouch(
     signer: Signer,
     situation: Situation,
     inventory: Inventory,
-    trust_class: TrustClass,
+    trust_class: TpmClass,
     onto: Statement[EnrolmentRecord] | None = None,
 ) -> bytes:
     """Sign the record of a host that has answered this enroller's challenge rightly.

@@ -18,16 +18,17 @@ from cryptography.x509.oid import NameOID
 from custody.crypto.certificates import read_certificate, spki_of
 from custody.encoding import Digest, KeyId, key_id, sha256
 from custody.errors import CustodyError, Malformed
+from custody.formats.asking import Asking, Ending
 from custody.formats.burn import Burn
 from custody.formats.case import Documents
 from custody.formats.enrolment import EnrolmentRecord
-from custody.formats.envelope import Predicate, Statement
+from custody.formats.envelope import Predicate, Statement, of_kind
 from custody.formats.eventlog import parse_event_log
 from custody.formats.evidence import Quoted, parse_attest, unpack_quote
 from custody.formats.goldenset import GoldenSet, PcrEvents, PcrValue
+from custody.formats.keyrequest import KeyRequest
 from custody.formats.manifest import Manifest
 from custody.formats.policy import Policy, Role, TokenClass, TrustClass
-from custody.formats.receipt import Receipt
 from custody.formats.request import Request
 from custody.rules.approvals import Tally
 from custody.rules.certificates import read_revocation_lists
@@ -128,12 +129,12 @@ class Exhibits:
     not be followed, and then nobody's role, key or certificate is known either.
     """
 
-    request: Statement[Request]
+    request: Statement[Asking]
     manifest: Statement[Manifest] | None
     policies: tuple[Statement[Policy], ...]
     enrolment: Statement[EnrolmentRecord] | None
     golden: Statement[GoldenSet] | None
-    receipts: tuple[Statement[Receipt], ...]
+    receipts: tuple[Statement[Ending], ...]
     burns: tuple[Statement[Burn], ...]
     vouched: tuple[Vouched, ...]
     boot: BootState | None
@@ -148,7 +149,9 @@ class Exhibits:
 
     @property
     def trust_class(self) -> TrustClass | None:
-        """Return the class of the host's TPM, by its enrolment record."""
+        """Return what the host's word rests on: its TPM, by its enrolment record, or an HSM."""
+        if not self.request.predicate.BURNS:
+            return "hsm-key"
         return self.enrolment.predicate.trust_class if self.enrolment is not None else None
 
     def token_class(self, key: KeyId) -> TokenClass | None:
@@ -170,21 +173,26 @@ class Exhibits:
 
 
 def gather_exhibits(
-    request: Statement[Request],
+    request: Statement[Asking],
     documents: Documents,
     *,
     manifest: Statement[Manifest] | None,
     policies: Sequence[Statement[Policy]],
-    receipts: Sequence[Statement[Receipt]],
+    receipts: Sequence[Statement[Ending]],
     burns: Sequence[Statement[Burn]],
     situation: Situation | None,
     tally: Tally | None,
 ) -> Exhibits:
     """Put together what is to be shown of a release; without ``situation`` no key is judged."""
-    enrolment = documents.enrolment(request.predicate.enrolment)
-    golden = documents.golden(request.predicate.golden)
+    by_tpm = of_kind(Request, request)
+    enrolment = documents.enrolment(by_tpm.predicate.enrolment) if by_tpm else None
+    golden = documents.golden(by_tpm.predicate.golden) if by_tpm else None
     in_force = policies[-1].predicate if policies else None
-    judged = () if situation is None else tuple(_keys(situation, manifest, tally))
+    judged = (
+        ()
+        if situation is None
+        else tuple(_keys(situation, of_kind(KeyRequest, request), manifest, tally))
+    )
     return Exhibits(
         request=request,
         manifest=manifest,
@@ -194,7 +202,7 @@ def gather_exhibits(
         receipts=tuple(receipts),
         burns=tuple(burns),
         vouched=tuple(_vouched(policies, enrolment, golden)),
-        boot=boot_state(request, golden.predicate) if golden else None,
+        boot=boot_state(by_tpm, golden.predicate) if by_tpm and golden else None,
         endorsement=_held(enrolment.predicate.ek_certificate) if enrolment else None,
         keys=judged,
         authorities=_authorities(in_force, documents) if in_force else (),
@@ -275,13 +283,21 @@ def _signed(statement: Statement[P], policy: Policy, role: Role, needed: int) ->
 
 
 def _keys(
-    situation: Situation, manifest: Statement[Manifest] | None, tally: Tally | None
+    situation: Situation,
+    asked: Statement[KeyRequest] | None,
+    manifest: Statement[Manifest] | None,
+    tally: Tally | None,
 ) -> Iterator[JudgedKey]:
-    """Judge the key of everybody who signed alone: the publisher, and whoever answered."""
+    """Judge the key of everybody who signed alone: publisher, a host's HSM, whoever answered."""
     acts: dict[KeyId, list[str]] = {}
     if manifest is not None:
         acts[manifest.predicate.core.publisher] = ["sealed the bundle"]
+    if asked is not None:
+        acts.setdefault(asked.predicate.author, []).append("asked")
     if tally is not None:
+        for consent in tally.consents:
+            if consent.authentic:
+                acts.setdefault(consent.statement.predicate.author, []).append("consented")
         for approval in (*tally.counted, *tally.passed_over):
             if approval.authentic:
                 acts.setdefault(approval.key, []).append("approved")

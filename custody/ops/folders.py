@@ -10,12 +10,15 @@ from typing import TypeVar
 
 from custody.encoding import MAX_STATEMENT_BYTES
 from custody.errors import CustodyError, Malformed, Unavailable
+from custody.formats.asking import Asking
 from custody.formats.case import (
     MAX_CERTIFICATE_BYTES,
     MAX_CRL_BYTES,
     MAX_FILES,
     Documents,
     Unreadable,
+    documents_of,
+    read_statement,
     sort_documents,
 )
 from custody.formats.envelope import Predicate, Statement, decode_statement
@@ -24,7 +27,14 @@ from custody.formats.timestamp import MAX_TOKEN_BYTES
 from custody.formats.witnessing import MAX_REQUEST_BYTES
 from custody.ops.files import read_file, reading
 
-__all__ = ["MAX_TOTAL_BYTES", "read_file", "read_folder", "read_statement_file", "reading"]
+__all__ = [
+    "MAX_TOTAL_BYTES",
+    "read_file",
+    "read_folder",
+    "read_request_file",
+    "read_statement_file",
+    "reading",
+]
 
 #: All statements, certificates and lists of one reading together.
 MAX_TOTAL_BYTES = 512 << 20
@@ -45,6 +55,16 @@ def read_statement_file(kind: type[P], path: Path) -> Statement[P]:
     """Read one ``.dsse`` file that must carry ``kind``."""
     with reading(path):
         return decode_statement(kind, read_file(path, max_bytes=MAX_STATEMENT_BYTES))
+
+
+def read_request_file(path: Path) -> Statement[Asking]:
+    """Read a request of either kind."""
+    with reading(path):
+        statement = read_statement(read_file(path, max_bytes=MAX_STATEMENT_BYTES))
+        asked = documents_of([statement]).asked
+        if not asked:
+            raise Malformed(f"holds {statement.predicate.PREDICATE_TYPE!r}, no request")
+        return asked[0]
 
 
 def read_folder(*paths: Path) -> Documents:

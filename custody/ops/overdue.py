@@ -94,9 +94,13 @@ def _release(release: AuditedRelease, now: datetime) -> Iterator[Overdue]:
                 since=ended,
                 who=release.host,
                 what=f"request {short}… came to no end that is shown here",
-                do=f"custody host cancel {short} --burn",
+                do=f"custody host cancel {short} --burn"
+                if request.BURNS
+                else "custody host end-by-key --help",
                 digest=release.request,
             )
+    elif not request.BURNS:
+        return
     elif release.outcome in {"opened-not-burned", "failed"} and release.receipt is not None:
         finished = release.receipt.predicate.finished_at
         # Whoever asks about a day in the past is not told what came later.

@@ -107,7 +107,13 @@ def _host(policy: Policy) -> Iterator[str]:
     yield f"a host's boot state is PCRs {', '.join(map(str, host.pcrs))} of bank {host.bank}"
     may = "must" if host.event_log == "required" else "may"
     yield f"a host {may} explain its boot state by an event log"
-    yield f"a host's TPM is {' or '.join(host.trust_classes)}"
+    tpms = [kind for kind in host.trust_classes if kind != "hsm-key"]
+    yield f"a host's TPM is {' or '.join(tpms)}" if tpms else "no host with a TPM is taken"
+    if "hsm-key" in host.trust_classes:
+        yield (
+            "HOSTS WITHOUT A TPM are taken, by keys in an HSM: boot state unknown, burn not "
+            "provable, officers consent first"
+        )
     yield from _named("TPM vendor", host.vendor_roots)
     for vendor in host.vendor_crls:
         yield f"TPMs below the vendor root with key {vendor} need fresh revocation lists"

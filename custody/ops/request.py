@@ -225,7 +225,7 @@ def _terms(
     situation: Situation,
     mode: Mode,
 ) -> Terms:
-    clock, seen = tpm.clock(), _last_head(situation)
+    clock, seen = tpm.clock(), last_head(situation)
     window_ms = situation.trusted.policy.limits.request_window_seconds * 1000
     return Terms(
         manifest=manifest.digest,
@@ -243,7 +243,7 @@ def _terms(
     )
 
 
-def _last_head(situation: Situation) -> SignedCheckpoint | None:
+def last_head(situation: Situation) -> SignedCheckpoint | None:
     """Return the last head seen of the log that the policy names, if it names one."""
     log = situation.trusted.policy.log_key()
     if log is not None and situation.seen is None:

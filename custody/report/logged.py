@@ -155,6 +155,9 @@ def _authors(release: AuditedRelease) -> dict[Digest, tuple[EntryKind, str]]:
     tally = release.tally
     if tally is None:
         return found
+    for consent in sorted(tally.consents, key=lambda consent: (consent.authentic, consent.counts)):
+        who = consent.officer if consent.authentic else "nobody known"
+        found[consent.statement.digest] = ("yes" if consent.counts else "void", who)
     # A copy that counts for nothing must not hide the one that does, nor put a name to it.
     for approval in sorted(tally.passed_over, key=lambda approval: approval.authentic):
         who = approval.officer if approval.authentic else "nobody known"

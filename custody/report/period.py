@@ -27,6 +27,7 @@ _BAR = 560
 _SIGNS: dict[Outcome, str] = {
     "opened-and-burned": "opened",
     "opened-not-burned": "void",
+    "opened-burn-not-provable": "void",
     "retained": "void",
     "never-opened": "failed",
     "failed": "failed",

@@ -21,6 +21,8 @@ _KINDS: dict[Act, Kind] = {
     "state.approved": "vouch",
     "bundle.sealed": "seal",
     "request.made": "ask",
+    "consent.given": "yes",
+    "consent.uncounted": "void",
     "approval.given": "yes",
     "approval.uncounted": "void",
     "denial.given": "no",

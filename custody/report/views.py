@@ -26,6 +26,7 @@ _SECTIONS = (
     ("certificate", "Certificates of the publisher"),
     ("crl", "Certificates of the publisher"),
     ("request", "Request"),
+    ("keyrequest", "Key in an HSM"),
     ("enrolment", "Host and boot state, as vouched for"),
     ("golden", "Host and boot state, as vouched for"),
     ("attestation", "Evidence of the host's TPM"),
@@ -117,6 +118,7 @@ class ReleaseView:
     log: LogView | None
     registers: tuple[RegisterRow, ...]
     keys: tuple[KeyRow, ...]
+    tpm: bool
     bad_shares: tuple[BadShareRow, ...]
     checks: tuple[Checks, ...]
 
@@ -165,6 +167,7 @@ def _view(release: AuditedRelease, number: int, contents: Contents | None) -> Re
         log=view_log(release),
         registers=tuple(_registers(release)),
         keys=tuple(_key(key) for key in release.exhibits.keys),
+        tpm=release.exhibits.request.predicate.BURNS,
         bad_shares=tuple(_bad_shares(release)),
         checks=tuple(_sections(release)),
     )
@@ -174,6 +177,17 @@ def _answers(release: AuditedRelease) -> Iterator[AnswerRow]:
     tally = release.tally
     if tally is None:
         return
+    for consent in tally.consents:
+        agreed = consent.statement.predicate
+        yield AnswerRow(
+            officer=consent.officer if consent.authentic else f"key {agreed.author[:16]}…",
+            answer="consent",
+            state="counted" if consent.counts else "not counted",
+            at=agreed.consented_at,
+            until=agreed.expires_at,
+            why=first_fault(consent.verdicts, ""),
+            digest=consent.statement.digest,
+        )
     for approval in (*tally.counted, *tally.passed_over):
         said, counts = approval.statement.predicate, approval in tally.counted
         why = "" if counts else first_fault(approval.verdicts, "this officer is counted already")
@@ -271,6 +285,9 @@ def _sections(release: AuditedRelease) -> Iterator[Checks]:
     yield from sorted(groups, key=lambda group: not group.failed)
     tally = release.tally
     if tally is not None:
+        for consent in tally.consents:
+            officer = consent.officer if consent.authentic else ""
+            yield _answered("Consent", officer, consent.verdicts)
         for approval in (*tally.counted, *tally.passed_over):
             officer = approval.officer if approval.authentic else ""
             yield _answered("Approval", officer, approval.verdicts)

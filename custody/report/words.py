@@ -16,6 +16,8 @@ _GROUP = 8
 _SENTENCES: dict[Outcome, str] = {
     "opened-and-burned": "{host} opened it, and its TPM proved that the key opens nothing more.",
     "opened-not-burned": "{host} opened it; nothing here proves that the key opens nothing more.",
+    "opened-burn-not-provable": "{host} opened it with a key in an HSM: its boot state is unknown, "
+    "and that the key opens nothing more cannot be proved.",
     "retained": "{host} opened it, and keeps the key sealed in its TPM for restarts.",
     "never-opened": "{host} did not open it, and its TPM proved that the key opens nothing.",
     "failed": "{host} says it did not open it; nothing here proves that it no longer can.",
@@ -26,6 +28,7 @@ _SENTENCES: dict[Outcome, str] = {
 _OUTCOMES: dict[Outcome, str] = {
     "opened-and-burned": "opened and burned",
     "opened-not-burned": "opened, not shown to be burned",
+    "opened-burn-not-provable": "opened by a key in an HSM, burn not provable",
     "retained": "opened, and kept sealed for restarts",
     "never-opened": "never opened, and burned",
     "failed": "not opened, not shown to be burned",

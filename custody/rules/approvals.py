@@ -16,10 +16,11 @@ from custody.crypto.quorum import Shortfall, leaves
 from custody.crypto.signature import verify
 from custody.encoding import KeyId, format_time
 from custody.formats.approval import Approval, Denial
+from custody.formats.asking import Asking
 from custody.formats.envelope import Statement
 from custody.formats.manifest import Manifest
 from custody.formats.policy import Policy
-from custody.formats.request import Request
+from custody.rules.consents import JudgedConsent, consenting, judge_consent
 from custody.rules.logged import JudgedLogged, check_denial_place, check_place
 from custody.rules.manifest import SKEW
 from custody.rules.people import check_key
@@ -88,6 +89,9 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
     missing: tuple[Shortfall, ...]
     out_of_reach: tuple[Shortfall, ...] = ()
     """What would still be missing if everybody approved who has not denied these terms."""
+    consents: tuple[JudgedConsent, ...] = ()
+    unconsented: tuple[Shortfall, ...] = ()
+    """Whose consent is missing at the moment, where a quorum must consent before it approves."""
 
     @property
     def complete(self) -> bool:
@@ -97,12 +101,12 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def unanswered(self) -> bool:
         """Whether no answer was seen at all, good or bad."""
-        return not (self.counted or self.passed_over or self.denials)
+        return not (self.counted or self.passed_over or self.denials or self.consents)
 
 
 def judge_denial(
     statement: Statement[Denial],
-    request: Statement[Request],
+    request: Statement[Asking],
     situation: Situation,
     *,
     logged: Sequence[JudgedLogged] = (),
@@ -134,16 +138,18 @@ def judge_denial(
 
 def judge_approval(
     statement: Statement[Approval],
-    request: Statement[Request],
+    request: Statement[Asking],
     manifest: Statement[Manifest],
     situation: Situation,
     *,
     deniers: Sequence[str],
+    consents: Sequence[JudgedConsent] = (),
     logged: Sequence[JudgedLogged] = (),
 ) -> JudgedApproval:
     """Judge one approval of ``request``.  ``deniers`` are the officers who denied it.
 
-    Where there is a log's word on the request, only an approval that it names counts.
+    Where the request takes consents first, they must have been a quorum's when it was given.  Where
+    there is a log's word on the request, only an approval that it names counts.
     """
     policy = situation.trusted.policy
     keyid, officer, verdicts = check_author(
@@ -166,6 +172,8 @@ def judge_approval(
         "its author did not deny the same terms",
         otherwise=f"{officer} also denied the same terms",
     )
+    if request.predicate.CONSENT_FIRST:
+        _check_consents(ledger, statement.predicate, consents, manifest, situation)
     if logged:
         check_place(ledger, statement, logged)
     return JudgedApproval(statement=statement, officer=officer, key=keyid, verdicts=ledger.done())
@@ -174,7 +182,7 @@ def judge_approval(
 def _check_answer(
     ledger: Ledger,
     statement: Statement[Approval],
-    request: Statement[Request],
+    request: Statement[Asking],
     manifest: Statement[Manifest],
     situation: Situation,
 ) -> None:
@@ -240,10 +248,29 @@ def _check_place(
     )
 
 
+def _check_consents(
+    ledger: Ledger,
+    approval: Approval,
+    consents: Sequence[JudgedConsent],
+    manifest: Statement[Manifest],
+    situation: Situation,
+) -> None:
+    """Judge whether a quorum had consented when an approval was given."""
+    officers = consenting(consents, approval.approved_at)
+    gaps = lacking(officers, manifest, situation)
+    words = "; ".join(f"{gap.needed} more of {', '.join(gap.among)}" for gap in gaps)
+    ledger.add(
+        "approval.consents",
+        bool(officers) and not gaps,
+        f"{', '.join(sorted(officers))} had consented to this request",
+        otherwise=f"given before enough had consented: {words}",
+    )
+
+
 def tally(
     approvals: Sequence[Statement[Approval]],
     denials: Sequence[Statement[Denial]],
-    request: Statement[Request],
+    request: Statement[Asking],
     manifest: Statement[Manifest],
     situation: Situation,
     *,
@@ -253,7 +280,8 @@ def tally(
     """Judge every answer and count: a leaf, an officer and a key count once each.
 
     Both trees must hold: the one the bundle was sealed by, and the one in force.  ``logged`` are
-    a log's good words on the request; with any, what they do not name is passed over.  With
+    a log's good words on the request; with any, what they do not name is passed over.  Consents are
+    those among ``situation.documents``.  With
     ``ended_at``, when it was opened, a denial that says it is later takes no approval back.
     """
     terms = request.predicate.terms.digest().hex()
@@ -263,8 +291,16 @@ def tally(
         if d.predicate.request == request.digest or d.predicate.terms == terms
     ]
     deniers = [d.officer for d in heard if d.counts and not _is_later(d, ended_at)]
+    consents = [
+        judge_consent(c, request, manifest, situation, deniers=deniers, logged=logged)
+        for c in situation.documents.consents
+        if c.predicate.request == request.digest
+    ]
+    agreed = consenting(consents, situation.now)
     judged = [
-        judge_approval(a, request, manifest, situation, deniers=deniers, logged=logged)
+        judge_approval(
+            a, request, manifest, situation, deniers=deniers, consents=consents, logged=logged
+        )
         for a in sorted(approvals, key=lambda a: (a.predicate.approved_at, a.digest))
     ]
     counted: dict[str, JudgedApproval] = {}
@@ -278,6 +314,10 @@ def tally(
         denials=tuple(heard),
         missing=_without(deniers, lacking(set(counted), manifest, situation)),
         out_of_reach=lacking(_people(manifest, situation) - set(deniers), manifest, situation),
+        consents=tuple(consents),
+        unconsented=_without(deniers, lacking(agreed, manifest, situation))
+        if request.predicate.CONSENT_FIRST
+        else (),
     )
 
 

@@ -341,8 +341,3 @@ def _check_reuse(
         "H was not seen in another request",
         otherwise="H was seen before in another request",
     )
-
-
-def host_spki(request: Request) -> bytes:
-    """Return H's SPKI (DER), which officers seal to."""
-    return spki(request.key.public)

@@ -41,7 +41,7 @@ def check_burden(documents: Documents) -> None:
 
 def burden_of(documents: Documents) -> tuple[Share, ...]:
     """Count the work by which a case is bounded."""
-    requests = len(documents.requests)
+    requests = len(documents.asked)
     return (
         Share("policies", len(documents.policies), 128),
         Share("requests", requests, 1024),
@@ -64,7 +64,7 @@ def _signed(documents: Documents, requests: int) -> Iterator[Share]:
         *(len(golden.envelope.signatures) for golden in documents.golden_sets),
     ]
     yield Share("signatures that vouch for hosts, by requests", sum(vouching) * requests, 300_000)
-    named = Counter(request.predicate.terms.manifest for request in documents.requests)
+    named = Counter(request.predicate.terms.manifest for request in documents.asked)
     sizes = (len(m.envelope.payload) * named[m.digest] for m in documents.manifests)
     yield Share("bytes of manifests, by requests", sum(sizes), 1 << 30)
 
@@ -73,16 +73,16 @@ def _answered(documents: Documents, requests: int) -> Iterator[Share]:
     """Count answers, and what each is held against."""
     by_request = Counter(a.predicate.request for a in documents.approvals)
     by_request.update(d.predicate.request for d in documents.denials)
+    by_request.update(c.predicate.request for c in documents.consents)
     by_terms = Counter(d.predicate.terms for d in documents.denials)
     each = [
-        by_request[r.digest] + by_terms[r.predicate.terms.digest().hex()]
-        for r in documents.requests
+        by_request[r.digest] + by_terms[r.predicate.terms.digest().hex()] for r in documents.asked
     ]
     yield Share("answers to one request", max(each, default=0), 1024)
     listed = sum(1 + len(crl) // _LIST_BYTES for crl in documents.crls)
     looked = (sum(each) + 2 * requests) * (len(documents.certificates) + listed)
     yield Share("certificates and lists, by answers", looked, 1_000_000)
-    ends = Counter(r.predicate.request for r in documents.receipts)
+    ends = Counter(r.predicate.request for r in documents.endings)
     ends.update(b.predicate.request for b in documents.burns)
     ends.update(f.predicate.request for f in documents.forgotten)
     yield Share("ends of one request", max(ends.values(), default=0), 64)
@@ -95,7 +95,7 @@ def _logged(documents: Documents, requests: int) -> Iterator[Share]:
     entries: Counter[str] = Counter()
     for word in documents.logged:
         entries[word.predicate.request] += len(word.predicate.entries)
-    judged = sum(entries[request.digest] for request in documents.requests)
+    judged = sum(entries[request.digest] for request in documents.asked)
     yield Share("entries of logs' words", max(judged, entries.total()), 1 << 16)
     yield Share("proofs of logs", len(documents.proofs), 4096)
     of_one = Counter((given.entry.digest, given.entry.kind) for given in documents.proofs)

@@ -6,21 +6,22 @@ from collections.abc import Collection, Iterable
 from typing import Literal, TypeVar
 
 from custody.encoding import Digest
+from custody.formats.asking import Asking, Ending
 from custody.formats.burn import Burn
 from custody.formats.case import Documents
-from custody.formats.envelope import Predicate, Statement
+from custody.formats.envelope import Predicate, Statement, of_kind
 from custody.formats.forgotten import Forgotten
-from custody.formats.receipt import Receipt
 from custody.formats.request import Request
 from custody.rules.approvals import Tally
+from custody.rules.asking import check_ending
 from custody.rules.burn import check_burn
 from custody.rules.forgotten import check_forgotten
-from custody.rules.receipt import check_receipt
 from custody.rules.verdicts import Ledger, Verdict, passed
 
 Outcome = Literal[
     "opened-and-burned",
     "opened-not-burned",
+    "opened-burn-not-provable",
     "retained",
     "never-opened",
     "failed",
@@ -35,16 +36,16 @@ P = TypeVar("P", bound=Predicate)
 
 
 def judge_receipts(
-    ledger: Ledger, documents: Documents, request: Statement[Request]
-) -> tuple[Statement[Receipt], ...]:
+    ledger: Ledger, documents: Documents, request: Statement[Asking]
+) -> tuple[Statement[Ending], ...]:
     """Judge the receipts of a request, of each the copy that is best; return the good ones.
 
     Those that tell of an opening come first, and of a key kept before all: a host must not be able
     to take either back by one more receipt.
     """
     judged = [
-        (receipt, check_receipt(receipt, request))
-        for receipt in documents.receipts
+        (receipt, check_ending(receipt, request))
+        for receipt in documents.endings
         if receipt.predicate.request == request.digest
     ]
     if not judged:
@@ -56,12 +57,16 @@ def judge_receipts(
 def judge_burns(
     ledger: Ledger,
     documents: Documents,
-    request: Statement[Request],
+    request: Statement[Asking],
     receipts: Collection[Digest],
 ) -> tuple[Statement[Burn], ...]:
     """Judge the burn receipts of a request as its receipts are; return the good ones."""
+    by_tpm = of_kind(Request, request)
+    if by_tpm is None:
+        ledger.skip("burn.signature", "burn not provable: the host's key is in an HSM")
+        return ()
     judged = [
-        (burn, check_burn(burn, request))
+        (burn, check_burn(burn, by_tpm))
         for burn in documents.burns
         if burn.predicate.request == request.digest
     ]
@@ -80,13 +85,14 @@ def judge_burns(
 
 
 def judge_forgotten(
-    ledger: Ledger, documents: Documents, request: Statement[Request]
+    ledger: Ledger, documents: Documents, request: Statement[Asking]
 ) -> tuple[Statement[Forgotten], ...]:
     """Judge a host's word that it forgot a kept key; return the good ones."""
+    by_tpm = of_kind(Request, request)
     judged = [
-        (said, check_forgotten(said, request))
+        (said, check_forgotten(said, by_tpm))
         for said in documents.forgotten
-        if said.predicate.request == request.digest
+        if by_tpm is not None and said.predicate.request == request.digest
     ]
     return tuple(_best_copies(ledger, judged))
 
@@ -108,8 +114,8 @@ def _best_copies(
 
 
 def outcome_of(
-    request: Statement[Request],
-    receipt: Statement[Receipt] | None,
+    request: Statement[Asking],
+    receipt: Statement[Ending] | None,
     burn: Statement[Burn] | None,
     tally: Tally | None,
     ledger: Ledger,
@@ -120,6 +126,8 @@ def outcome_of(
     # been, the host's word that it was not is not enough.
     if said == "retained" or (said == "opened" and request.predicate.terms.keeps_key):
         return "retained"
+    if said == "opened" and not request.predicate.BURNS:
+        return "opened-burn-not-provable"
     if said == "opened":
         return "opened-and-burned" if burn is not None else "opened-not-burned"
     if said == "failed":

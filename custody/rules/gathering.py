@@ -6,7 +6,6 @@ its members must give it again.
 
 from __future__ import annotations
 
-import hmac
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -14,20 +13,20 @@ from typing import TypeVar
 
 import msgspec
 
-from custody.crypto.bind import bind
 from custody.crypto.certificates import certificate_signed_by, read_certificate, spki_of
 from custody.crypto.signature import verify
 from custody.encoding import Digest, KeyId, encode, key_id
 from custody.errors import CustodyError, Refused
 from custody.formats.approval import Approval, Denial
+from custody.formats.asking import Asking
 from custody.formats.authorisation import Authorisation
 from custody.formats.case import Documents, EntryProof
 from custody.formats.checkpoint import SignedCheckpoint, decode_checkpoint
 from custody.formats.disposal import Disposal
 from custody.formats.enrolment import EnrolmentRecord
-from custody.formats.envelope import Predicate, Signature, Statement
-from custody.formats.evidence import parse_attest, unpack_quote, verify_attest
+from custody.formats.envelope import Predicate, Signature, Statement, of_kind
 from custody.formats.goldenset import GoldenSet
+from custody.formats.keyrequest import Consent, KeyRequest
 from custody.formats.logged import Logged
 from custody.formats.logpolicy import LogPolicy
 from custody.formats.manifest import Manifest
@@ -37,11 +36,11 @@ from custody.formats.recovery import BreakGlass, RecoveryRecord
 from custody.formats.request import Request
 from custody.formats.retirement import Retirement
 from custody.formats.timestamp import Token
+from custody.rules.asking import check_ending, is_by_host
 from custody.rules.burn import check_burn
 from custody.rules.certificates import read_revocation_lists
 from custody.rules.forgotten import check_forgotten
 from custody.rules.quorum import policy_signed_bytes
-from custody.rules.receipt import check_receipt
 from custody.rules.times import imprint_of, verify_token
 from custody.rules.trust import author_of, judge_chain
 from custody.rules.verdicts import passed
@@ -62,11 +61,13 @@ SIGNERS: Mapping[type[Predicate], Role] = {
     Authorisation: "enroller",
     Approval: "officer",
     Denial: "officer",
+    Consent: "officer",
 }
 #: The fields of `Documents` that have a rule of their own; other statements follow one rule.
 _RULED = {
     *("policies", "manifests", "requests", "approvals", "denials", "receipts", "burns"),
     *("enrolments", "golden_sets", "logged", "forgotten"),
+    *("key_requests", "consents", "key_receipts"),
 }
 
 
@@ -188,24 +189,27 @@ class _Gathering:
         for policy in self._chain:
             self.keep(self.clean(policy) or policy)
 
-    def choose_requests(self, chosen: Collection[Digest] | None) -> Iterator[Statement[Request]]:
-        """Give one copy of each request, the one whose quote is good if any is."""
-        copies: dict[Digest, list[Statement[Request]]] = {}
-        for request in self._documents.requests:
+    def choose_requests(self, chosen: Collection[Digest] | None) -> Iterator[Statement[Asking]]:
+        """Give one copy of each request, the one whose signature is good if any is."""
+        copies: dict[Digest, list[Statement[Asking]]] = {}
+        for request in self._documents.asked:
             if chosen is None or request.digest in chosen:
                 copies.setdefault(request.digest, []).append(request)
         for digest in sorted(copies):
-            yield min(copies[digest], key=lambda r: (not is_quoted(r), encode(r.envelope)))
+            yield min(copies[digest], key=lambda r: (not is_by_host(r), encode(r.envelope)))
 
-    def add_release(self, request: Statement[Request]) -> None:
+    def add_release(self, request: Statement[Asking]) -> None:
         self.keep(request)
-        said, terms = request.predicate, request.predicate.terms
+        terms = request.predicate.terms
         where = f"request {request.digest[:16]}"
-        self._mentioned |= {request.digest, terms.manifest, terms.ek_spki}
+        self._mentioned |= {request.digest, terms.manifest}
         if all(policy.digest != terms.policy for policy in self._chain):
             self.missing.append(Missing("policy", terms.policy, where))
         self._add_manifest(terms.manifest, where)
-        self._add_vouchers(said, where)
+        self._add_host(request, where)
+        for consent in self._documents.consents:
+            if consent.predicate.request == request.digest:
+                self._add_answer(consent)
         for approval in self._documents.approvals:
             if approval.predicate.request == request.digest:
                 self._add_answer(approval)
@@ -242,6 +246,16 @@ class _Gathering:
         best = min(judged, key=lambda s: (self.clean(s) is None, encode(s.envelope)))
         self.keep(best)
 
+    def _add_host(self, request: Statement[Asking], where: str) -> None:
+        """Keep what vouches for the host: records of a TPM, or certificates of listed keys."""
+        by_tpm, by_key = of_kind(Request, request), of_kind(KeyRequest, request)
+        if by_tpm is not None:
+            self._mentioned.add(by_tpm.predicate.terms.ek_spki)
+            self._add_vouchers(by_tpm.predicate, where)
+        if by_key is not None:
+            asked = by_key.predicate
+            self._signed |= {asked.author, key_id(asked.recipient)}
+
     def _add_vouchers(self, said: Request, where: str) -> None:
         named = self._documents.enrolment(said.enrolment)
         if named is None:
@@ -268,12 +282,12 @@ class _Gathering:
         if good is not None:
             self.keep(good)
 
-    def _add_endings(self, request: Statement[Request]) -> None:
+    def _add_endings(self, request: Statement[Asking]) -> None:
         receipts = [
             receipt
-            for receipt in self._documents.receipts
+            for receipt in self._documents.endings
             if receipt.predicate.request == request.digest
-            and passed(check_receipt(receipt, request))
+            and passed(check_ending(receipt, request))
         ]
         for receipt in receipts:
             self.keep(receipt)
@@ -282,6 +296,11 @@ class _Gathering:
                 if approval not in self.statements:
                     where = f"receipt {receipt.digest[:16]}"
                     self.missing.append(Missing("approval", approval, where))
+        by_tpm = of_kind(Request, request)
+        if by_tpm is not None:
+            self._add_proofs_of_tpm(by_tpm, {receipt.digest for receipt in receipts})
+
+    def _add_proofs_of_tpm(self, request: Statement[Request], receipts: set[Digest]) -> None:
         for forgotten in self._documents.forgotten:
             about = forgotten.predicate.request == request.digest
             if about and passed(check_forgotten(forgotten, request)):
@@ -289,7 +308,7 @@ class _Gathering:
         for burn in self._documents.burns:
             if burn.predicate.request == request.digest and passed(check_burn(burn, request)):
                 self.keep(burn)
-                if burn.predicate.receipt not in {receipt.digest for receipt in receipts}:
+                if burn.predicate.receipt not in receipts:
                     where = f"burn {burn.digest[:16]}"
                     self.missing.append(Missing("receipt", burn.predicate.receipt, where))
 
@@ -345,33 +364,25 @@ class _Gathering:
 
     def miss_requests(self) -> None:
         """Miss the requests of answers by people the policy knows, and of hosts' last words."""
-        for receipt in self._documents.receipts:
+        for receipt in self._documents.endings:
             self._miss_request(receipt, receipt.predicate.request)
         for burn in self._documents.burns:
             self._miss_request(burn, burn.predicate.request)
         for approval in self._documents.approvals:
             if self.clean(approval) is not None:
                 self._miss_request(approval, approval.predicate.request)
+        for consent in self._documents.consents:
+            if self.clean(consent) is not None:
+                self._miss_request(consent, consent.predicate.request)
         for denial in self._documents.denials:
             if self.clean(denial) is not None:
                 self._miss_request(denial, denial.predicate.request)
 
     def _miss_request(self, statement: Statement[P], request: Digest) -> None:
-        if all(known.digest != request for known in self._documents.requests):
+        if all(known.digest != request for known in self._documents.asked):
             kind = statement.predicate.PREDICATE_TYPE.split(":")[2]
             where = f"{kind} {statement.digest[:16]}"
             self.missing.append(Missing("request", request, where))
-
-
-def is_quoted(request: Statement[Request]) -> bool:
-    """Tell whether a request's signature is a quote over it by the key in it."""
-    try:
-        quote = unpack_quote(request.envelope.signatures[0].sig)
-        verify_attest(request.predicate.ak_public, quote.attest, quote.signature)
-        over = parse_attest(quote.attest).extra_data
-    except CustodyError:
-        return False
-    return hmac.compare_digest(over, bind("request", bytes.fromhex(request.digest)))
 
 
 def _is_signed(word: Statement[Logged], logs: Sequence[LogPolicy]) -> bool:

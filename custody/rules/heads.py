@@ -7,10 +7,10 @@ from contextlib import suppress
 
 from custody.crypto.merkle import verify_consistency
 from custody.errors import Malformed, Refused
+from custody.formats.asking import Asking
 from custody.formats.case import Documents
 from custody.formats.checkpoint import Checkpoint, decode_checkpoint
 from custody.formats.envelope import Statement
-from custody.formats.request import Request
 from custody.formats.witnessing import CosignRequest
 
 #: A size and the root of that size.
@@ -32,13 +32,13 @@ def goes_with(one: Checkpoint, other: Checkpoint, proofs: Sequence[CosignRequest
     return not _later(_head(one), by_size).isdisjoint(_later(_head(other), by_size))
 
 
-def links_of(documents: Documents, *requests: Statement[Request]) -> tuple[CosignRequest, ...]:
+def links_of(documents: Documents, *requests: Statement[Asking]) -> tuple[CosignRequest, ...]:
     """Return the consistency proofs among ``documents``, and those in logs' words on requests.
 
     Each word proves that its checkpoint continues the one in its request, which is among
     ``documents`` or ``requests``.
     """
-    asked = {request.digest: request for request in (*documents.requests, *requests)}
+    asked = {request.digest: request for request in (*documents.asked, *requests)}
     links = list(documents.consistencies)
     for word in documents.logged:
         request = asked.get(word.predicate.request)

@@ -112,7 +112,7 @@ def histories_of(
 
 def heads_in(documents: Documents) -> Iterator[SignedCheckpoint]:
     """Give every head among ``documents``, whoever signed it."""
-    for request in documents.requests:
+    for request in documents.asked:
         yield from _decoded(request.predicate.checkpoint)
     for word in documents.logged:
         yield from _decoded(word.predicate.checkpoint)
@@ -297,7 +297,7 @@ class _Weave:
             self._conflict = (first, second)
 
     def _named(self, documents: Documents) -> Iterator[int]:
-        for request in documents.requests:
+        for request in documents.asked:
             for signed in _decoded(request.predicate.checkpoint):
                 if self._is_ours(signed):
                     yield _size(signed)

@@ -17,13 +17,13 @@ from custody.crypto.signature import verify
 from custody.encoding import Digest, format_time, key_id, sha256
 from custody.errors import Incomplete, Malformed, Refused
 from custody.formats.approval import Approval, Denial
+from custody.formats.asking import Asking
 from custody.formats.case import Documents
 from custody.formats.checkpoint import SignedCheckpoint, decode_checkpoint
 from custody.formats.envelope import Envelope, Statement
 from custody.formats.logentry import LogEntry, entry_of
 from custody.formats.logged import Logged, LoggedStatement
 from custody.formats.logpolicy import LogPolicy, Vouched
-from custody.formats.request import Request
 from custody.formats.witnessing import CosignRequest
 from custody.rules.heads import goes_with, links_of
 from custody.rules.manifest import SKEW
@@ -76,7 +76,7 @@ def place_of(envelope: Envelope, logged: Sequence[JudgedLogged]) -> Place | None
     return min(places, key=lambda place: place.index, default=None)
 
 
-def check_checkpoint(request: Statement[Request], situation: Situation) -> tuple[Verdict, ...]:
+def check_checkpoint(request: Statement[Asking], situation: Situation) -> tuple[Verdict, ...]:
     """Judge the checkpoint that a request names: the log's, and no other history than seen here."""
     body, ledger = request.predicate, Ledger(subject=f"request of {request.predicate.host}")
     named, note = body.terms.checkpoint, body.checkpoint
@@ -104,7 +104,7 @@ def check_checkpoint(request: Statement[Request], situation: Situation) -> tuple
 
 
 def judge_logged(
-    statement: Statement[Logged], request: Statement[Request], situation: Situation
+    statement: Statement[Logged], request: Statement[Asking], situation: Situation
 ) -> JudgedLogged:
     """Judge a log's word on ``request``; the policy demands a log, or nothing of it counts."""
     policy = situation.trusted.policy.log_policy()
@@ -134,7 +134,7 @@ def judge_logged(
 def check_entries(
     ledger: Ledger,
     said: Logged,
-    request: Statement[Request],
+    request: Statement[Asking],
     situation: Situation,
     policy: LogPolicy,
 ) -> tuple[datetime | None, datetime | None]:
@@ -303,14 +303,14 @@ def _check_inclusion(
 
 
 def _check_order(
-    ledger: Ledger, entries: Sequence[LoggedStatement], request: Statement[Request]
+    ledger: Ledger, entries: Sequence[LoggedStatement], request: Statement[Asking]
 ) -> None:
     # Every answer names the request's digest.  One logged before it is no proof of anything wrong,
     # but no honest log has any reason for it.
-    first = entries[0]
+    first, asked = entries[0], entry_of(request.envelope)
     ledger.add(
         "logged.order",
-        hmac.compare_digest(first.statement, request.digest) and first.kind == "request",
+        hmac.compare_digest(first.statement, asked.digest) and first.kind == asked.kind,
         f"the request is entry {first.index}, its answers come after it",
         otherwise="the request is not logged before its answers",
     )
@@ -337,7 +337,7 @@ def _check_continuity(
 
 
 def links_by(
-    policy: LogPolicy, documents: Documents, *requests: Statement[Request]
+    policy: LogPolicy, documents: Documents, *requests: Statement[Asking]
 ) -> tuple[CosignRequest, ...]:
     """Return the consistency proofs among ``documents`` to heads that the log has signed.
 
@@ -347,7 +347,7 @@ def links_by(
 
 
 def _links(
-    situation: Situation, request: Statement[Request], policy: LogPolicy
+    situation: Situation, request: Statement[Asking], policy: LogPolicy
 ) -> tuple[CosignRequest, ...]:
     if situation.seen is None:
         return ()

@@ -6,7 +6,7 @@ from collections import Counter
 from datetime import timedelta
 
 from custody.crypto.certificates import read_certificate, spki_of
-from custody.crypto.keyslots import STRENGTH, check_recipient
+from custody.crypto.keyslots import STRENGTH, check_recipient, is_oaep
 from custody.crypto.notekeys import NoteKey
 from custody.crypto.quorum import leaves, lint, minimal_sets
 from custody.crypto.signature import load_ec_public
@@ -33,6 +33,7 @@ def check_policy(policy: Policy) -> tuple[Verdict, ...]:
     _check_keys(policy, ledger)
     _check_people(policy, ledger)
     _check_sites(policy, ledger)
+    _check_hsm_hosts(policy, ledger)
     _check_logged(policy, ledger)
     _check_thresholds(policy, ledger)
     _check_updatable(policy, ledger)
@@ -198,6 +199,35 @@ def _site_fault(policy: Policy, site: Principal) -> str:
         return f"site {site.id} has no share key"
     if any(STRENGTH.index(key.suite) < STRENGTH.index(policy.weakest_suite) for key in shares):
         return f"site {site.id} has a share key weaker than {policy.weakest_suite}"
+    return ""
+
+
+def _check_hsm_hosts(policy: Policy, ledger: Ledger) -> None:
+    if not policy.hosts:
+        ledger.skip("policy.hsm-hosts", "every host shows a TPM")
+        return
+    fault = next(filter(None, (_hsm_host_fault(policy, host) for host in policy.hosts)), "")
+    ledger.add(
+        "policy.hsm-hosts",
+        not fault,
+        f"hosts without a TPM hold keys and no other role: {', '.join(h.id for h in policy.hosts)}",
+        otherwise=fault,
+    )
+
+
+def _hsm_host_fault(policy: Policy, host: Principal) -> str:
+    if "hsm-key" not in policy.host.trust_classes:
+        return f"host {host.id} has no TPM, and the policy takes no hosts by keys in an HSM"
+    # An officer's token that is the host besides would give itself what it asks for.
+    if host.roles != ("host",):
+        return f"host {host.id} has another role besides"
+    shares = [key for key in host.keys if isinstance(key, ShareKey)]
+    if not shares or len(shares) == len(host.keys):
+        return f"host {host.id} has no signing key, or no share key"
+    if any(is_oaep(key.suite) for key in shares):
+        return f"host {host.id} has a share key that only decrypts"
+    if any(STRENGTH.index(key.suite) < STRENGTH.index(policy.weakest_suite) for key in shares):
+        return f"host {host.id} has a share key weaker than {policy.weakest_suite}"
     return ""
 
 

@@ -14,14 +14,14 @@ import msgspec
 
 from custody.errors import Incomplete, Refused
 from custody.formats.approval import Approval, Denial
+from custody.formats.asking import Asking
 from custody.formats.envelope import Statement
 from custody.formats.logged import Logged
 from custody.formats.manifest import Manifest
-from custody.formats.request import Request
 from custody.rules.approvals import JudgedApproval, Tally, tally
+from custody.rules.asking import check_asked
 from custody.rules.logged import JudgedLogged, judge_logged
 from custody.rules.manifest import check_manifest
-from custody.rules.request import check_request
 from custody.rules.situation import Situation
 from custody.rules.verdicts import Verdict, require
 
@@ -49,7 +49,7 @@ class Judgement:
     """
 
     manifest: Statement[Manifest]
-    request: Statement[Request]
+    request: Statement[Asking]
     verdicts: tuple[Verdict, ...]
     tally: Tally
     log: str | None = None
@@ -76,7 +76,7 @@ class VerifiedRelease:
             raise AssertionError("internal: a verified release comes from the pipeline only")
         self.judgement = judgement
         self.manifest: Statement[Manifest] = judgement.manifest
-        self.request: Statement[Request] = judgement.request
+        self.request: Statement[Asking] = judgement.request
         self.approvals: tuple[JudgedApproval, ...] = judgement.tally.counted
         self.spares = tuple(over for over in judgement.tally.passed_over if over.counts)
         self.logged: JudgedLogged | None = next(iter(judgement.logged), None)
@@ -84,7 +84,7 @@ class VerifiedRelease:
 
 def judge(
     manifest: Statement[Manifest],
-    request: Statement[Request],
+    request: Statement[Asking],
     answers: Answers,
     situation: Situation,
 ) -> Judgement:
@@ -94,7 +94,7 @@ def judge(
     # 2. The manifest: publisher, certificate, environment, withdrawal, expiry, sealing.
     verdicts += check_manifest(manifest, situation)
     # 3. The request: what it names, who vouches for the host, its evidence.
-    verdicts += check_request(request, manifest, situation)
+    verdicts += check_asked(request, manifest, situation)
     # 4. The log's word, where the policy demands one; what does not hold of it is passed over.
     log = situation.trusted.policy.log_key()
     said = [judge_logged(word, request, situation) for word in answers.logged] if log else []
@@ -151,6 +151,8 @@ def check_agreed(judgement: Judgement) -> None:
             where=where,
             hint="it can be opened no more; ask again: custody host request",
         )
+    if not tally.complete and tally.unconsented:
+        raise unconsented(tally, where)
     if not tally.complete:
         words = "; ".join(f"{gap.needed} more of {', '.join(gap.among)}" for gap in tally.missing)
         raise Incomplete(
@@ -159,3 +161,15 @@ def check_agreed(judgement: Judgement) -> None:
             where=where,
             hint="custody officer status shows who has approved",
         )
+
+
+def unconsented(tally: Tally, where: str) -> Incomplete:
+    """Say who must consent before anybody opens a share."""
+    gaps = tally.unconsented
+    words = "; ".join(f"{gap.needed} more of {', '.join(gap.among)}" for gap in gaps)
+    return Incomplete(
+        f"consents: {words} must consent before anybody approves",
+        missing=[name for gap in gaps for name in gap.among],
+        where=where,
+        hint="custody officer consent --help",
+    )

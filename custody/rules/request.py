@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from custody.crypto.certificates import spki_of
-from custody.crypto.keyslots import STRENGTH
 from custody.encoding import key_id
 from custody.errors import Refused
 from custody.formats.enrolment import EnrolmentRecord
@@ -11,11 +10,10 @@ from custody.formats.envelope import Statement
 from custody.formats.goldenset import GoldenSet
 from custody.formats.manifest import Manifest
 from custody.formats.request import Request
+from custody.rules.asked import check_asked_for
 from custody.rules.attestation import check_evidence
 from custody.rules.enrolment import check_in_force
 from custody.rules.further import check_further
-from custody.rules.logged import check_checkpoint
-from custody.rules.manifest import SKEW
 from custody.rules.memory import oldest_epochs
 from custody.rules.situation import Situation
 from custody.rules.trust import check_threshold
@@ -61,43 +59,7 @@ def check_request(
     request = statement.predicate
     policy = situation.trusted.policy
     ledger = Ledger(subject=f"request of {request.host}")
-    ledger.add(
-        "request.manifest",
-        request.terms.manifest == manifest.digest,
-        "asks for this manifest",
-        otherwise=f"asks for another manifest, {request.terms.manifest[:16]}…, than this bundle's",
-    )
-    ledger.add(
-        "request.policy",
-        request.terms.policy == situation.trusted.digest,
-        f"made under policy version {policy.version}",
-        otherwise="made under another policy than the newest known here",
-    )
-    ledger.add(
-        "request.environment",
-        request.environment == situation.trusted.genesis,
-        f"for {policy.environment}",
-        otherwise="for another environment",
-    )
-    ledger.add(
-        "request.mode",
-        request.terms.mode in policy.modes,
-        f"mode {request.terms.mode} is allowed",
-        otherwise=f"mode {request.terms.mode} is not allowed by the policy",
-    )
-    ledger.add(
-        "request.suite",
-        STRENGTH.index(request.suite) >= STRENGTH.index(policy.weakest_suite),
-        f"suite {request.suite} is strong enough",
-        otherwise=f"suite {request.suite} is weaker than {policy.weakest_suite}",
-    )
-    ledger.add(
-        "request.time",
-        request.requested_at <= situation.now + SKEW,
-        "not made in the future",
-        otherwise="made in the future, by the host's own clock",
-    )
-    ledger.extend(check_checkpoint(statement, situation))
+    check_asked_for(ledger, statement, manifest, situation)
     with ledger.failing("request.vouched"):
         enrolment, golden = enrolment_of(statement, situation), golden_of(statement, situation)
         ledger.extend(check_vouchers(enrolment, golden, request.host, situation))

@@ -31,6 +31,7 @@ from custody.crypto.quorum import Node, Person, Threshold, leaves
 from custody.crypto.signature import public_bytes, sign
 from custody.encoding import Digest, sha256
 from custody.formats.approval import Approval, Denial
+from custody.formats.asking import Asking
 from custody.formats.case import Documents, merge, sort_documents
 from custody.formats.enrolment import EnrolmentRecord
 from custody.formats.envelope import Predicate, Statement, decode_statement, encode_statement
@@ -431,7 +432,7 @@ class Cast:
             lifetime=lifetime,
         )[0].data
 
-    def deny(self, bundle: Bundle, request: Statement[Request], who: str, *, at: str = "") -> bytes:
+    def deny(self, bundle: Bundle, request: Statement[Asking], who: str, *, at: str = "") -> bytes:
         """Deny as one officer, ``at`` his own home or somebody else's."""
         return deny_requests(
             bundle.statement,

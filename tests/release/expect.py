@@ -35,7 +35,6 @@ from custody.ops.audit import AuditReport, audit_case
 from custody.ops.bundle import Bundle
 from custody.ops.open import Opened
 from custody.rules.approvals import Tally
-from custody.rules.attestation import host_spki
 from tests.release.cast import PCRS, Cast, as_approval
 
 P = TypeVar("P", bound=Predicate)
@@ -180,7 +179,7 @@ def with_share(cast: Cast, answer: bytes, who: str, secret: bytes) -> bytes:
     (request,) = (r for r in cast.asked if r.digest == said.request)
     body = request.predicate
     info = approval_info(said.request, said.leaf, cast.people[who].signer.key_id)
-    sealed = seal(body.suite, host_spki(body), body.mlkem, secret, info=info)
+    sealed = seal(body.suite, body.recipient, body.mlkem, secret, info=info)
     return changed(cast, answer, who, sealed_share=sealed)
 
 

@@ -31,7 +31,8 @@ from custody.ops import countersign as ops
 from custody.ops.audit import audit_case
 from custody.ops.bundle import Bundle
 from custody.ops.keys import Signer
-from custody.ops.open import judge_answers, open_release
+from custody.ops.open import open_release
+from custody.ops.released import judge_answers
 from custody.rules import release
 from custody.rules.logged import JudgedLogged, judge_logged
 from custody.rules.quorum import policy_signed_bytes
@@ -308,7 +309,7 @@ def lawless(monkeypatch: pytest.MonkeyPatch, said: Logged) -> None:
     def verified(judgement: Judgement) -> VerifiedRelease:
         return VerifiedRelease(release._TOKEN, replace(judgement, logged=(word,)))
 
-    monkeypatch.setattr("custody.ops.open.verified", verified)
+    monkeypatch.setattr("custody.ops.released.verified", verified)
 
 
 def test_a_logged_release_opens(cast: LoggedCast, tmp_path: Path) -> None:

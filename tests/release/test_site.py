@@ -154,8 +154,8 @@ def test_with_every_rule_deleted_the_site_is_still_needed(
     bundle = sited.seal()
     forged = ShareOpener(ec.generate_private_key(ec.SECP256R1()))
     take_everything(monkeypatch)
-    monkeypatch.setattr("custody.ops.open.check_site_key", lambda *_: None)
-    monkeypatch.setattr("custody.ops.open.open_site_half", lambda *_: bytearray(32))
+    monkeypatch.setattr("custody.ops.released.check_site_key", lambda *_: None)
+    monkeypatch.setattr("custody.ops.released.open_site_half", lambda *_: bytearray(32))
     with pytest.raises(Refused) as caught:
         open_at(sited, bundle, [forged], tmp_path / "out")
     assert "wrap.open" == caught.value.check

@@ -64,8 +64,8 @@ def take_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     def verified(judgement: Judgement) -> VerifiedRelease:
         return VerifiedRelease(release._TOKEN, judgement)
 
-    monkeypatch.setattr("custody.ops.open.judge", judge)
-    monkeypatch.setattr("custody.ops.open.verified", verified)
+    monkeypatch.setattr("custody.ops.released.judge", judge)
+    monkeypatch.setattr("custody.ops.released.verified", verified)
     monkeypatch.setattr("custody.ops.open.burn", lambda *_, **__: Burnt(0, b""))
 
 

@@ -8,7 +8,9 @@ from typing import Any, get_args
 import hypothesis.strategies as st
 import msgspec
 
+from custody.crypto.keyslots import recipient_id
 from custody.crypto.quorum import Person, Threshold
+from custody.encoding import key_id
 from custody.formats.approval import Approval, Denial
 from custody.formats.authorisation import Authorisation
 from custody.formats.burn import Burn
@@ -17,6 +19,7 @@ from custody.formats.enrolment import EnrolmentRecord
 from custody.formats.envelope import Predicate, Signature
 from custody.formats.forgotten import Forgotten
 from custody.formats.goldenset import Component, GoldenSet, PcrEvents, PcrValue
+from custody.formats.keyrequest import Consent, KeyReceipt, KeyRequest, KeyTerms
 from custody.formats.logged import Logged, LoggedStatement
 from custody.formats.manifest import (
     Core,
@@ -342,6 +345,48 @@ DENIALS = st.builds(
     denied_at=MOMENTS,
 )
 
+KEY_TERMS = st.builds(
+    KeyTerms,
+    manifest=DIGESTS,
+    policy=DIGESTS,
+    recipient=DIGESTS,
+    nonce=DIGESTS,
+    deadline=MOMENTS,
+    checkpoint=st.none() | DIGESTS,
+)
+
+
+@st.composite
+def key_requests(draw: st.DrawFn) -> KeyRequest:
+    """A request whose terms name the key that is in it."""
+    signer, recipient, mlkem = draw(BLOBS), draw(BLOBS), draw(MLKEM)
+    terms = msgspec.structs.replace(draw(KEY_TERMS), recipient=recipient_id(recipient, mlkem))
+    return KeyRequest(
+        author=key_id(signer),
+        terms=terms,
+        environment=draw(DIGESTS),
+        host=draw(NAMES),
+        signer=signer,
+        suite=draw(HPKE_SUITES),
+        recipient=recipient,
+        mlkem=mlkem,
+        requested_at=draw(MOMENTS),
+        checkpoint=draw(st.none() | BLOBS),
+    )
+
+
+KEY_REQUESTS = key_requests()
+CONSENTS = st.builds(
+    Consent,
+    author=DIGESTS,
+    request=DIGESTS,
+    manifest=DIGESTS,
+    policy=DIGESTS,
+    terms=DIGESTS,
+    consented_at=MOMENTS,
+    expires_at=MOMENTS,
+)
+
 
 def _logged(rows: list[tuple[str, int]], **fields: Any) -> Logged:
     return Logged(
@@ -380,6 +425,18 @@ RECEIPTS = st.builds(
     approvals=distinct(DIGESTS, 0),
     bad_shares=several(st.builds(BadShare, leaf=LEAVES, officer=DIGESTS, approval=DIGESTS), 0),
     counter=COUNTS,
+    finished_at=MOMENTS,
+)
+KEY_RECEIPTS = st.builds(
+    KeyReceipt,
+    author=DIGESTS,
+    request=DIGESTS,
+    manifest=DIGESTS,
+    terms=DIGESTS,
+    outcome=st.sampled_from(("opened", "failed")),
+    reason=TEXTS,
+    approvals=distinct(DIGESTS, 0),
+    bad_shares=several(st.builds(BadShare, leaf=LEAVES, officer=DIGESTS, approval=DIGESTS), 0),
     finished_at=MOMENTS,
 )
 FORGOTTEN = st.builds(
@@ -464,9 +521,12 @@ STATEMENTS: dict[type[Predicate], st.SearchStrategy[Any]] = {
     GoldenSet: GOLDEN_SETS,
     Manifest: MANIFESTS,
     Request: REQUESTS,
+    KeyRequest: KEY_REQUESTS,
+    Consent: CONSENTS,
     Approval: APPROVALS,
     Denial: DENIALS,
     Receipt: RECEIPTS,
+    KeyReceipt: KEY_RECEIPTS,
     Burn: BURNS,
     Disposal: DISPOSALS,
     Forgotten: FORGOTTEN,

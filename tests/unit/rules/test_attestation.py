@@ -13,7 +13,7 @@ from custody.formats.envelope import Signature, decode_statement, encode_stateme
 from custody.formats.evidence import spki
 from custody.formats.request import Request
 from custody.rules import certificate_path
-from custody.rules.attestation import check_evidence, host_spki
+from custody.rules.attestation import check_evidence
 from custody.rules.verdicts import passed
 from tests.unit.rules.attestation_vectors import KEPT
 from tests.unit.rules.attesting import Case, evidence, evidence_with_log
@@ -109,8 +109,8 @@ def _with_quote(sig: bytes) -> Case:
 def test_the_key_sealed_to_is_the_one_attested() -> None:
     """Officers seal to H, and to no other key of the request."""
     request = evidence().statement.predicate
-    assert spki(request.key.public) == host_spki(request)
-    assert host_spki(request) not in {spki(request.ak_public), spki(request.key.parent_public)}
+    assert spki(request.key.public) == request.recipient
+    assert request.recipient not in {spki(request.ak_public), spki(request.key.parent_public)}
 
 
 def test_evidence_with_a_log_of_64_kib_is_judged_in_milliseconds() -> None:

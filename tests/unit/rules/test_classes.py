@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 from msgspec.structs import replace
 
-from custody.formats.policy import Policy, TokenClass, TrustClass
+from custody.formats.policy import Policy, TokenClass, TpmClass, TrustClass
 from custody.ops.policy_words import describe
 from custody.rules.admission import check_admission
 from custody.rules.policy import check_policy
@@ -72,6 +72,7 @@ def test_nobody_calls_his_own_token_attested_by_its_vendor(token: TokenClass) ->
 
 
 def test_the_classes_are_those_of_the_documents() -> None:
-    """Four for TPMs, three for tokens, the strongest first."""
-    assert ("hardware", "firmware", "virtual", "software") == get_args(TrustClass)
+    """Four for TPMs, one for hosts that have none, three for tokens, the strongest first."""
+    assert ("hardware", "firmware", "virtual", "software") == get_args(TpmClass)
+    assert (*get_args(TpmClass), "hsm-key") == get_args(TrustClass)
     assert ("vendor-attested", "self-asserted", "software") == get_args(TokenClass)

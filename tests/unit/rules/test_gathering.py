@@ -9,6 +9,7 @@ from custody.formats.burn import Burn
 from custody.formats.case import Documents
 from custody.formats.envelope import Statement
 from custody.formats.forgotten import Forgotten
+from custody.formats.keyrequest import KeyReceipt, KeyRequest
 from custody.formats.logged import Logged
 from custody.formats.receipt import Receipt
 from custody.formats.request import Request
@@ -22,6 +23,6 @@ def test_every_kind_of_statement_has_its_signers() -> None:
     hints = get_type_hints(Documents)
     held = [get_args(hints[field.name])[0] for field in fields(Documents)]
     kinds = {get_args(kind)[0] for kind in held if get_origin(kind) is Statement}
-    own = {Request, Receipt, Burn, Forgotten, Logged}
+    own = {Request, Receipt, Burn, Forgotten, Logged, KeyRequest, KeyReceipt}
     assert kinds == gathering.SIGNERS.keys() | own
     assert not gathering.SIGNERS.keys() & own
