@@ -31,6 +31,7 @@ from custody.formats.envelope import (
 )
 from custody.formats.forgotten import Forgotten
 from custody.formats.goldenset import GoldenSet
+from custody.formats.keybackup import KeyBackup, WrappingKey
 from custody.formats.logentry import LogEntry, decode_entry
 from custody.formats.logged import Logged
 from custody.formats.logproof import LogProof, decode_proof
@@ -90,6 +91,8 @@ class Documents:
     disposals: tuple[Statement[Disposal], ...] = ()
     recovery_records: tuple[Statement[RecoveryRecord], ...] = ()
     broken: tuple[Statement[BreakGlass], ...] = ()
+    wrapping_keys: tuple[Statement[WrappingKey], ...] = ()
+    backups: tuple[Statement[KeyBackup], ...] = ()
     forgotten: tuple[Statement[Forgotten], ...] = ()
     proofs: tuple[EntryProof, ...] = ()
     consistencies: tuple[CosignRequest, ...] = ()
@@ -134,6 +137,8 @@ _KINDS: tuple[type[Predicate], ...] = (
     Logged,
     RecoveryRecord,
     BreakGlass,
+    WrappingKey,
+    KeyBackup,
 )
 
 
@@ -208,6 +213,8 @@ def sort_documents(files: Iterable[tuple[str, bytes]]) -> Documents:
         disposals=_of(Disposal, found),
         recovery_records=_of(RecoveryRecord, found),
         broken=_of(BreakGlass, found),
+        wrapping_keys=_of(WrappingKey, found),
+        backups=_of(KeyBackup, found),
         forgotten=_of(Forgotten, found),
         proofs=tuple(dict.fromkeys(proofs)),
         consistencies=tuple(dict.fromkeys(consistencies)),

@@ -28,6 +28,7 @@ from custody.formats.enrolment import EnrolmentRecord
 from custody.formats.envelope import Predicate, Signature, Statement
 from custody.formats.evidence import parse_attest, unpack_quote, verify_attest
 from custody.formats.goldenset import GoldenSet
+from custody.formats.keybackup import KeyBackup, WrappingKey
 from custody.formats.logged import Logged
 from custody.formats.logpolicy import LogPolicy
 from custody.formats.manifest import Manifest
@@ -54,6 +55,8 @@ SIGNERS: Mapping[type[Predicate], Role] = {
     Policy: "custodian",
     RecoveryRecord: "custodian",
     BreakGlass: "custodian",
+    WrappingKey: "custodian",
+    KeyBackup: "custodian",
     Manifest: "publisher",
     Disposal: "publisher",
     EnrolmentRecord: "enroller",
