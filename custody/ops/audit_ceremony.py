@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from custody.crypto.certificates import read_csr
+from custody.crypto.signature import verify
 from custody.encoding import Digest
 from custody.errors import Refused
+from custody.formats.admission import Admission
 from custody.formats.ceremony import Script
 from custody.formats.envelope import decode_statement
 from custody.formats.policy import Policy
@@ -61,10 +64,32 @@ def judge_ceremony(folder: Path, *, pin: Digest | None) -> JudgedCeremony:
     )
     ledger = Ledger(subject=f"ceremony of {held.script.environment}")
     ledger.extend(verdicts)
+    check_admissions(folder, progress, ledger)
     if progress.policy is not None:
         with ledger.failing("ceremony.policy"):
             _check_policy(folder, progress, ledger)
     return JudgedCeremony(held=held, lines=lines, progress=progress, verdicts=ledger.done())
+
+
+def check_admissions(folder: Path, progress: Progress, ledger: Ledger) -> None:
+    """Check that everybody's admission offers the very keys that the transcript says he made."""
+    for name in progress.signers:
+        with ledger.failing("ceremony.admission"):
+            path = folder / f"{name}.admission.dsse"
+            if not path.is_file():
+                raise Refused(f"the admission of {name} is not here", check="ceremony.admission")
+            statement = decode_statement(Admission, read_file(path, max_bytes=MAX_FILE_BYTES))
+            said, signature = statement.predicate, statement.envelope.signatures[0]
+            spki = read_csr(said.csr).spki
+            verify(spki, statement.envelope.signed_bytes(), signature.sig)
+            made = {key.spki for key in progress.keys if key.person == name}
+            offered = {spki, *(share.spki for share in said.shares)}
+            ledger.add(
+                "ceremony.admission",
+                said.principal == name and offered <= made,
+                f"{name} offered the keys that were made here",
+                otherwise=f"the admission of {name} offers other keys than were made here",
+            )
 
 
 def _check_policy(folder: Path, progress: Progress, ledger: Ledger) -> None:
