@@ -18,7 +18,7 @@ from custody.cli._case import (
     pinned,
     tsa_roots,
 )
-from custody.cli._history import remembered
+from custody.cli._history import remembered, retired
 from custody.cli._home import HomeOption, PinFdOption, example, moment
 from custody.cli._ui import EXIT_REFUSED, Screen
 
@@ -109,9 +109,14 @@ def _period(
     if end <= begin:
         raise typer.BadParameter("ends before it begins", param_hint="--until")
     pin = pinned(screen, policy_pin, home)
-    seen = remembered(policy_pin, home)
-    roots = tsa_roots(tsa_root)
-    found = read_archive(case, shelves=[], pin=pin, tsa_roots=roots, remembered=seen)
+    found = read_archive(
+        case,
+        shelves=[],
+        pin=pin,
+        tsa_roots=tsa_roots(tsa_root),
+        remembered=remembered(policy_pin, home),
+        retired=retired(policy_pin, home, pin),
+    )
     lingering = overdue(found, pin=pin, now=end)
     write_new_file(out, render_period(found, lingering, pin=pin, since=begin, until=end))
     screen.made(out)
