@@ -325,7 +325,7 @@ def test_file_count_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_writes_reserve_each_stretch_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A long file is reserved once per stretch, never past its end, and holds what was written."""
     reserved: list[tuple[int, int]] = []
-    monkeypatch.setattr(linux, "_STRETCH_BYTES", 1000)
+    monkeypatch.setattr(linux, "_RESERVED_BYTES", 1000)
     monkeypatch.setattr(linux, "reserve", lambda _, begin, size: reserved.append((begin, size)))
     monkeypatch.setattr(os, "major", lambda _: 8)
     with (tmp_path / "file").open("wb") as file:
