@@ -141,7 +141,13 @@ def carrier_of(key: Any) -> CarrierMechanism:
 
 
 def held_to(key: Any, template: Template) -> None:
-    """Refuse a trusted key that is not as it was asked for."""
+    """Refuse a trusted key that is not as it was asked for.
+
+    A secret one must have been made in the token besides: what its security officer brought there,
+    he may know, and with it whatever leaves under it.
+    """
+    if template[Attribute.CLASS] is ObjectClass.SECRET_KEY:
+        template = {**template, Attribute.LOCAL: True, Attribute.ALWAYS_SENSITIVE: True}
     wrong = [name.name for name, value in template.items() if key[name] != value]
     if wrong:
         raise Refused(

@@ -23,6 +23,7 @@ from custody.formats.keybackup import KeyAttribute, KeyBackup, SealedWrappingKey
 from custody.keys.api import KeyRole
 from custody.keys.pkcs11 import Pkcs11Token, open_token
 from custody.keys.pkcs11_audit import audit_token
+from custody.keys.pkcs11_trusted import carrier_template
 from custody.keys.uri import Pkcs11Uri
 from custody.keys.wrapapi import WrappedKey, backups_of, wrapping_of
 from tests.device.conftest import SO_PIN, Bench
@@ -218,6 +219,23 @@ def test_nothing_leaves_before_the_security_officer_trusts_a_key(
     backups_of(token).trust(sealed.spki, so_pin=so)
     backups_of(token).trust(sealed.spki, so_pin=so)
     assert 512 == len(backups_of(token).wrap_kek(info, sealed.spki).wrapped)
+
+
+def test_nothing_leaves_under_a_carrier_that_the_security_officer_brought(
+    token: Pkcs11Token, sealed: Sealed
+) -> None:
+    """An AES key whose bytes he knows, laid where the carrier would be, is refused by name."""
+    known = {
+        **carrier_template(sealed.spki, "AES_KEY_WRAP_PAD"),
+        Attribute.VALUE: os.urandom(32),
+    }
+    with token._connection.officer(so) as session:
+        session.create_object(known)
+    with refused("key.template"):
+        backups_of(token).trust(sealed.spki, so_pin=so)
+    token.make(KeyRole.CA, "ca", ec.SECP384R1(), recoverable=True)
+    with refused("key.template"):
+        backups_of(token).wrap_authority(token.keys()[0], sealed.spki)
 
 
 def test_an_authority_stays_where_the_token_has_no_trusted_carrier(
