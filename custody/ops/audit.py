@@ -229,7 +229,7 @@ def _audit_one(request: Statement[Request], auditing: Auditing) -> AuditedReleas
         receipts = judge_receipts(ledger, documents, request)
     burns = judge_burns(ledger, documents, request, {receipt.digest for receipt in receipts})
     if situation is not None and manifest is not None and tally is not None:
-        judge_order(ledger, request, manifest, tally, receipts, burns, times)
+        judge_order(ledger, request, manifest, tally, receipts, burns, logged, times)
     forgotten = judge_forgotten(ledger, documents, request)
     receipt = receipts[0] if receipts else None
     burn = burns[0] if burns else None

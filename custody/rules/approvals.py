@@ -17,6 +17,7 @@ from custody.crypto.signature import verify
 from custody.encoding import KeyId, format_time
 from custody.formats.approval import Approval, Denial
 from custody.formats.envelope import Statement
+from custody.formats.logentry import entry_of
 from custody.formats.manifest import Manifest
 from custody.formats.policy import Policy
 from custody.formats.request import Request
@@ -254,7 +255,8 @@ def tally(
 
     Both trees must hold: the one the bundle was sealed by, and the one in force.  ``logged`` are
     a log's good words on the request; with any, what they do not name is passed over.  With
-    ``ended_at``, when it was opened, a denial that says it is later takes no approval back.
+    ``ended_at``, when it was opened, a denial that says it is later takes no approval back, unless
+    every word names it: without one it did not open.
     """
     terms = request.predicate.terms.digest().hex()
     heard = [
@@ -262,7 +264,7 @@ def tally(
         for d in denials
         if d.predicate.request == request.digest or d.predicate.terms == terms
     ]
-    deniers = [d.officer for d in heard if d.counts and not _is_later(d, ended_at)]
+    deniers = [d.officer for d in heard if d.counts and not _is_later(d, ended_at, logged)]
     judged = [
         judge_approval(a, request, manifest, situation, deniers=deniers, logged=logged)
         for a in sorted(approvals, key=lambda a: (a.predicate.approved_at, a.digest))
@@ -281,8 +283,14 @@ def tally(
     )
 
 
-def _is_later(denial: JudgedDenial, ended_at: datetime | None) -> bool:
-    # By its author's own word, so that nobody else can take a no from him.
+def _is_later(
+    denial: JudgedDenial, ended_at: datetime | None, logged: Sequence[JudgedLogged]
+) -> bool:
+    # By its author's own word, so that nobody else can take a no from him.  Not where the log shows
+    # otherwise: a host that opened against a denial would write an earlier time.
+    entry = entry_of(denial.statement.envelope)
+    if logged and all(word.place(entry) is not None for word in logged):
+        return False
     return ended_at is not None and denial.statement.predicate.denied_at > ended_at + SKEW
 
 
