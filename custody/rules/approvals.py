@@ -36,6 +36,8 @@ _AUTHORSHIP = frozenset(
         *("denial.author", "denial.signature"),
     }
 )
+#: What a denial may fail and still be one.
+_NOT_AGAINST_A_NO = frozenset({"denial.log-time", "certificate.found", "crl.found"})
 
 
 class JudgedApproval(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,8 +73,10 @@ class JudgedDenial(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def counts(self) -> bool:
-        """Whether an officer said no.  A date that is not believed takes nothing from that."""
-        return passed(v for v in self.verdicts if v.check != "denial.log-time")
+        """Whether an officer said no.  A date that is not believed takes nothing from that, nor
+        does what is not here: whoever keeps the files could otherwise take a no from its author.
+        """
+        return passed(v for v in self.verdicts if v.check not in _NOT_AGAINST_A_NO)
 
 
 def _is_authors(verdicts: Sequence[Verdict]) -> bool:

@@ -11,7 +11,8 @@ import msgspec
 import pytest
 
 from custody.cli._words import answer_views, show_tally
-from custody.encoding import Digest
+from custody.crypto.certificates import spki_of
+from custody.encoding import Digest, key_id
 from custody.formats.approval import Approval, Denial
 from custody.formats.case import Documents, merge, read_statement, sort_documents
 from custody.formats.checkpoint import decode_checkpoint
@@ -123,6 +124,26 @@ def test_a_logged_approval_cannot_be_taken_over(told: Told, by: str) -> None:
     copy = told.copied(name, by)
     assert {"logged.whole", "case.missing", "case.foreign"} <= told.faults(told.instead(name, copy))
     assert {"case.foreign"} == told.faults(told.beside(copy))
+
+
+def test_a_denial_is_not_taken_away_with_its_authors_certificate(told: Told) -> None:
+    """Without his certificate nothing shows that a key was revoked: his no stays one, wherever it
+    lies, and a collected file says that the certificate is missing.
+    """
+    (name,) = told.whole.named("denial")
+    key = decode_statement(Denial, told.whole.members[name]).predicate.author
+    kept = {
+        member: data
+        for member, data in told.whole.members.items()
+        if not (member.endswith(".cer") and key_id(spki_of(data)) == key)
+    }
+    assert len(told.whole.members) - 1 == len(kept)
+    short = written(*kept.items())
+    assert {"case.missing"} == told.faults(short)
+    assert f"certificate of key {key}" in reason_of("case.missing", short, told.whole.pin)
+    denied = [e for e in account_of(told.release(short)) if e.act.startswith("denial.")]
+    assert [("denial.given", "sec3")] == [(entry.act, entry.who) for entry in denied]
+    assert "no certificate here is for key" in denied[0].note
 
 
 def test_a_denial_that_names_another_is_nobodys(told: Told) -> None:
