@@ -9,17 +9,22 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from custody.encoding import format_time, utc_now
 from custody.errors import Unavailable
 from custody.formats.envelope import decode_statement
 from custody.formats.keybackup import KeyBackup
 from custody.formats.manifest import Manifest
+from custody.formats.transcript import decode_transcript, encode_transcript
 from custody.lab.softhsm import create_store, find_library, init_token
 from tests.release.year import ENROLLERS, PIN, SO_PIN, Year, begun
+from tests.report.browser import CONTRAST, CROWDED, browser, program
+from tests.report.test_page import check_structure, read
 
 INVENTORY = ("--inventory", "inventory.txt")
 RECORD = "env/recovery-1.dsse"
@@ -263,3 +268,101 @@ def test_nothing_of_the_log_is_missing_from_the_archive(year: Year) -> None:
     """Every entry of the log is of a statement that the auditor was shown."""
     told = ask(year, "overdue", "archive", "env", "--log", "log", code=4)
     assert [] == [one for one in told if one["kind"] == "overdue.unshown"]
+
+
+# ── the page ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def report(year: Year, out: str, *ceremonies: str, code: int = 0) -> Path:
+    """Have the auditor write the page of the year."""
+    since = ("--since", format_time(utc_now() - timedelta(days=1)))
+    tables = [word for folder in ceremonies for word in ("--ceremony", folder)]
+    year.run("ada", "auditor", "report", "archive", "env", *since, *tables, "--out", out, code=code)
+    return year.folder / out
+
+
+@pytest.fixture(scope="module")
+def page(year: Year) -> Path:
+    """Write the page."""
+    return report(year, "year.html", "table")
+
+
+def test_the_page_tells_the_year_in_order(year: Year, page: Path) -> None:
+    """Everything that happened, as it happened, each with who stands for it."""
+    reader = read(page.read_bytes())
+    check_structure(reader)
+    at = reader.text.index("In order Everything")
+    for words in (
+        "ceremony of production: The first keys of production",
+        "13 steps by a script, on record",
+        "recovery key 1 made and split",
+        "policy version 1, until",
+        "gpu-1 enrolled, record 1 of its TPM",
+        "boot state lab-6.1, epoch 1, approved",
+        "key-encryption key “production kek” backed up",
+        f"bundle {year.manifests['one'][:16]}… sealed",
+        f"gpu-1 asked for {year.manifests['one'][:16]}…: opened and burned",
+        "sec1 approved",
+        "sec3 approved",
+        "gpu-1 burned the key",
+        "policy version 2, until",
+        "sec1 has further keys",
+        "sec1: 2 certificates revoked, as their keys may be in other hands",
+        "policy version 3, until",
+        "sec3 leaves; was officer",
+        "sec4 joins as officer",
+        f"bundle {year.manifests['two'][:16]}… sealed",
+        f"gpu-1 asked for {year.manifests['two'][:16]}…: never opened, and burned",
+        "sec4 denied: “the evaluation is not signed off”",
+        "gpu-1 did not open it: given up",
+        f"gpu-1 asked for {year.manifests['two'][:16]}…: opened and burned",
+        "sec2 approved",
+        "“production kek” backed up, out of another token",
+        "it came back from a backup",
+        "policy version 4, until",
+        "now: an approval lives at most 12 hours",
+        f"bundle {year.manifests['one'][:16]}… withdrawn by version 4",
+        f"bundle {year.manifests['one'][:16]}… destroyed by its publisher, he says",
+        "No revocation list here covers",
+        "Its transcript holds the policy that everything here is judged by.",
+        "custodians ! soon policy version 4 ends",
+        "restoring makes no statement",
+    ):
+        found = reader.text.find(words, at)
+        assert found >= 0, words
+        at = found
+    assert "✓ Sound" in reader.text
+
+
+def test_the_page_says_what_is_not_logged(page: Path) -> None:
+    """One statement of the year is in no log: its line says so, and the verdict counts it."""
+    text = read(page.read_bytes()).text
+    assert 1 == text.count("! not shown")
+    assert "1 line is not shown to be logged" in text
+    assert "✓ 5 of 5 statements" in text
+
+
+def test_a_ceremony_that_does_not_hold_makes_the_page_unsound(year: Year) -> None:
+    """A transcript with a record cut out is named before all."""
+    shutil.copytree(year.folder / "table", year.folder / "cut")
+    lines = decode_transcript((year.folder / "cut/transcript.jsonl").read_bytes())
+    cut = encode_transcript((*lines[:5], *lines[6:]))
+    (year.folder / "cut/transcript.jsonl").write_bytes(cut)
+    text = read(report(year, "cut.html", "cut", code=1).read_bytes()).text
+    assert "✗ Not sound" in text
+    assert "record 5 says that it is number 6" in text[text.index("What does not hold") :][:120]
+
+
+@pytest.mark.skipif(program() is None, reason="no Chromium here: apt-get install chromium")
+def test_the_page_can_be_read_on_any_screen(page: Path) -> None:
+    """Wide and narrow, light and dark, and on paper."""
+    with browser() as chromium:
+        for width in (1280, 390):
+            for scheme in ("light", "dark"):
+                chromium.show(page, width=width, scheme=scheme)
+                assert [] == chromium.complaints()
+                assert width == chromium.value("document.documentElement.scrollWidth")
+                ratio, text = chromium.value(CONTRAST)
+                assert ratio >= 4.5, (scheme, text)
+                assert [] == chromium.value(CROWDED)
+        assert chromium.paper().startswith(b"%PDF-")
