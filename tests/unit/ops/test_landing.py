@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import multiprocessing
 import os
@@ -14,6 +15,7 @@ from custody.errors import Refused, Unavailable
 from custody.ops import landing, linux
 from custody.ops.landing import (
     check_space,
+    disk_errors,
     new_directory,
     new_file,
     replace_file,
@@ -311,6 +313,18 @@ def test_space_is_checked(tmp_path: Path) -> None:
     check_space(tmp_path, size_bytes=1)
     with pytest.raises(Unavailable, match=r"disk too small: \d{18,} bytes needed, \d+ free"):
         check_space(tmp_path, size_bytes=1 << 60)
+
+
+def test_a_full_disk_is_told_by_a_folder_that_people_know(tmp_path: Path) -> None:
+    """Unfinished work lies in a hidden folder; an error names the one around it, and a way out."""
+    with resumable_directory(tmp_path / "out", "0" * 16) as directory:
+        with pytest.raises(Unavailable) as unavailable:
+            check_space(directory, size_bytes=1 << 60)
+        with pytest.raises(Unavailable) as full, disk_errors(directory / "payload"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+    for error in (unavailable.value, full.value):
+        assert str(tmp_path) == error.where
+        assert "make room, or name another place" == error.hint
 
 
 def test_file_count_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
