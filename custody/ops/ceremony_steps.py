@@ -142,7 +142,12 @@ class _Place:
                 where=name,
                 hint="put it there and go on with the same command",
             )
-        outcome.files[name] = sha256(read_file(path, max_bytes=MAX_FILE_BYTES)).hex()
+        digest = sha256(read_file(path, max_bytes=MAX_FILE_BYTES)).hex()
+        if self.held.progress.files.get(name, digest) != digest:
+            raise Refused(
+                "is not what an earlier step wrote any more", check="ceremony.files", where=name
+            )
+        outcome.files[name] = digest
         return path
 
 

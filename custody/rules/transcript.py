@@ -229,6 +229,10 @@ def _check_done(
         f"keys made: {len(event.keys)}, as by such a step",
         otherwise="makes other keys than such a step does",
     )
+    # Else what one step wrote, and was read aloud, could be another file by the time it is used.
+    swapped = [f.name for f in event.files if progress.files.get(f.name, f.sha256) != f.sha256]
+    if swapped:
+        ledger.add("ceremony.files", False, f"used another file than was written: {swapped[0]}")
     ledger.subject = f"ceremony of {script.environment}"
 
 

@@ -21,8 +21,17 @@ from custody.formats.ceremony import (
     SplitRecovery,
     Step,
 )
-from custody.formats.transcript import Begun, Closed, Done, Event, FoundObject, Line, Opened
-from custody.rules.ceremony import check_script, progress_of, unexpected
+from custody.formats.transcript import (
+    Begun,
+    Closed,
+    Done,
+    Event,
+    FoundObject,
+    Line,
+    NamedFile,
+    Opened,
+)
+from custody.rules.ceremony import Progress, check_script, progress_of, unexpected
 from custody.rules.transcript import judge_so_far, judge_transcript
 from custody.rules.verdicts import Verdict, passed
 from tests.unit.formats import ceremony_example as example
@@ -312,6 +321,38 @@ def test_changed_and_missing_files_are_refused() -> None:
     ):
         assert {"ceremony.files"} == failed(judge(example.lines(), files=files))
     assert passed(judge(example.lines(), files={**good, "more": octets("more").hex()}))
+
+
+def test_a_file_that_a_later_step_finds_changed_is_refused() -> None:
+    """An admission that was swapped before it was admitted is named, whatever its step signed."""
+    name = "alice.admission.dsse"
+
+    def swap(events: list[Event]) -> None:
+        at = max(n for n, event in enumerate(events) if isinstance(event, Done))
+        last = events[at]
+        assert isinstance(last, Done)
+        other = NamedFile(name=name, sha256=octets("another admission").hex())
+        files = (*(f for f in last.files if f.name != name), other)
+        events[at] = replace(last, files=tuple(sorted(files, key=lambda f: f.name)))
+        known = {**progress_of_events(events).files}
+        summed = tuple(NamedFile(name=n, sha256=known[n]) for n in sorted(known))
+        events[-1] = Closed(policy=None, files=summed)
+
+    happened = [*example.events()]
+    swap(happened)
+    files = {**example.files(), name: octets("another admission").hex()}
+    verdicts = judge(example.chained(happened), files=files)
+    assert [f"used another file than was written: {name}"] == [
+        verdict.reason for verdict in verdicts if verdict.outcome == "fail"
+    ]
+
+
+def progress_of_events(events: Sequence[Event]) -> Progress:
+    """Say how far events have come."""
+    progress = Progress()
+    for event in events:
+        progress.take(event)
+    return progress
 
 
 def test_a_last_record_that_sums_up_otherwise_is_refused() -> None:
