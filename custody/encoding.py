@@ -133,7 +133,7 @@ def _another(kind: object, data: bytes) -> str:
         return ""
     expected = str(getattr(kind, "__annotations__", {}).get("kind", ""))
     if _KIND.match(said.kind) and said.kind not in expected:
-        return f"it says that it is {said.kind}"
+        return f"its kind is {said.kind}"
     if said.payload_type and "payload_type" not in getattr(kind, "__annotations__", {}):
         return "it is a signed statement"
     return ""

@@ -135,7 +135,7 @@ def test_what_is_quoted_is_printable() -> None:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b'{"kind":"custody/measurement/v1"}', "note: it says that it is custody/measurement/v1"),
+        (b'{"kind":"custody/measurement/v1"}', "note: its kind is custody/measurement/v1"),
         (b'{"payload":"","payloadType":"a"}', "note: it is a signed statement"),
         (b'{"kind":"custody/\\u001b/v1"}', "note: Object contains unknown field `kind`"),
         (b'{"kind":1}', "note: Object contains unknown field `kind`"),
