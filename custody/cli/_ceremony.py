@@ -175,6 +175,14 @@ def ceremony(
         list[str] | None,
         typer.Option("--pin", help="Read somebody's PIN from a file.", metavar="NAME=FILE"),
     ] = None,
+    so_pin: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--so-pin",
+            help="Read the PIN of the security officer of somebody's token from a file.",
+            metavar="NAME=FILE",
+        ),
+    ] = None,
     review: Annotated[
         bool, typer.Option("--review", help="Show what would be done, and do nothing.")
     ] = False,
@@ -194,13 +202,8 @@ def ceremony(
     if out is None or homes is None:
         raise typer.BadParameter("a ceremony is held with both", param_hint="--out, --homes")
     _check_over(out)
-    people = {seat.name: seat for seat in held.script.people}
-    uris = {name: seat.token for name, seat in people.items()}
-    for given in pin or ():
-        name, _, source = given.partition("=")
-        if name not in people:
-            raise typer.BadParameter(f"nobody is called {name!r}", param_hint="--pin")
-        path = str(Path(source).absolute())
+    uris = {seat.name: seat.token for seat in held.script.people}
+    for name, path in _files(held.script, pin, option="--pin").items():
         uris[name] = str(replace(parse_key_uri(uris[name]), pin_source=path))
     folder = Home(homes)
     with TerminalTable(
@@ -208,6 +211,7 @@ def ceremony(
         asks=not yes,
         homes=lambda seat: Home(folder.path / seat.name, role=seat.role),
         uris=uris,
+        officers=_files(held.script, so_pin, option="--so-pin"),
     ) as table:
         table.show(_review_lines(held))
         table.speak("the script", held.digest)
@@ -225,6 +229,17 @@ def ceremony(
         screen.speak(digest)
 
     screen.result(view, words)
+
+
+def _files(script: Script, given: Sequence[str] | None, *, option: str) -> dict[str, str]:
+    """Read ``NAME=FILE``: whose PIN lies where."""
+    found = {}
+    for each in given or ():
+        name, _, source = each.partition("=")
+        if name not in {seat.name for seat in script.people}:
+            raise typer.BadParameter(f"nobody is called {name!r}", param_hint=option)
+        found[name] = str(Path(source).absolute())
+    return found
 
 
 def _check_over(out: Path) -> None:

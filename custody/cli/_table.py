@@ -6,22 +6,27 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Self
 
 from custody.cli._shares import check_ready
-from custody.cli._ui import Screen
+from custody.cli._ui import Screen, read_pin
 from custody.cli._wiring import list_objects, open_token
 from custody.encoding import Digest, utc_now
 from custody.errors import Unavailable
 from custody.formats.ceremony import Seat, SplitRecovery
+from custody.formats.envelope import Statement
+from custody.formats.policy import ShareKey
 from custody.formats.policy_text import parse_quorum
-from custody.keys.api import Token
+from custody.formats.recovery import RecoveryRecord
+from custody.keys.api import PinReader, Token
 from custody.keys.audit import HeldObject
+from custody.keys.pin import read_pin_source
 from custody.log.storage import Store
 from custody.ops.home import Home
 from custody.ops.keys import Signer
 from custody.ops.spoken import spoken
+from custody.ops.table import HandedOut
 
 
 class TerminalTable:
@@ -35,13 +40,18 @@ class TerminalTable:
         homes: Callable[[Seat], Home],
         uris: Mapping[str, str],
         pin_fd: int | None = None,
+        officers: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """Take how people's tokens are named here, with what PINs are read from."""
+        """Take how people's tokens are named here, with what PINs are read from.
+
+        ``officers`` are the files with the PINs of tokens' security officers.
+        """
         self._screen = screen
         self._asks = asks
         self._homes = homes
         self._uris = uris
         self._pin_fd = pin_fd
+        self._officers = officers
         self._open: tuple[str, Token] | None = None
         self._stack = ExitStack()
 
@@ -113,12 +123,19 @@ class TerminalTable:
         self._screen.confirm(question, yes=not self._asks)
 
     def split(
-        self, step: SplitRecovery, *, environment: str, token: Token, signer: Signer
-    ) -> bytes:
-        """Make a recovery key and show each person his words."""
+        self,
+        step: SplitRecovery,
+        *,
+        environment: str,
+        token: Token,
+        signer: Signer,
+        recipients: Mapping[str, ShareKey],
+    ) -> HandedOut:
+        """Make a recovery key, seal some shares, and show everybody else his words."""
         check_ready()
         from custody.cli import _mnemonics as paper
         from custody.ops import recovery as ops
+        from custody.ops.sealed_share import seal_shares
 
         order = ops.RecoveryOrder(
             environment=environment,
@@ -128,8 +145,26 @@ class TerminalTable:
             passphrase=paper.ask_passphrase(twice=True) if step.passphrase else b"",
         )
         made = ops.make_recovery(order, signer=signer, token_random=token.random, now=self.now())
-        paper.hand_out(made.shares)
-        return made.statement
+        sealed, written = seal_shares(made, recipients)
+        if written:
+            paper.hand_out(written)
+        return HandedOut(made.statement, sealed)
+
+    def gather(
+        self, record: Statement[RecoveryRecord], opened: Sequence[str]
+    ) -> tuple[tuple[str, ...], bytes]:
+        """Have people type words until there are enough."""
+        check_ready()
+        from custody.cli import _mnemonics as paper
+
+        shares = paper.gather(record, None, opened)
+        passphrase = paper.ask_passphrase(twice=False) if record.predicate.passphrase else b""
+        return shares, passphrase
+
+    def officer_pin(self, seat: Seat) -> PinReader:
+        """Have the SO type his PIN, or read it from the file that was named."""
+        source = self._officers.get(seat.name)
+        return read_pin if source is None else lambda _prompt, /: read_pin_source(source)
 
     def store(self, folder: Path) -> Store:
         """Open a folder as the store of a log."""

@@ -14,7 +14,7 @@ from custody.formats.ceremony import Admit, MakePolicy, Script
 from custody.formats.envelope import decode_statement
 from custody.formats.policy import Policy
 from custody.formats.transcript import Line
-from custody.ops.ceremony_steps import POLICY
+from custody.ops.ceremony_place import POLICY
 from custody.ops.folders import read_file
 from custody.ops.transcript import (
     MAX_FILE_BYTES,
