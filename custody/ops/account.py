@@ -18,7 +18,6 @@ from custody.formats.request import Request
 from custody.ops.audit import AuditedRelease
 from custody.ops.exhibits import Exhibits
 from custody.rules.approvals import Tally
-from custody.rules.disposal import is_published
 from custody.rules.verdicts import Verdict
 
 Act = Literal[
@@ -193,7 +192,7 @@ def _entries(release: AuditedRelease) -> Iterator[Entry]:
         yield Entry(
             act="bundle.sealed",
             at=core.sealed_at,
-            who=_publisher(release),
+            who=release.publisher or UNKNOWN,
             words="sealed the bundle",
             note="",
             knew=f"for policy version {core.policy_version}, until {format_time(core.not_after)}"
@@ -223,13 +222,6 @@ def _entries(release: AuditedRelease) -> Iterator[Entry]:
             statement=word.digest,
         )
     yield from _endings(release)
-
-
-def _publisher(release: AuditedRelease) -> str:
-    """Name the publisher, if the manifest is signed by the key that it names."""
-    manifest, policy = release.exhibits.manifest, release.exhibits.policy
-    signed = manifest is not None and policy is not None and is_published(manifest, policy)
-    return release.publisher if signed else UNKNOWN
 
 
 def _host(release: AuditedRelease) -> str:

@@ -342,7 +342,8 @@ def _seen_of(trusted: TrustedPolicy, seen: SeenLogs | None) -> SignedCheckpoint 
 
 
 def _publisher(manifest: Statement[Manifest] | None, policies: list[Policy]) -> str:
-    if manifest is None or not policies:
+    """Name who published, if the key that the manifest names has signed it."""
+    if manifest is None or not policies or not is_published(manifest, policies[-1]):
         return ""
     holder = policies[-1].holder(manifest.predicate.core.publisher)
     return holder.id if holder else ""

@@ -6,7 +6,6 @@ its members must give it again.
 
 from __future__ import annotations
 
-import hmac
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -26,7 +25,7 @@ from custody.formats.checkpoint import SignedCheckpoint, decode_checkpoint
 from custody.formats.disposal import Disposal
 from custody.formats.enrolment import EnrolmentRecord
 from custody.formats.envelope import Predicate, Signature, Statement
-from custody.formats.evidence import parse_attest, unpack_quote, verify_attest
+from custody.formats.evidence import unpack_quote
 from custody.formats.goldenset import GoldenSet
 from custody.formats.keybackup import KeyBackup, WrappingKey
 from custody.formats.logged import Logged
@@ -38,6 +37,7 @@ from custody.formats.recovery import BreakGlass, RecoveryRecord
 from custody.formats.request import Request
 from custody.formats.retirement import Retirement
 from custody.formats.timestamp import Token
+from custody.rules.attested import is_over, read_attested
 from custody.rules.burn import check_burn
 from custody.rules.certificates import read_revocation_lists
 from custody.rules.forgotten import check_forgotten
@@ -384,11 +384,10 @@ def is_quoted(request: Statement[Request]) -> bool:
     """Tell whether a request's signature is a quote over it by the key in it."""
     try:
         quote = unpack_quote(request.envelope.signatures[0].sig)
-        verify_attest(request.predicate.ak_public, quote.attest, quote.signature)
-        over = parse_attest(quote.attest).extra_data
+        attest = read_attested(request.predicate.ak_public, quote)
     except CustodyError:
         return False
-    return hmac.compare_digest(over, bind("request", bytes.fromhex(request.digest)))
+    return is_over(attest, bind("request", bytes.fromhex(request.digest)))
 
 
 def _is_signed(word: Statement[Logged], logs: Sequence[LogPolicy]) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from custody.cli._audit_words import release_view
 from custody.encoding import format_time
 from custody.formats.approval import Denial
 from custody.formats.case import read_statement
@@ -182,6 +183,8 @@ def test_who_did_is_told_of_nobody_whose_key_did_not_sign(
     who = {act.entry.act: act.entry.who for act in acts_of(found)}
     assert "unknown" == who["bundle.sealed"]
     assert "unknown" == who["request.made"]
+    shown = release_view(release)
+    assert ("", None) == (shown.publisher, shown.publisher_token)
 
 
 def test_a_spoilt_copy_takes_no_officers_name_from_his_answer(
