@@ -247,7 +247,8 @@ def _held(view: CeremonyView) -> Line:
         at=view.at,
         lane=_CEREMONIES,
         sign="void" if view.faults else "vouch",
-        who=judged.progress.signers,
+        # Of a transcript that does not hold nobody can be said to have signed it.
+        who=() if view.faults else judged.progress.signers,
         words=f"ceremony of {judged.script.environment}: {judged.script.title}",
         details=(
             f"{count(len(view.steps), 'step')} by a script, on record",

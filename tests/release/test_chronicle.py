@@ -29,7 +29,7 @@ from custody.log.tree import Tree
 from custody.ops.chronicle import Chronicle, chronicle_of
 from custody.ops.deeds import Deed, Matter
 from tests.release.cast import NOW, Cast, person, spki
-from tests.release.logged import Log, LoggedCast
+from tests.release.logged import Log, LoggedCast, witness
 from tests.release.test_recovery import broken, found, words
 
 DAY = timedelta(days=1)
@@ -213,7 +213,7 @@ def test_only_the_log_of_a_policy_shows_something_to_be_logged(
     machine: Swtpm, cast: Cast, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """A proof by the log that a policy names gives an entry; one by another log does not."""
-    own, other = Log(), Log()
+    own, other = Log(witnesses=[witness()]), Log()
     logged = LoggedCast(tmp_path_factory.mktemp("logged"), machine, own)
     data = logged.sign(backup(logged), "cus1")
     entry = entry_of(decode_envelope(data))
@@ -230,6 +230,8 @@ def test_only_the_log_of_a_policy_shows_something_to_be_logged(
     (deed,) = of(tell(logged, data, documents=proof(own)), "backup")
     assert deed.place is not None
     assert (own.signer.name, 0) == (deed.place.log, deed.place.index)
+    # Its witness cosigned the head, and so says by when the statement was there.
+    assert (NOW, f"witnesses of {own.signer.name}") == (deed.there_by, deed.vouched)
     assert () == tell(cast).logs
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from custody.crypto.keyslots import recipient_id
 from custody.encoding import format_time, utc_now
 from custody.errors import Unavailable
 from custody.formats.envelope import decode_statement
@@ -22,6 +23,7 @@ from custody.formats.keybackup import KeyBackup
 from custody.formats.manifest import Manifest
 from custody.formats.transcript import decode_transcript, encode_transcript
 from custody.lab.softhsm import create_store, find_library, init_token
+from custody.ops.home import Home
 from tests.release.year import ENROLLERS, PIN, SO_PIN, Year, begun
 from tests.report.browser import CONTRAST, CROWDED, browser, program
 from tests.report.test_page import check_structure, read
@@ -233,6 +235,15 @@ def test_an_officer_of_the_year_only_has_rsa(year: Year) -> None:
     assert [s for s in slots.values() if "OAEP" in s] == [slots["1"]]
 
 
+def test_an_officer_of_the_year_has_a_tpm_for_a_token(year: Year) -> None:
+    """sec3's keys are in a TPM, and one of the shares of the first release was opened in it."""
+    found = Home(year.folder / "homes/sec3").identity()
+    assert found.token.startswith("tpm:")
+    slots = manifest(year, "one").envelope.slots
+    own = {recipient_id(share.spki, share.mlkem) for share in found.shares}
+    assert [1] == [sum(s.recipient in own for s in slots if s.purpose == "share")]
+
+
 def test_what_changed_binds(year: Year) -> None:
     """Who left and what was lost open nothing by the rules; the withdrawn bundle nobody."""
     found = ask(year, "who-can-open", "env")["bundles"]
@@ -350,6 +361,8 @@ def test_a_ceremony_that_does_not_hold_makes_the_page_unsound(year: Year) -> Non
     (year.folder / "cut/transcript.jsonl").write_bytes(cut)
     text = read(report(year, "cut.html", "cut", code=1).read_bytes()).text
     assert "✗ Not sound" in text
+    assert "nobody whose signature holds" in text
+    assert "Signed by" not in text
     assert "record 5 says that it is number 6" in text[text.index("What does not hold") :][:120]
 
 
