@@ -67,12 +67,14 @@ class Desk:
     roles: dict[str, str] = field(default_factory=dict)
     officers: tuple[str, ...] = ()
     """Whose tokens' security officers come, with their PIN."""
+    more: dict[str, str] = field(default_factory=dict)
+    """What other token libraries read from the environment."""
 
     @property
     def environment(self) -> dict[str, str]:
         """What a command of this table knows."""
         path = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY)}
-        return {**path, **self.store.environment}
+        return {**path, **self.store.environment, **self.more}
 
     def bring(self, name: str, role: str, *, label: str | None = None) -> None:
         """Have somebody bring an empty token."""
