@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from custody.encoding import Digest, format_time
-from custody.ops.account import Entry, account_of
+from custody.ops.account import Entry, account_of, within
 from custody.ops.archive import Archive, Held, Unopened
 from custody.ops.audit import AuditedRelease
 from custody.ops.audit_ceremony import JudgedCeremony
@@ -109,7 +109,11 @@ def period_of(
     chronicle = chronicle_of(documents, pin=pin, now=until, tsa_roots=tsa_roots)
     told = [(held, release, account_of(release)) for held, release in archive.releases()]
     inside = [
-        (held, release, [entry for entry in entries if since <= _when(entry) < until])
+        (
+            held,
+            release,
+            [e for e in entries if within(e.at, e.there_by, since=since, until=until)],
+        )
         for held, release, entries in told
     ]
     seen: set[Digest] = set()
@@ -118,7 +122,8 @@ def period_of(
         own = [entry for entry in entries if not entry.act.startswith(_BEFORE)]
         if own and release.request not in seen:
             seen.add(release.request)
-            rows.append(_row(held, release, own))
+            last = max(_when(entry, since, until) for entry in own)
+            rows.append(_row(held, release, own, last))
             answers += [e for e in own if e.act.startswith(("approval.", "denial."))]
     rows.sort(key=lambda row: (row.at, row.release.request))
     found = Counter(outcome(row.release) for row in rows)
@@ -136,11 +141,15 @@ def period_of(
     )
 
 
-def _when(entry: Entry) -> datetime:
-    return entry.there_by or entry.at
+def _when(entry: Entry, since: datetime, until: datetime) -> datetime:
+    """Say when an act of a period was: by who vouches for it, or by its author, in that period."""
+    seen = (entry.there_by or entry.at, entry.at)
+    return next((moment for moment in seen if since <= moment < until), since)
 
 
-def _row(held: Held, release: AuditedRelease, entries: Sequence[Entry]) -> ReleaseRow:
+def _row(
+    held: Held, release: AuditedRelease, entries: Sequence[Entry], last: datetime
+) -> ReleaseRow:
     faults = [v.reason for v in release.verdicts if v.outcome == "fail"]
     faults += [v.reason for v in held.report.verdicts if v.outcome == "fail"]
     return ReleaseRow(
@@ -148,7 +157,7 @@ def _row(held: Held, release: AuditedRelease, entries: Sequence[Entry]) -> Relea
         file=held.name,
         sound=held.holds(release),
         sign=_SIGNS[release.outcome],
-        at=max(_when(entry) for entry in entries),
+        at=last,
         entries=tuple(entries),
         faults=tuple(faults),
     )

@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from custody.ops.export import intoto_bundle, json_lines
 from custody.ops.home import Home
 from custody.ops.overdue import unshown
 from custody.ops.trust import pin, remember_retired
+from custody.report.period import period_of
 from tests.cli.transcript import run
 from tests.release.archives import DAY, Month, month
 from tests.release.cast import NOW, Cast, person
@@ -154,6 +155,15 @@ def test_a_timestamp_moves_nothing_out_of_a_period(
     assert told <= set(acts(format_time(NOW - hour), format_time(NOW + hour)))
     assert told <= set(acts(format_time(later), format_time(later + hour)))
     assert [] == acts(format_time(later + hour), format_time(later + 2 * hour))
+    found = read_archive([folder], shelves=[], pin=archive.pin, tsa_roots=[tsa.root])
+
+    def row(since: datetime, until: datetime) -> list[bool]:
+        page = period_of(found, (), pin=archive.pin, since=since, until=until)
+        return [since <= row.at < until for row in page.rows]
+
+    assert [True] == row(NOW - hour, NOW + hour) == row(later, later + hour)
+    assert [True] == row(NOW + hour, NOW + 2 * hour)
+    assert [] == row(later + hour, later + 2 * hour)
 
 
 def test_who_did_is_told_of_nobody_whose_key_did_not_sign(
