@@ -17,11 +17,12 @@ import pytest
 from custody.cli._audit_words import release_view
 from custody.encoding import format_time
 from custody.formats.approval import Denial
-from custody.formats.case import read_statement
+from custody.formats.case import merge, read_statement, sort_documents
 from custody.formats.casefile import decode_case_file, encode_case_file, suffix_of
 from custody.formats.envelope import Signature, encode_statement
 from custody.formats.logentry import entry_of
 from custody.ops.archive import acts_of, read_archive
+from custody.ops.audit import audit_case
 from custody.ops.export import intoto_bundle, json_lines
 from custody.ops.home import Home
 from custody.ops.overdue import unshown
@@ -29,8 +30,8 @@ from custody.ops.trust import pin, remember_retired
 from custody.report.period import period_of
 from tests.cli.transcript import run
 from tests.release.archives import DAY, Month, month
-from tests.release.cast import NOW, Cast, person
-from tests.release.expect import changed
+from tests.release.cast import NOW, Cast, person, spki
+from tests.release.expect import changed, failed
 from tests.release.test_retirement import retirement
 from tests.release.tsa import Authority
 
@@ -281,3 +282,16 @@ def test_a_strangers_copy_hides_no_logged_answer(
     (folder / name).write_bytes(data[name])
     found = read_archive([folder], shelves=[], pin=archive.pin)
     assert () == unshown(found, [(5, entry)], now=NOW)
+
+
+def test_a_revocation_list_that_is_left_out_is_not_missed(cast: Cast, archive: Month) -> None:
+    """What no file can show: that an authority had issued a newer list.  The older one is judged by
+    until it is due again; by the newer one, the same release does not hold.
+    """
+    files = [(n, data) for n, data in members(archive, "1.case").items()]
+    signer = spki(cast.people["sec1"].signing[0])
+    newer = cast.make_crl(number=2, revoked=[signer], at=NOW - timedelta(hours=1))
+    older = sort_documents(files)
+    assert audit_case(older, pin=archive.pin).sound
+    told = merge(older, sort_documents([("newer.crl", newer)]))
+    assert "receipt.approvals" in failed(audit_case(told, pin=archive.pin))
