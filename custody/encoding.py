@@ -54,6 +54,7 @@ MAX_STATEMENT_BYTES = 16 << 20
 #: How deep arrays may lie in each other.  Without a number of our own the limit would be whatever
 #: stack is left, and a document would be good or bad by who reads it.
 MAX_NESTING = 32
+_KIND = re.compile(r"\Acustody/[a-z-]{1,40}/v[0-9]{1,4}\Z")
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
@@ -95,7 +96,8 @@ def decode(kind: type[R], data: bytes, *, max_bytes: int = MAX_STATEMENT_BYTES) 
     try:
         record = msgspec.json.decode(data, type=kind)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise Malformed(f"not a valid {_label(kind)}: {first_line(error)}") from error
+        reason = _another(kind, data) or first_line(error)
+        raise Malformed(f"not a valid {_label(kind)}: {reason}") from error
     # Accepting only what we would write ourselves closes every ambiguity of JSON at once:
     # a parser that takes the last of two duplicate keys and one that takes the first would
     # otherwise read two different documents under one signature.
@@ -116,6 +118,25 @@ def check_nesting(data: bytes) -> None:
         depth += 1 if bracket.group() == b"[" else -1
         if depth > MAX_NESTING:
             raise Malformed(f"arrays lie more than {MAX_NESTING} deep in each other")
+
+
+class _Said(msgspec.Struct, rename="camel"):
+    kind: str = ""
+    payload_type: str = ""
+
+
+def _another(kind: object, data: bytes) -> str:
+    """Return what JSON that was taken for a ``kind`` says that it is; empty if it does not say."""
+    try:
+        said = msgspec.json.decode(data, type=_Said)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return ""
+    expected = str(getattr(kind, "__annotations__", {}).get("kind", ""))
+    if _KIND.match(said.kind) and said.kind not in expected:
+        return f"its kind is {said.kind}"
+    if said.payload_type and "payload_type" not in getattr(kind, "__annotations__", {}):
+        return "it is a signed statement"
+    return ""
 
 
 def _label(kind: object) -> str:

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from custody.cli._case import PolicyPinOption, TsaRootOption, pinned, tsa_roots
-from custody.cli._history import linked, remembered, say_histories
+from custody.cli._history import linked, remembered, retired, say_histories
 from custody.cli._home import HomeOption, JsonOption, example, moment
 from custody.cli._ui import EXIT_REFUSED, Screen
 from custody.encoding import Record, format_time
 
 if TYPE_CHECKING:
-    from custody.formats.checkpoint import SignedCheckpoint
     from custody.formats.logentry import LogEntry
     from custody.ops.archive import Archive
 
@@ -162,7 +161,7 @@ def list_releases(
     ]
     heads = ("request", "host", "outcome", "judged at", "time", "file")
     screen.result(rows, lambda: _table(screen, heads, cells))
-    if found.unopened or not all(row.sound for row in rows):
+    if _broken(found) or not all(row.sound for row in rows):
         raise typer.Exit(EXIT_REFUSED)
 
 
@@ -186,7 +185,7 @@ def show(
 
     def words() -> None:
         verdict = "sound" if held.holds(release) else "NOT SOUND"
-        screen.show(f"{release.host}: {release.outcome}, {verdict} ({held.name})")
+        screen.show(f"{release.host}: {release.outcome}, {verdict} ({plain(held.name)})")
         for entry in view.account:
             note = f": {plain(entry.note)}" if entry.note else ""
             screen.show(f"{format_time(entry.at)}  {plain(entry.who)} {entry.words}{note}")
@@ -266,7 +265,7 @@ def who_approved(
     ]
     heads = ("at", "officer", "answer", "host", "request", "release", "why")
     screen.result(rows, lambda: _table(screen, heads, cells))
-    if found.unopened or not all(row.sound for row in rows):
+    if _broken(found) or not all(row.sound for row in rows):
         raise typer.Exit(EXIT_REFUSED)
 
 
@@ -290,7 +289,7 @@ def overdue(
 
     screen = Screen(as_json=as_json)
     pin, now = pinned(screen, policy_pin, home), moment(at, option="--at")
-    found = _judged(screen, archive, pin, remembered(policy_pin, home), tsa_root)
+    found = _judged(screen, archive, pin, policy_pin, home, tsa_root)
     entries: Iterable[tuple[int, LogEntry]] = ()
     if log is not None:
         found, entries = linked(found, log, pin, home)
@@ -331,9 +330,10 @@ def since(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell what happened since a time, in order: by the time that somebody vouches for, else by the
-    time that each author claims.
+    """Tell what happened since a time, in order: all that can have, by what each author claims, or
+    by when somebody saw it.
     """
+    from custody.ops.account import within
     from custody.ops.export import act_lines
 
     screen = Screen(as_json=as_json)
@@ -341,9 +341,7 @@ def since(
     end = moment(until, option="--until") if until else None
     found = opened(screen, archive, policy_pin, home, tsa_root)
     rows = [
-        line
-        for line in act_lines(found)
-        if begin <= (line.there_by or line.at) and (end is None or (line.there_by or line.at) < end)
+        line for line in act_lines(found) if within(line.at, line.there_by, since=begin, until=end)
     ]
     cells = [
         (
@@ -391,7 +389,7 @@ def export(
     unsound = [h.name for h in found.held if h.report.releases and not h.report.sound]
     for name in unsound:
         screen.say(f"NOT SOUND  {plain(name)}: custody auditor list")
-    if found.unopened or unsound:
+    if _broken(found) or unsound:
         raise typer.Exit(EXIT_REFUSED)
 
 
@@ -404,14 +402,15 @@ def opened(
 ) -> Archive:
     """Read and judge an archive, and name what could not be read."""
     pin = pinned(screen, policy_pin, home)
-    return _judged(screen, archive, pin, remembered(policy_pin, home), tsa_root)
+    return _judged(screen, archive, pin, policy_pin, home, tsa_root)
 
 
 def _judged(
     screen: Screen,
     archive: Sequence[str],
     pin: str,
-    heads: Sequence[SignedCheckpoint],
+    policy_pin: str | None,
+    home: Path | None,
     tsa_root: Sequence[Path] | None,
 ) -> Archive:
     from custody.cli._words import plain
@@ -425,14 +424,22 @@ def _judged(
         shelves=shelves,
         pin=pin,
         tsa_roots=tsa_roots(tsa_root),
-        remembered=heads,
+        remembered=remembered(policy_pin, home),
+        retired=retired(policy_pin, home, pin),
     )
     for unopened in found.unopened:
         screen.say(f"unreadable {plain(unopened.name)}: {plain(unopened.reason)}")
+    for held in found.empty():
+        screen.say(f"NOT SOUND  {plain(held.name)}: tells of no release, which nobody collects")
     say_histories(screen, found)
     if not any(found.releases()):
         screen.say("no release is here; custody auditor collect makes a file of one")
     return found
+
+
+def _broken(found: Archive) -> bool:
+    """Whether anything of an archive is not there to be judged."""
+    return bool(found.unopened) or any(found.empty())
 
 
 def _table(screen: Screen, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

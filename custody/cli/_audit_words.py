@@ -167,8 +167,9 @@ def _entry_view(entry: Entry) -> EntryView:
 
 def _publisher_token(release: AuditedRelease) -> str | None:
     manifest = release.exhibits.manifest
-    key = manifest.predicate.core.publisher if manifest is not None else ""
-    return release.exhibits.token_class(key)
+    if manifest is None or not release.publisher:
+        return None
+    return release.exhibits.token_class(manifest.predicate.core.publisher)
 
 
 def _author(release: AuditedRelease, bad: BadShare) -> str:

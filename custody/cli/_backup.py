@@ -18,9 +18,9 @@ from custody.cli._home import (
     moment,
     open_home,
 )
-from custody.cli._recovery import RecordArgument, RecordOption, WordsFdOption, _begin
 from custody.cli._sealed import SealedOption, SealedTokenOption, open_sealed
 from custody.cli._session import stand, unlocked
+from custody.cli._shares import RecordArgument, RecordOption, WordsFdOption, check_ready
 from custody.cli._ui import Screen
 from custody.cli._wiring import open_token, pin_reader
 from custody.encoding import Digest, Record
@@ -124,7 +124,7 @@ def wrapping_key(
 
     Enough holders type their words. Later backups need none of them.
     """
-    _begin()
+    check_ready()
     from custody.cli import _mnemonics as paper
     from custody.ops import backup as ops
 
@@ -284,7 +284,7 @@ def restore(
 
     It comes back as it was, or not at all. No key in the token is replaced.
     """
-    _begin()
+    check_ready()
     from custody.cli import _mnemonics as paper
     from custody.ops import backup as ops
 

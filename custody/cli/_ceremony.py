@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Annotated, Self
+from typing import Annotated
 
 import typer
 
@@ -23,31 +20,25 @@ from custody.cli._home import (
     example,
     open_home,
 )
+from custody.cli._table import TerminalTable
 from custody.cli._ui import Screen
-from custody.cli._wiring import list_objects, open_token
-from custody.encoding import Digest, Record, utc_now
-from custody.errors import Refused, Unavailable
+from custody.encoding import Digest, Record
+from custody.errors import Refused
 from custody.formats.ceremony import (
     Enrol,
     Invite,
     MakeAuthority,
     Script,
     Seat,
-    SplitRecovery,
     Step,
     encode_script,
 )
-from custody.formats.policy_text import parse_quorum
-from custody.keys.api import Token, parse_key_uri
-from custody.keys.audit import HeldObject
-from custody.log.storage import Store
+from custody.keys.api import parse_key_uri
 from custody.ops.ceremony import hold
 from custody.ops.ceremony_steps import words_of
 from custody.ops.folders import read_file
 from custody.ops.home import Home
-from custody.ops.keys import Signer
 from custody.ops.landing import check_absent, write_new_file
-from custody.ops.spoken import spoken
 from custody.ops.transcript import (
     PAGE,
     TRANSCRIPT,
@@ -184,6 +175,14 @@ def ceremony(
         list[str] | None,
         typer.Option("--pin", help="Read somebody's PIN from a file.", metavar="NAME=FILE"),
     ] = None,
+    so_pin: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--so-pin",
+            help="Read the PIN of the security officer of somebody's token from a file.",
+            metavar="NAME=FILE",
+        ),
+    ] = None,
     review: Annotated[
         bool, typer.Option("--review", help="Show what would be done, and do nothing.")
     ] = False,
@@ -203,13 +202,8 @@ def ceremony(
     if out is None or homes is None:
         raise typer.BadParameter("a ceremony is held with both", param_hint="--out, --homes")
     _check_over(out)
-    people = {seat.name: seat for seat in held.script.people}
-    uris = {name: seat.token for name, seat in people.items()}
-    for given in pin or ():
-        name, _, source = given.partition("=")
-        if name not in people:
-            raise typer.BadParameter(f"nobody is called {name!r}", param_hint="--pin")
-        path = str(Path(source).absolute())
+    uris = {seat.name: seat.token for seat in held.script.people}
+    for name, path in _files(held.script, pin, option="--pin").items():
         uris[name] = str(replace(parse_key_uri(uris[name]), pin_source=path))
     folder = Home(homes)
     with TerminalTable(
@@ -217,6 +211,7 @@ def ceremony(
         asks=not yes,
         homes=lambda seat: Home(folder.path / seat.name, role=seat.role),
         uris=uris,
+        officers=_files(held.script, so_pin, option="--so-pin"),
     ) as table:
         table.show(_review_lines(held))
         table.speak("the script", held.digest)
@@ -234,6 +229,17 @@ def ceremony(
         screen.speak(digest)
 
     screen.result(view, words)
+
+
+def _files(script: Script, given: Sequence[str] | None, *, option: str) -> dict[str, str]:
+    """Read ``NAME=FILE``: whose PIN lies where."""
+    found = {}
+    for each in given or ():
+        name, _, source = each.partition("=")
+        if name not in {seat.name for seat in script.people}:
+            raise typer.BadParameter(f"nobody is called {name!r}", param_hint=option)
+        found[name] = str(Path(source).absolute())
+    return found
 
 
 def _check_over(out: Path) -> None:
@@ -288,123 +294,3 @@ def _review_lines(held: HeldScript) -> tuple[str, ...]:
         lines.append(f"  {seat.name}, {seat.role}: {seat.token}{holds}")
     lines.append(f"  objects in a token that nobody expects are {script.others}")
     return tuple(lines)
-
-
-class TerminalTable:
-    """A table with one terminal.  One token is open at a time; its PIN is forgotten with it."""
-
-    def __init__(
-        self,
-        screen: Screen,
-        *,
-        asks: bool,
-        homes: Callable[[Seat], Home],
-        uris: Mapping[str, str],
-        pin_fd: int | None = None,
-    ) -> None:
-        """Take how people's tokens are named here, with what PINs are read from."""
-        self._screen = screen
-        self._asks = asks
-        self._homes = homes
-        self._uris = uris
-        self._pin_fd = pin_fd
-        self._open: tuple[str, Token] | None = None
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stack.close()
-
-    @property
-    def asks(self) -> bool:
-        """Whether people are asked."""
-        return self._asks
-
-    def token(self, seat: Seat) -> Token:
-        """Return somebody's token, opened."""
-        if self._open is not None and self._open[0] == seat.name:
-            return self._open[1]
-        self._stack.close()
-        self._open = None
-        token = self._stack.enter_context(self._opened(seat))
-        self._open = seat.name, token
-        return token
-
-    def _opened(self, seat: Seat) -> Token:
-        """Open a token; with one reader for all, somebody has to put it in first."""
-        while True:
-            try:
-                return open_token(self.uri(seat), pin_fd=self._pin_fd)
-            except Unavailable as error:
-                if not self._asks:
-                    raise
-                self._screen.say(f"{error}")
-            self.confirm(f"put in the token of {seat.name}; try again?")
-
-    def objects(self, seat: Seat) -> tuple[HeldObject, ...]:
-        """List all that lies in somebody's token."""
-        return list_objects(self.uri(seat), self.token(seat))
-
-    def uri(self, seat: Seat) -> str:
-        """Return how his token is named here."""
-        return self._uris[seat.name]
-
-    def home(self, seat: Seat) -> Home:
-        """Return his home."""
-        return self._homes(seat)
-
-    def show(self, lines: Sequence[str]) -> None:
-        """Show what everybody is to read."""
-        for line in lines:
-            self._screen.say(line)
-
-    def speak(self, what: str, digest: Digest) -> None:
-        """Show a digest, and where people are there its words."""
-        if not self._asks:
-            self._screen.say(f"  {what}: {digest}")
-            return
-        self._screen.say(f"  {what}, to read aloud:")
-        for line in spoken(digest):
-            self._screen.say(f"    {line}")
-
-    def confirm(self, question: str) -> None:
-        """Ask the people there."""
-        self._screen.confirm(question, yes=not self._asks)
-
-    def split(
-        self, step: SplitRecovery, *, environment: str, token: Token, signer: Signer
-    ) -> bytes:
-        """Make a recovery key and show each person his words."""
-        from custody.cli._recovery import _begin
-
-        _begin()
-        from custody.cli import _mnemonics as paper
-        from custody.ops import recovery as ops
-
-        order = ops.RecoveryOrder(
-            environment=environment,
-            epoch=step.epoch,
-            suite=step.suite,
-            among=parse_quorum(step.among),
-            passphrase=paper.ask_passphrase(twice=True) if step.passphrase else b"",
-        )
-        made = ops.make_recovery(order, signer=signer, token_random=token.random, now=self.now())
-        paper.hand_out(made.shares)
-        return made.statement
-
-    def store(self, folder: Path) -> Store:
-        """Open a folder as the store of a log."""
-        from custody.transports.api import open_store
-
-        return open_store(str(folder))
-
-    def now(self) -> datetime:
-        """Return the machine's clock."""
-        return utc_now()

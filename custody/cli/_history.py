@@ -14,6 +14,7 @@ from custody.errors import Refused
 if TYPE_CHECKING:
     from custody.formats.checkpoint import SignedCheckpoint
     from custody.formats.logentry import LogEntry
+    from custody.formats.state import EnrolmentMemory
     from custody.ops.archive import Archive
 
 
@@ -49,6 +50,18 @@ def remembered(policy_pin: str | None, home: Path | None) -> Sequence[SignedChec
     if policy_pin is not None and home is None:
         return ()
     return [decode_checkpoint(log.note) for log in seen_logs(open_home(home, "auditor")).logs]
+
+
+def retired(policy_pin: str | None, home: Path | None, pin: str) -> Sequence[EnrolmentMemory]:
+    """Return which hosts a home knows to be retired in the environment of its pin, as `remembered`.
+
+    Files can leave out that one was.
+    """
+    if policy_pin is not None and home is None:
+        return ()
+    where = open_home(home, "auditor")
+    known = where.memory() if where.has_memory() else None
+    return known.enrolments if known is not None and known.pin == pin else ()
 
 
 def say_histories(screen: Screen, found: Archive) -> None:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-import msgspec
 import typer.core
 import typer.main
 
 from custody.cli._plain import read_plainly
 
 
-class Verbs(msgspec.Struct, frozen=True):
+class Verbs(NamedTuple):
     """Names of commands, and what imports exactly those and adds them to an app."""
 
     names: tuple[str, ...]

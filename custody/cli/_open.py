@@ -120,7 +120,12 @@ def request(
         mode=mode,
         further=read_further(further),
     )
-    write_new_file(out, made.data)
+    try:
+        write_new_file(out, made.data)
+    except CustodyError as error:
+        named = made.statement.digest[:16]
+        error.hint = f"the request stays open without its file: custody host cancel {named}"
+        raise
     screen.made(out)
     offer(screen, standing.situation.trusted.policy, log, [made.data])
 
@@ -197,6 +202,8 @@ def _answers_shown(
 
             judged = judge_answers(bundle.statement, request, situation)
             _words.show_answers(screen.say, judged.tally, situation.documents.unreadable)
+            if isinstance(error, Incomplete) and judged.tally.unanswered:
+                error.hint = "no answer to it was found: --answers DIR names their folder"
         raise
 
 

@@ -1,4 +1,4 @@
-"""``custody custodian recovery make``, ``check-share``, ``break-glass``, ``drill``."""
+"""``custody custodian check-share``, ``break-glass``, ``drill``."""
 
 from __future__ import annotations
 
@@ -15,26 +15,22 @@ from custody.cli._home import (
     PinFdOption,
     YesOption,
     example,
-    moment,
-    open_home,
 )
 from custody.cli._log import LogOption, offer
+from custody.cli._recovery_make import recovery_app
 from custody.cli._sealed import (
     SealedOption,
     SealedTokenOption,
-    SealToOption,
     open_sealed,
-    read_recipients,
 )
 from custody.cli._session import Standing, stand, unlocked
+from custody.cli._shares import RecordArgument, RecordOption, WordsFdOption, check_ready
 from custody.cli._ui import Screen
 from custody.cli._wiring import scratch_token
 from custody.encoding import Digest, Record
-from custody.errors import Unavailable
 from custody.formats.envelope import Statement, decode_statement
 from custody.formats.keybackup import KeyBackup
-from custody.formats.policy import HpkeSuite
-from custody.formats.policy_text import format_quorum, parse_quorum
+from custody.formats.policy_text import format_quorum
 from custody.formats.recovery import BreakGlass, RecoveryRecord
 from custody.ops.bundle import Bundle
 from custody.ops.folders import read_statement_file, reading
@@ -42,42 +38,7 @@ from custody.ops.landing import check_absent, new_directory, write_new_file
 from custody.ops.rewrap import REWRAPPED, STATEMENT
 
 if TYPE_CHECKING:  # SLIP-0039 is an extra: who reads help needs none of it
-    from collections.abc import Mapping
-
-    from custody.formats.policy import ShareKey
     from custody.ops.break_glass import Broken
-    from custody.ops.recovery import MadeRecovery
-
-RecordArgument = Annotated[
-    Path, typer.Argument(help="The recovery record (.dsse).", metavar="RECORD", show_default=False)
-]
-RecordOption = Annotated[
-    Path, typer.Option("--record", help="The recovery record (.dsse).", metavar="RECORD")
-]
-WordsFdOption = Annotated[
-    int | None,
-    typer.Option("--words-fd", help="Read shares from this descriptor, one a line.", metavar="N"),
-]
-
-recovery_app = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    help="Make the recovery key of an environment.",
-    epilog=example(
-        "custody custodian recovery make production --among '2 of (ida, ivan, iris)' \\",
-        "    --out recovery-1.dsse",
-    ),
-)
-
-
-class MadeView(Record, frozen=True, kw_only=True):
-    """What ``recovery make --json`` shows."""
-
-    file: str
-    digest: Digest
-    key: Digest
-    set_id: int
-    among: str
 
 
 class ShareView(Record, frozen=True, kw_only=True):
@@ -98,21 +59,6 @@ class BrokenView(Record, frozen=True, kw_only=True):
     files: tuple[str, ...]
 
 
-def _begin() -> None:
-    """Say what is missing where shares cannot be read; see that words stay in memory alone."""
-    import resource
-
-    # A process that is killed while it holds the seed must not leave it in a file.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    try:
-        import shamir_mnemonic  # noqa: F401
-    except ImportError as error:
-        raise Unavailable(
-            "shamir-mnemonic is not installed, which reads and writes shares on paper",
-            hint="pip install 'custody[recovery]'",
-        ) from error
-
-
 def add_recovery(app: typer.Typer) -> None:
     """Add the verbs of recovery to the custodian's."""
     app.add_typer(recovery_app, name="recovery")
@@ -131,110 +77,6 @@ def add_recovery(app: typer.Typer) -> None:
     )(drill)
 
 
-@recovery_app.callback()
-def _recovery() -> None:
-    pass
-
-
-@recovery_app.command(
-    epilog=example(
-        "custody custodian recovery make production --among '2 of (ida, ivan, iris)' \\",
-        "    --out recovery-1.dsse",
-    )
-)
-def make(
-    environment: Annotated[str, typer.Argument(help="Its name, as production.")],
-    among: Annotated[
-        str,
-        typer.Option("--among", help="Who holds shares, as in a policy's quorum.", metavar="TREE"),
-    ],
-    out: OutOption,
-    suite: Annotated[
-        HpkeSuite, typer.Option("--suite", help="What content keys are sealed to it by.")
-    ] = "P256",
-    epoch: Annotated[int, typer.Option("--epoch", help="1, then one more each time.", min=1)] = 1,
-    passphrase: Annotated[
-        bool, typer.Option("--passphrase", help="Ask for a passphrase besides the shares.")
-    ] = False,
-    seal_to: SealToOption = None,
-    sealed_out: Annotated[
-        Path | None,
-        typer.Option("--sealed-out", help="A new folder for sealed shares.", metavar="DIR"),
-    ] = None,
-    home: HomeOption = None,
-    pin_fd: PinFdOption = None,
-    yes: YesOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Make a recovery key, show each person his words, and state who holds what.
-
-    The words are on no disk and shown once; with --seal-to they are sealed to their holder's token
-    and shown to nobody. Name the record in the next policy's draft:
-    recovery = "recovery-1.dsse".
-    """
-    _begin()
-    from custody.cli import _mnemonics as paper
-    from custody.ops import recovery as ops
-
-    screen = Screen(as_json=as_json)
-    check_absent(out)
-    if (seal_to is None) != (sealed_out is None):
-        raise typer.BadParameter("give --seal-to and --sealed-out together")
-    if sealed_out is not None:
-        check_absent(sealed_out)
-    tree = parse_quorum(among)
-    where = open_home(home, "custodian")
-    recipients = read_recipients(where, seal_to)
-    screen.say(f"shares: {format_quorum(tree)}; everybody who holds one must be here")
-    screen.confirm("make a recovery key?", yes=yes)
-    order = ops.RecoveryOrder(
-        environment=environment,
-        epoch=epoch,
-        suite=suite,
-        among=tree,
-        passphrase=paper.ask_passphrase(twice=True) if passphrase else b"",
-    )
-    with unlocked(where, pin_fd) as keys:
-        made = ops.make_recovery(
-            order, signer=keys.signer, token_random=keys.token.random, now=moment(None)
-        )
-    # The record comes last: one that exists is of shares that everybody has.
-    _give_out(made, recipients, sealed_out)
-    write_new_file(out, made.statement)
-    record = made.record
-    view = MadeView(
-        file=str(out),
-        digest=record.digest,
-        key=record.predicate.key_id,
-        set_id=record.predicate.set_id,
-        among=format_quorum(tree),
-    )
-
-    def words() -> None:
-        screen.show(f"{view.file}: recovery key {view.key}, set {view.set_id}")
-        screen.show(f"  {len(made.shares)} shares, {view.among}")
-        screen.show("its digest, for everybody to write on his paper:")
-        screen.speak(view.digest)
-
-    screen.result(view, words)
-
-
-def _give_out(
-    made: MadeRecovery, recipients: Mapping[str, ShareKey], sealed_out: Path | None
-) -> None:
-    """Seal the shares of those who have a key for it; show everybody else his words."""
-    from custody.cli import _mnemonics as paper
-    from custody.ops.sealed_share import seal_shares
-
-    sealed, written = seal_shares(made, recipients)
-    if written:
-        paper.hand_out(written)
-    if sealed_out is not None:
-        with new_directory(sealed_out, mode=0o755) as folder:
-            for each in sealed:
-                write_new_file(folder / f"{each.holder}.share.json", each.data)
-
-
 def check_share(
     record: RecordArgument,
     words_fd: WordsFdOption = None,
@@ -246,7 +88,7 @@ def check_share(
 
     Nothing is sent or kept. A wrong word is named by its position.
     """
-    _begin()
+    check_ready()
     from custody.cli import _mnemonics as paper
     from custody.ops import recovery as ops
 
@@ -302,7 +144,7 @@ def break_glass(
     Works when every officer's token is lost. Neither the content key nor any plaintext leaves the
     program. The publisher signs what it makes: custody publisher rewrap.
     """
-    _begin()
+    check_ready()
     from custody.cli import _mnemonics as paper
     from custody.ops import break_glass as glass
 
@@ -391,7 +233,7 @@ def drill(
     Keys come back into a token of SoftHSM that is made for it and thrown away; no other token is
     used. The seed, keys and new envelopes are forgotten; nothing is signed.
     """
-    _begin()
+    check_ready()
     from custody.cli import _mnemonics as paper
     from custody.ops import drill as ops
 

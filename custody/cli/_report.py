@@ -18,7 +18,7 @@ from custody.cli._case import (
     pinned,
     tsa_roots,
 )
-from custody.cli._history import remembered
+from custody.cli._history import remembered, retired
 from custody.cli._home import HomeOption, PinFdOption, example, moment
 from custody.cli._ui import EXIT_REFUSED, Screen
 
@@ -52,12 +52,20 @@ def report(
         str | None,
         typer.Option("--until", help="And before this one  [default: now]", metavar="TIME"),
     ] = None,
+    ceremony: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--ceremony", help="Tell of this ceremony too; may be repeated.", metavar="DIR"
+        ),
+    ] = None,
     home: HomeOption = None,
     pin_fd: PinFdOption = None,
 ) -> None:
     """Judge a case as ``verify`` does, and write what was found as one HTML page.
 
-    With --since the page is about a period: all releases of folders of collected files.
+    With --since the page is about a period: all releases of folders of collected files, and, where
+    the environment's folder is given too, everything else that was stated: policies, people, hosts,
+    bundles, recovery.
 
     The page needs no other file, no network and no script. It is written whatever the verdict;
     the exit code is 0 only if every check of every release holds.
@@ -70,8 +78,10 @@ def report(
     if since is not None or until is not None:
         if since is None or at is not None or contents:
             raise typer.BadParameter("a period has --since and --until alone", param_hint="--since")
-        _period(screen, case, out, since, until, policy_pin, home, tsa_root)
+        _period(screen, case, out, since, until, policy_pin, home, tsa_root, ceremony)
         return
+    if ceremony:
+        raise typer.BadParameter("is for a period: --since", param_hint="--ceremony")
     found = audit(
         screen,
         case,
@@ -98,24 +108,41 @@ def _period(
     policy_pin: str | None,
     home: Path | None,
     tsa_root: Sequence[Path] | None,
+    ceremonies: Sequence[Path] | None,
 ) -> None:
     """Write the page of a period."""
     from custody.ops.archive import read_archive
+    from custody.ops.audit_ceremony import judge_ceremony
     from custody.ops.landing import write_new_file
     from custody.ops.overdue import overdue
-    from custody.report.html import render_period
+    from custody.report.html import render_page
+    from custody.report.period import period_of
 
     begin, end = moment(since, option="--since"), moment(until, option="--until")
     if end <= begin:
         raise typer.BadParameter("ends before it begins", param_hint="--until")
-    pin = pinned(screen, policy_pin, home)
-    seen = remembered(policy_pin, home)
-    roots = tsa_roots(tsa_root)
-    found = read_archive(case, shelves=[], pin=pin, tsa_roots=roots, remembered=seen)
+    pin, roots = pinned(screen, policy_pin, home), tsa_roots(tsa_root)
+    found = read_archive(
+        case,
+        shelves=[],
+        pin=pin,
+        tsa_roots=roots,
+        remembered=remembered(policy_pin, home),
+        retired=retired(policy_pin, home, pin),
+    )
     lingering = overdue(found, pin=pin, now=end)
-    write_new_file(out, render_period(found, lingering, pin=pin, since=begin, until=end))
+    page = period_of(
+        found,
+        lingering,
+        pin=pin,
+        since=begin,
+        until=end,
+        # What it is tied to is the policy that came of it, and that is held against the pin.
+        ceremonies=[judge_ceremony(folder, pin=None) for folder in ceremonies or ()],
+        tsa_roots=roots,
+    )
+    write_new_file(out, render_page(page))
     screen.made(out)
-    if found.unopened or not all(held.holds(release) for held, release in found.releases()):
-        screen.say("NOT SOUND")
+    screen.say("sound" if page.sound else "NOT SOUND")
+    if not page.sound:
         raise typer.Exit(EXIT_REFUSED)
-    screen.say("sound")

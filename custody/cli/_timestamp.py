@@ -10,6 +10,7 @@ import typer
 from custody.cli._case import TsaRootOption, tsa_roots
 from custody.cli._home import JsonOption, OutOption, example
 from custody.cli._ui import Screen
+from custody.cli._words import plain
 from custody.encoding import format_time
 
 
@@ -62,5 +63,5 @@ def timestamp(
     when = format_time(stamp.at)
     screen.result(
         {"file": str(out), "at": when, "by": stamp.by},
-        lambda: screen.show(f"{out}: there by {when}, {stamp.by}"),
+        lambda: screen.show(f"{out}: there by {when}, {plain(stamp.by)}"),
     )

@@ -83,7 +83,8 @@ class Screen:
         """Show checks, one a line: outcome, stable id, subject, reason."""
         for verdict in verdicts:
             subject = f"{verdict.subject}: " if verdict.subject else ""
-            self.show(f"{_MARKS[verdict.outcome]:3} {verdict.check:32} {subject}{verdict.reason}")
+            words = _one_line(f"{subject}{verdict.reason}")
+            self.show(f"{_MARKS[verdict.outcome]:3} {verdict.check:32} {words}")
 
     def confirm(self, question: str, *, yes: bool) -> None:
         """Ask before something that cannot be taken back; ``yes`` is an answer given beforehand."""

@@ -140,8 +140,11 @@ def _find(keys: KeptKeys, beginning: str) -> Kept:
     found = [kept for kept in known if kept.manifest.startswith(beginning.lower())]
     if len(beginning) < _SHORTEST or len(found) != 1:
         raise Incomplete(
-            "not how the manifest of one key that is kept here begins, by 8 digits or more",
+            "no key that is kept here is of this manifest"
+            if not found
+            else "too few digits to say which kept key is meant",
             missing=[kept.manifest for kept in known],
             where=beginning,
+            hint="custody host status lists them; 8 digits or more of the manifest name one",
         )
     return found[0]

@@ -51,7 +51,8 @@ def _challenge(app: typer.Typer) -> None:
 
 def _recovery(app: typer.Typer) -> None:
     from custody.cli._backup import add_backup
-    from custody.cli._recovery import add_recovery, recovery_app
+    from custody.cli._recovery import add_recovery
+    from custody.cli._recovery_make import recovery_app
 
     add_recovery(app)
     add_backup(app, recovery_app)

@@ -32,6 +32,7 @@ from custody.formats.envelope import (
 )
 from custody.formats.forgotten import Forgotten
 from custody.formats.goldenset import GoldenSet
+from custody.formats.keybackup import KeyBackup, WrappingKey
 from custody.formats.keyrequest import Consent, KeyReceipt, KeyRequest
 from custody.formats.logentry import LogEntry, decode_entry
 from custody.formats.logged import Logged
@@ -95,6 +96,8 @@ class Documents:
     disposals: tuple[Statement[Disposal], ...] = ()
     recovery_records: tuple[Statement[RecoveryRecord], ...] = ()
     broken: tuple[Statement[BreakGlass], ...] = ()
+    wrapping_keys: tuple[Statement[WrappingKey], ...] = ()
+    backups: tuple[Statement[KeyBackup], ...] = ()
     forgotten: tuple[Statement[Forgotten], ...] = ()
     proofs: tuple[EntryProof, ...] = ()
     consistencies: tuple[CosignRequest, ...] = ()
@@ -158,6 +161,8 @@ _KINDS: tuple[type[Predicate], ...] = (
     Logged,
     RecoveryRecord,
     BreakGlass,
+    WrappingKey,
+    KeyBackup,
 )
 
 
@@ -235,6 +240,8 @@ def sort_documents(files: Iterable[tuple[str, bytes]]) -> Documents:
         disposals=_of(Disposal, found),
         recovery_records=_of(RecoveryRecord, found),
         broken=_of(BreakGlass, found),
+        wrapping_keys=_of(WrappingKey, found),
+        backups=_of(KeyBackup, found),
         forgotten=_of(Forgotten, found),
         proofs=tuple(dict.fromkeys(proofs)),
         consistencies=tuple(dict.fromkeys(consistencies)),

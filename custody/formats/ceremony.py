@@ -27,6 +27,8 @@ FileName = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,1
 TokenUri = Annotated[
     str, msgspec.Meta(max_length=4096, pattern=r"\A(?:pkcs11|tpm):(?:(?!pin-)[\x21-\x7e])*\Z")
 ]
+#: Which recovery key: 1, then one more each time.
+Epoch = Annotated[int, msgspec.Meta(ge=1, le=2**31)]
 _Names = Annotated[tuple[Name, ...], msgspec.Meta(max_length=MAX_PEOPLE)]
 
 
@@ -140,13 +142,17 @@ class Admit(_Step, frozen=True, kw_only=True, tag="admit"):
 
 
 class SplitRecovery(_Step, frozen=True, kw_only=True, tag="recovery"):
-    """A recovery key is made, split on paper, and stated."""
+    """A recovery key is made, split, and stated.
+
+    Shares are handed out on paper, but for those of ``seal_to``: to their holders' tokens.
+    """
 
     by: Name
     among: Words
-    epoch: Annotated[int, msgspec.Meta(ge=1, le=2**31)] = 1
+    epoch: Epoch = 1
     suite: HpkeSuite = "P256"
     passphrase: bool = False
+    seal_to: _Names = ()
 
     @property
     def hands(self) -> tuple[str, ...]:
@@ -166,7 +172,69 @@ class MakePolicy(_Step, frozen=True, kw_only=True, tag="policy"):
         return self.signers
 
 
-Step = Invite | Enrol | MakeAuthority | MakeLogKey | MakeKek | Admit | SplitRecovery | MakePolicy
+class MakeWrapping(_Step, frozen=True, kw_only=True, tag="wrapping-key"):
+    """The key that others leave tokens under is made, by enough shares of a recovery key.
+
+    ``opened`` are holders whose sealed shares are opened by their tokens; others type their words.
+    """
+
+    by: Name
+    epoch: Epoch = 1
+    opened: _Names = ()
+
+    @property
+    def hands(self) -> tuple[str, ...]:
+        """Whose token works in this step; who states it comes last."""
+        return _last(self.opened, self.by)
+
+
+class TrustKey(_Step, frozen=True, kw_only=True, tag="trust-key"):
+    """A token's security officer types his PIN: the token trusts the wrapping key from then on."""
+
+    who: Name
+    epoch: Epoch = 1
+
+    @property
+    def hands(self) -> tuple[str, ...]:
+        """Whose token works in this step."""
+        return (self.who,)
+
+
+class BackUp(_Step, frozen=True, kw_only=True, tag="backup"):
+    """A key is backed up under the wrapping key: the KEK with this label, else the authority's.
+
+    ``who`` has it in his token, ``by`` signs for it.
+    """
+
+    who: Name
+    by: Name
+    file: FileName
+    kek: Words | None = None
+    epoch: Epoch = 1
+
+    @property
+    def hands(self) -> tuple[str, ...]:
+        """Whose token works in this step; who signs comes last."""
+        return _last((self.who,), self.by)
+
+
+def _last(names: tuple[str, ...], last: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*(name for name in names if name != last), last)))
+
+
+Step = (
+    Invite
+    | Enrol
+    | MakeAuthority
+    | MakeLogKey
+    | MakeKek
+    | Admit
+    | SplitRecovery
+    | MakePolicy
+    | MakeWrapping
+    | TrustKey
+    | BackUp
+)
 
 
 class Script(_Table, frozen=True, kw_only=True):

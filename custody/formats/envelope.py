@@ -6,6 +6,7 @@ checked elsewhere: nothing in this module knows a key.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Final, Generic, Literal, Protocol, TypeVar, cast
 
@@ -18,6 +19,7 @@ PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
 #: More signers than any threshold needs; a cap against work made by strangers.
 MAX_SIGNATURES = 32
+_TYPE = re.compile(r"\Aurn:custody:([a-z-]{1,40}):v[0-9]{1,4}\Z")
 
 
 class Signature(Record, frozen=True):
@@ -185,11 +187,19 @@ def decode_statement(
     envelope = decode_envelope(data, max_bytes=max_bytes)
     found = predicate_type(envelope)
     if found != kind.PREDICATE_TYPE:
-        raise Malformed(f"holds {found[:80]!r}, not {kind.PREDICATE_TYPE!r}")
+        raise _another(found, kind)
     if len(envelope.signatures) > 1 and not kind.MANY_SIGNERS:
         raise Malformed("has more than one signature")
     predicate = _read_payload(kind, envelope.payload, max_bytes=max_bytes)
     return Statement(envelope=envelope, predicate=predicate, digest=envelope.digest())
+
+
+def _another(found: str, kind: type[P]) -> Malformed:
+    name, named = _TYPE.match(found), _TYPE.match(kind.PREDICATE_TYPE)
+    if name is None or named is None or name[1] == named[1]:
+        return Malformed(f"holds {found[:80]!r}, not {kind.PREDICATE_TYPE!r}")
+    words = (each[1].replace("-", " ") for each in (name, named))
+    return Malformed("holds a statement of kind {}, not {}".format(*words))
 
 
 def _read_payload(kind: type[P], payload: bytes, *, max_bytes: int) -> P:
@@ -198,7 +208,7 @@ def _read_payload(kind: type[P], payload: bytes, *, max_bytes: int) -> P:
     predicate: P = statement.predicate
     name, digest = predicate.subject()
     if statement.predicate_type != kind.PREDICATE_TYPE:
-        raise Malformed(f"holds {statement.predicate_type[:80]!r}, not {kind.PREDICATE_TYPE!r}")
+        raise _another(statement.predicate_type, kind)
     if statement.subject != (Subject(digest=SubjectDigest(sha256=digest), name=name),):
         raise Malformed("subject does not follow from the predicate")
     return predicate

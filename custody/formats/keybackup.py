@@ -20,6 +20,10 @@ RSA_BYTES = 512
 #: A token tells fewer attributes of a key than this.
 MAX_ATTRIBUTES = 64
 
+#: What the two objects are called by which a token trusts a wrapping key.
+WRAPPING_LABEL = "recovery"
+CARRIER_LABEL = "recovery carrier"
+
 AttributeName = Annotated[str, msgspec.Meta(pattern=r"\A[A-Z][A-Z0-9_]{1,40}\Z")]
 
 
@@ -116,3 +120,13 @@ class KeyBackup(Record, frozen=True):
     def subject(self) -> tuple[str, Digest]:
         """Name the key by its role and check value."""
         return f"{self.environment}/{self.role}", self.check
+
+
+def wrapping_id(spki: bytes) -> bytes:
+    """Return the id that a trusted wrapping key has in a token."""
+    return b"wrap-" + key_id(spki)[:16].encode()
+
+
+def carrier_id(spki: bytes) -> bytes:
+    """Return the id of the AES key beside it."""
+    return b"carry-" + key_id(spki)[:16].encode()

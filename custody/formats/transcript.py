@@ -23,7 +23,7 @@ MAX_TRANSCRIPT_BYTES = 8 << 20
 MAX_LINES = 1024
 _MAX_LINE_BYTES = 4 << 20
 
-KeyUse = Literal["sign", "share", "ca", "log", "kek"]
+KeyUse = Literal["sign", "share", "ca", "log", "kek", "wrapping"]
 
 
 class UsedToken(Record, frozen=True):
@@ -58,6 +58,7 @@ class FoundObject(Record, frozen=True):
 class MadeKey(Record, frozen=True):
     """A key that a step made, or found to be made already, and used.
 
+    A wrapping key is the public half that the token trusts.
     A key-encryption key has no public half: ``check``, its check value, tells it from others.
     """
 

@@ -72,7 +72,7 @@ class Pkcs11Backups:
             if not list(session.get_objects(trusted_search(spki))):
                 made = session.create_object(dict(template))
                 held_to(made, template)
-            if list(session.get_objects(carrier_search(spki))):
+            if self._carrier(session, spki) is not None:
                 return True
             mechanism = self._carrier_mechanism()
             if mechanism is None:
@@ -117,17 +117,15 @@ class Pkcs11Backups:
             if private[Attribute.EXTRACTABLE] is not True:
                 raise self._never(key.label)
             self._rsa(session, spki)
-            carriers = list(session.get_objects(carrier_search(spki)))
-            if not carriers:
+            carrier = self._carrier(session, spki)
+            if carrier is None:
                 raise Unavailable(
                     "this token has no AES key that its security officer trusts, and an "
                     "authority's key is too long to leave under RSA",
                     where=self._where,
                     hint="make a new authority in the next policy when this token is lost",
                 )
-            carrier: Any = carriers[0]
             mechanism = carrier_of(carrier)
-            held_to(carrier, carrier_template(spki, mechanism))
             carried = bytes(carrier.wrap_key(private, mechanism=Mechanism[mechanism]))
             wrapped, used = self._under_rsa(session, carrier, spki)
             return WrappedKey(
@@ -147,6 +145,13 @@ class Pkcs11Backups:
     def _under_rsa(self, session: Any, key: Any, spki: bytes) -> tuple[bytes, OaepHash]:
         used = self._oaep()
         return bytes(self._rsa(session, spki).wrap_key(key, **by_oaep(used))), used
+
+    def _carrier(self, session: Any, spki: bytes) -> Any:
+        """Return the trusted AES key beside a wrapping key, judged; None where there is none."""
+        found = list(session.get_objects(carrier_search(spki)))
+        for key in found:
+            held_to(key, carrier_template(spki, carrier_of(key)))
+        return found[0] if found else None
 
     def _rsa(self, session: Any, spki: bytes) -> Any:
         found = list(session.get_objects(trusted_search(spki)))

@@ -1,4 +1,4 @@
-"""Key-encryption keys in a PKCS#11 token.  PKCS#11 3.1 sections 5.18 and 6.13; RFC 5649.
+"""Key-encryption keys in a PKCS#11 token.  PKCS#11 3.1 sections 5.18 and 6.13; RFC 3394, 5649.
 
 C_UnwrapKey makes whatever its caller says out of what was wrapped.  So a KEK's template bounds what
 may be made (CKA_UNWRAP_TEMPLATE) wherever the token's profile says that it minds one; there it is
@@ -24,7 +24,7 @@ from custody.keys.pkcs11_session import Connection
 from custody.keys.pkcs11_templates import Template, check_secret, kek_template
 from custody.keys.profiles import Profile
 from custody.keys.uri import Pkcs11Uri
-from custody.keys.wrapapi import SECRET_BYTES, KekInfo, WrapMechanism
+from custody.keys.wrapapi import RECOVERABLE_WRAP, SECRET_BYTES, KekInfo, WrapMechanism
 
 #: What a KEK's check value is taken of.
 CHECKED = hashlib.sha256(b"custody/v1/kek-check").digest()
@@ -129,7 +129,7 @@ class Pkcs11Wrapping:
         """Make a KEK; see `Wrapping.make_kek`."""
         if not label or len(label) > MAX_LABEL_CHARS or not label.isprintable():
             raise Malformed(f"a key label has 1 to {MAX_LABEL_CHARS} printable characters")
-        mechanism = self._offered()
+        mechanism = self._offered(recoverable=recoverable)
         id_ = KEK_PREFIX + secrets.token_hex(8).encode()
         template = full_kek_template(
             label=label,
@@ -237,16 +237,22 @@ class Pkcs11Wrapping:
             where=self._connection.where,
         )
 
-    def _offered(self) -> Mechanism:
+    def _offered(self, *, recoverable: bool) -> Mechanism:
         offered = self._connection.locate().slot.get_mechanisms()
-        for name in get_args(WrapMechanism):
+        for name in mechanisms_for(recoverable=recoverable):
             if Mechanism[name] in offered and Mechanism.AES_KEY_GEN in offered:
                 return Mechanism[name]
         raise Unavailable(
-            "the token does not offer AES key wrap",
+            "the token does not offer AES key wrap"
+            + " without padding, by which keys wrap that can be backed up" * recoverable,
             where=self._connection.where,
             hint=f"custody token probe '{self._uri}'",
         )
+
+
+def mechanisms_for(*, recoverable: bool) -> tuple[WrapMechanism, ...]:
+    """Return how a KEK may wrap, the best first."""
+    return (RECOVERABLE_WRAP,) if recoverable else get_args(WrapMechanism)
 
 
 def check_kek(key: Any, profile: Profile, *, recoverable: bool, passing: bool = False) -> Mechanism:
@@ -256,8 +262,8 @@ def check_kek(key: Any, profile: Profile, *, recoverable: bool, passing: bool = 
     token that it came from.  ``passing``: a session object, to be destroyed again.
     """
     allowed = key[Attribute.ALLOWED_MECHANISMS]
-    known = [name for name in get_args(WrapMechanism) if allowed == (Mechanism[name],)]
-    mechanism = Mechanism[known[0] if known else "AES_KEY_WRAP_PAD"]
+    names = mechanisms_for(recoverable=recoverable)
+    mechanism = Mechanism[next((n for n in names if allowed == (Mechanism[n],)), names[0])]
     wanted = dict(kek_template(label="", id=b"", mechanism=mechanism))
     for name in (Attribute.CLASS, Attribute.LABEL, Attribute.ID):
         del wanted[name]

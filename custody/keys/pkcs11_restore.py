@@ -11,7 +11,7 @@ import hashlib
 import hmac
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 import pkcs11
 from cryptography.exceptions import InvalidSignature
@@ -26,7 +26,13 @@ from custody.errors import Malformed, Refused
 from custody.formats.keybackup import BackedUpRole, KeyBackup
 from custody.keys.api import KeyRole
 from custody.keys.pkcs11_attributes import HISTORY, attributes_of, said
-from custody.keys.pkcs11_kek import KEK_PREFIX, check_kek, check_value, full_kek_template
+from custody.keys.pkcs11_kek import (
+    KEK_PREFIX,
+    check_kek,
+    check_value,
+    full_kek_template,
+    mechanisms_for,
+)
 from custody.keys.pkcs11_session import Connection
 from custody.keys.pkcs11_templates import (
     Template,
@@ -37,7 +43,6 @@ from custody.keys.pkcs11_templates import (
 )
 from custody.keys.pkcs11_trusted import by_oaep, carrier_template, session_private, the_one
 from custody.keys.profiles import Profile
-from custody.keys.wrapapi import WrapMechanism
 
 _NO_USE = pkcs11.MechanismFlag(0)
 #: What a token gives in answer to a wrapped key that is not what it must be.
@@ -262,7 +267,7 @@ _CLASSES: Mapping[BackedUpRole, ObjectClass] = {
 
 def _mechanism_of(backup: KeyBackup) -> Mechanism:
     told = next((a.value for a in backup.attributes if a.name == "ALLOWED_MECHANISMS"), "")
-    if told not in get_args(WrapMechanism):
+    if told not in mechanisms_for(recoverable=True):
         raise Refused(
             "the attributes are not those of such a key: ALLOWED_MECHANISMS",
             check="backup.attributes",

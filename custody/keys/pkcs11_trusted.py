@@ -6,7 +6,6 @@ an AES key, for keys that are too long for RSA-OAEP.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +14,14 @@ from pkcs11 import MGF, Attribute, KeyType, Mechanism, ObjectClass
 
 from custody.crypto.wrappingkey import load_wrapping_public
 from custody.errors import Refused
-from custody.formats.keybackup import CarrierMechanism, OaepHash
+from custody.formats.keybackup import (
+    CARRIER_LABEL,
+    WRAPPING_LABEL,
+    CarrierMechanism,
+    OaepHash,
+    carrier_id,
+    wrapping_id,
+)
 from custody.keys.pkcs11_templates import Template
 
 _OAEP: Mapping[OaepHash, tuple[Mechanism, MGF]] = {
@@ -31,18 +37,14 @@ def _octets(number: int) -> bytes:
     return number.to_bytes((number.bit_length() + 7) // 8, "big")
 
 
-def _wrapping_id(prefix: bytes, spki: bytes) -> bytes:
-    return prefix + hashlib.sha256(spki).hexdigest()[:16].encode()
-
-
 def trusted_rsa(spki: bytes) -> Template:
     """Every attribute of a recovery key's public half, as the security officer makes it."""
     numbers = load_wrapping_public(spki).public_numbers()
     return {
         Attribute.CLASS: ObjectClass.PUBLIC_KEY,
         Attribute.KEY_TYPE: KeyType.RSA,
-        Attribute.LABEL: "recovery",
-        Attribute.ID: _wrapping_id(b"wrap-", spki),
+        Attribute.LABEL: WRAPPING_LABEL,
+        Attribute.ID: wrapping_id(spki),
         Attribute.MODULUS: _octets(numbers.n),
         Attribute.PUBLIC_EXPONENT: _octets(numbers.e),
         Attribute.TOKEN: True,
@@ -65,8 +67,8 @@ def carrier_template(spki: bytes, mechanism: CarrierMechanism) -> Template:
     return {
         Attribute.CLASS: ObjectClass.SECRET_KEY,
         Attribute.KEY_TYPE: KeyType.AES,
-        Attribute.LABEL: "recovery carrier",
-        Attribute.ID: _wrapping_id(b"carry-", spki),
+        Attribute.LABEL: CARRIER_LABEL,
+        Attribute.ID: carrier_id(spki),
         Attribute.TOKEN: True,
         # The security officer makes no private objects.  Nobody reads it, and nobody who is not
         # logged in wraps anything that is worth it.
@@ -141,7 +143,13 @@ def carrier_of(key: Any) -> CarrierMechanism:
 
 
 def held_to(key: Any, template: Template) -> None:
-    """Refuse a trusted key that is not as it was asked for."""
+    """Refuse a trusted key that is not as it was asked for.
+
+    A secret one must have been made in the token besides: what its security officer brought there,
+    he may know, and with it whatever leaves under it.
+    """
+    if template[Attribute.CLASS] is ObjectClass.SECRET_KEY:
+        template = {**template, Attribute.LOCAL: True, Attribute.ALWAYS_SENSITIVE: True}
     wrong = [name.name for name, value in template.items() if key[name] != value]
     if wrong:
         raise Refused(

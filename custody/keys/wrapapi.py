@@ -26,6 +26,9 @@ from custody.keys.api import KeyInfo, KeyRole, KeyUri, PinReader, Token
 
 #: How a KEK wraps: RFC 5649 under either of its two numbers in PKCS#11, or RFC 3394.
 WrapMechanism = Literal["AES_KEY_WRAP_PAD", "AES_KEY_WRAP_KWP", "AES_KEY_WRAP"]
+#: How one wraps that can be backed up: never as a carrier does.  Both leave as 32 bytes under RSA,
+#: and a carrier that came back as a KEK would unwrap the authority's key that it carried.
+RECOVERABLE_WRAP: WrapMechanism = "AES_KEY_WRAP"
 
 #: Size of what a KEK wraps.
 SECRET_BYTES = 32

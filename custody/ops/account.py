@@ -50,6 +50,18 @@ ACTS: tuple[Act, ...] = (
 #: What comes before a request is told first where times are equal, how it ended last.
 _STAGES = (ACTS.index("request.made"), ACTS.index("release.logged"))
 CUSTODIANS, ENROLLERS = "custodians", "enrollers"
+#: Who did what only a name in a text, and no key, says.
+UNKNOWN = "unknown"
+#: What shows that a request is by the TPM that was enrolled under the host's name; the receipts of
+#: a request are by its AK.
+_HOST_WORD = frozenset(
+    {
+        *("enrolment.environment", "enrolment.host", "enrolment.threshold"),
+        *("attestation.V10", "attestation.V20", "attestation.V21", "attestation.V24"),
+    }
+)
+#: The same of a key that the policy lists as the host's.
+_KEY_WORD = frozenset({"keyrequest.author", "keyrequest.signature", "keyrequest.host"})
 _SHORT = 16
 _ENDS: dict[str, tuple[Act, str]] = {
     "opened": ("release.opened", "opened it"),
@@ -130,6 +142,18 @@ def _places(release: AuditedRelease) -> Mapping[Digest, _LoggedAt]:
     return found
 
 
+def within(
+    at: datetime, there_by: datetime | None, since: datetime, until: datetime | None
+) -> bool:
+    """Tell whether an act can be of a period: from ``since`` on, and before ``until``.
+
+    By what its author claims, and by when it was seen to have been there.  Neither alone: the one
+    he chooses, and the other anybody makes later who has it stamped again.
+    """
+    first, last = sorted((at, there_by or at))
+    return since <= last and (until is None or first < until)
+
+
 def gaps_of(release: AuditedRelease) -> tuple[Gap, ...]:
     """Say what is missing from the story of a release."""
     return tuple(_gaps(release))
@@ -175,7 +199,7 @@ def _entries(release: AuditedRelease) -> Iterator[Entry]:
         yield Entry(
             act="bundle.sealed",
             at=core.sealed_at,
-            who=release.publisher or "unknown publisher",
+            who=release.publisher or UNKNOWN,
             words="sealed the bundle",
             note="",
             knew=f"for policy version {core.policy_version}, until {format_time(core.not_after)}"
@@ -185,7 +209,7 @@ def _entries(release: AuditedRelease) -> Iterator[Entry]:
     yield Entry(
         act="request.made",
         at=exhibits.request.predicate.requested_at,
-        who=release.host,
+        who=_host(release),
         words="asked for it",
         note="",
         knew=_terms(exhibits.request, exhibits),
@@ -205,6 +229,15 @@ def _entries(release: AuditedRelease) -> Iterator[Entry]:
             statement=word.digest,
         )
     yield from _endings(release)
+
+
+def _host(release: AuditedRelease) -> str:
+    """Name the host, if the request is by what is known under that name: anybody can write one."""
+    word = _HOST_WORD if release.exhibits.request.predicate.BURNS else _KEY_WORD
+    shown = [verdict for verdict in release.verdicts if verdict.check in word]
+    held = {verdict.check for verdict in shown if verdict.outcome == "pass"}
+    failed = any(verdict.outcome == "fail" for verdict in shown)
+    return release.host if held == word and not failed else UNKNOWN
 
 
 def _terms(request: Statement[Asking], exhibits: Exhibits) -> str:
@@ -277,7 +310,7 @@ def _answers(tally: Tally, knew: str) -> Iterator[Entry]:
         yield Entry(
             act="approval.given" if counts else "approval.uncounted",
             at=approval.statement.predicate.approved_at,
-            who=approval.officer if approval.authentic else "unknown",
+            who=approval.officer if approval.authentic else UNKNOWN,
             words="approved" if counts else "approved, not counted",
             note=""
             if counts
@@ -292,7 +325,7 @@ def _answers(tally: Tally, knew: str) -> Iterator[Entry]:
         yield Entry(
             act="denial.given" if good else "denial.uncounted",
             at=denial.statement.predicate.denied_at,
-            who=denial.officer if denial.authentic else "unknown",
+            who=denial.officer if denial.authentic else UNKNOWN,
             words="denied" if good else "denied, not counted",
             note=f"{said}; {doubt}" if good and doubt else said if good else doubt,
             knew=knew,
@@ -307,7 +340,7 @@ def _endings(release: AuditedRelease) -> Iterator[Entry]:
         yield Entry(
             act=act,
             at=said.finished_at,
-            who=release.host,
+            who=_host(release),
             words=words,
             note=said.reason,
             knew=f"{len(said.approvals)} approvals, {len(said.bad_shares)} bad shares",
@@ -317,7 +350,7 @@ def _endings(release: AuditedRelease) -> Iterator[Entry]:
         yield Entry(
             act="key.burned",
             at=burn.predicate.burned_at,
-            who=release.host,
+            who=_host(release),
             words="burned the key",
             note="",
             knew=f"the counter that stood at {burn.predicate.counter}",
@@ -328,7 +361,7 @@ def _endings(release: AuditedRelease) -> Iterator[Entry]:
         yield Entry(
             act="key.forgotten",
             at=said_so.forgotten_at,
-            who=release.host,
+            who=_host(release),
             words="forgot the kept key",
             note="",
             knew=f"the counter that stood at {said_so.counter}",

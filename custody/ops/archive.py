@@ -19,6 +19,7 @@ from custody.errors import CustodyError, Incomplete, Malformed, Refused
 from custody.formats.case import MAX_FILES, Documents, merge
 from custody.formats.casefile import MAX_BYTES, SUFFIX
 from custody.formats.checkpoint import SignedCheckpoint
+from custody.formats.state import EnrolmentMemory
 from custody.ops.account import Entry, account_of, in_order
 from custody.ops.audit import AuditedRelease, AuditReport
 from custody.ops.collect import Case, audit_files, open_case_file, read_case
@@ -111,6 +112,12 @@ class Archive:
             )
         return told[0]
 
+    def empty(self) -> Iterator[Held]:
+        """Give the collected files that tell of no release: nobody collects such a one."""
+        for held in self.held:
+            if held.case.files and not held.report.releases:
+                yield held
+
     def documents(self) -> Documents:
         """Return everything, as if it lay in one heap."""
         return merge(*(held.case.documents for held in self.held))
@@ -134,8 +141,9 @@ def read_archive(
     at: datetime | None = None,
     tsa_roots: Sequence[bytes] = (),
     remembered: Sequence[SignedCheckpoint] = (),
+    retired: Sequence[EnrolmentMemory] = (),
 ) -> Archive:
-    """Read and judge an archive.
+    """Read and judge an archive, each case by what its auditor knows to be ``retired`` too.
 
     Where two of its files, or one and a head that is ``remembered``, prove that a log has two
     histories, no file with a head of that log is sound: which of them lies, nobody can tell.
@@ -145,17 +153,23 @@ def read_archive(
     """
     cases: list[tuple[str, Case]] = []
     unopened: list[Unopened] = []
-    for name, data in _files(paths, shelves, unopened):
+    for given, data in _files(paths, shelves, unopened):
+        name = _shown(given)
         try:
             file = open_case_file(name, data)
         except CustodyError as error:
             unopened.append(Unopened(name=name, reason=error.reason))
             continue
         cases.append((name, Case(documents=file.documents, files=(file,))))
-    cases += [(path.name, read_case(path)) for path in paths if not any(_case_files(path))]
+    heaps = (path for path in paths if not any(_case_files(path)))
+    cases += [(_shown(path.name), read_case(path)) for path in heaps]
     cases = list(_bounded(cases, unopened))
     held = tuple(
-        Held(name=name, case=case, report=audit_files(case, pin=pin, at=at, tsa_roots=tsa_roots))
+        Held(
+            name=name,
+            case=case,
+            report=audit_files(case, pin=pin, at=at, tsa_roots=tsa_roots, retired=retired),
+        )
         for name, case in cases
     )
     documents = merge(*(each.case.documents for each in held))
@@ -181,15 +195,17 @@ def acts_of(archive: Archive) -> tuple[Act, ...]:
     """Give every act of every release in order; what several releases share, a policy say, once,
     as a sound one has it.  An answer is told for each request that it answers.
     """
-    found: dict[tuple[str, Digest, Digest], Act] = {}
+    found: dict[tuple[str, Digest, Digest, str], Act] = {}
     for held, release in archive.releases():
         sound = held.holds(release)
         for entry in account_of(release):
             act = Act(entry=entry, held=held.name, release=release, sound=sound)
             own = release.request if entry.act.startswith(ANSWERS) else ""
-            known = found.get((entry.act, entry.statement, own))
+            # By whom, too: a copy that is nobody's must not stand in an officer's place.
+            key = (entry.act, entry.statement, own, entry.who)
+            known = found.get(key)
             if known is None or (sound and not known.sound):
-                found[entry.act, entry.statement, own] = act
+                found[key] = act
     return tuple(sorted(found.values(), key=lambda act: in_order(act.entry)))
 
 
@@ -253,7 +269,7 @@ def _files(
                 with reading(file):
                     yield _named(file, path), read_file(file, max_bytes=MAX_BYTES)
             except CustodyError as error:
-                unopened.append(Unopened(name=_named(file, path), reason=error.reason))
+                unopened.append(Unopened(name=_shown(_named(file, path)), reason=error.reason))
     for shelf in shelves:
         for name in shelf.names(""):
             data = shelf.read(name, max_bytes=MAX_BYTES) if name.endswith(SUFFIX) else None
@@ -263,6 +279,11 @@ def _files(
 
 def _named(file: Path, path: Path) -> str:
     return str(file.relative_to(path)) if path.is_dir() else file.name
+
+
+def _shown(name: str) -> str:
+    """Return the name of a file as everybody can be shown it: a stranger may have named it."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in name)
 
 
 def _case_files(folder: Path) -> Iterator[Path]:

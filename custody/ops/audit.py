@@ -231,7 +231,7 @@ def _audit_one(request: Statement[Asking], auditing: Auditing) -> AuditedRelease
         receipts = judge_receipts(ledger, documents, request)
     burns = judge_burns(ledger, documents, request, {receipt.digest for receipt in receipts})
     if situation is not None and manifest is not None and tally is not None:
-        judge_order(ledger, request, manifest, tally, receipts, burns, times)
+        judge_order(ledger, request, manifest, tally, receipts, burns, logged, times)
     forgotten = judge_forgotten(ledger, documents, request)
     receipt = receipts[0] if receipts else None
     burn = burns[0] if burns else None
@@ -344,7 +344,8 @@ def _seen_of(trusted: TrustedPolicy, seen: SeenLogs | None) -> SignedCheckpoint 
 
 
 def _publisher(manifest: Statement[Manifest] | None, policies: list[Policy]) -> str:
-    if manifest is None or not policies:
+    """Name who published, if the key that the manifest names has signed it."""
+    if manifest is None or not policies or not is_published(manifest, policies[-1]):
         return ""
     holder = policies[-1].holder(manifest.predicate.core.publisher)
     return holder.id if holder else ""

@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from custody.crypto.certificates import read_csr
+from custody.crypto.signature import verify
 from custody.encoding import Digest
 from custody.errors import Refused
-from custody.formats.ceremony import Script
+from custody.formats.admission import Admission
+from custody.formats.ceremony import Admit, MakePolicy, Script
 from custody.formats.envelope import decode_statement
 from custody.formats.policy import Policy
 from custody.formats.transcript import Line
-from custody.ops.ceremony_steps import POLICY
+from custody.ops.ceremony_place import POLICY
 from custody.ops.folders import read_file
 from custody.ops.transcript import (
     MAX_FILE_BYTES,
@@ -61,29 +64,62 @@ def judge_ceremony(folder: Path, *, pin: Digest | None) -> JudgedCeremony:
     )
     ledger = Ledger(subject=f"ceremony of {held.script.environment}")
     ledger.extend(verdicts)
+    check_admissions(folder, progress, ledger)
     if progress.policy is not None:
         with ledger.failing("ceremony.policy"):
-            _check_policy(folder, progress, ledger)
+            check_policy_made(folder, held.script, progress, ledger)
     return JudgedCeremony(held=held, lines=lines, progress=progress, verdicts=ledger.done())
 
 
-def _check_policy(folder: Path, progress: Progress, ledger: Ledger) -> None:
-    """Check that the policy lists the very keys that were enrolled, under the same names."""
+def check_admissions(folder: Path, progress: Progress, ledger: Ledger) -> None:
+    """Check that everybody's admission offers the very keys that the transcript says he made."""
+    for name in progress.signers:
+        with ledger.failing("ceremony.admission"):
+            path = folder / f"{name}.admission.dsse"
+            if not path.is_file():
+                raise Refused(f"the admission of {name} is not here", check="ceremony.admission")
+            statement = decode_statement(Admission, read_file(path, max_bytes=MAX_FILE_BYTES))
+            said, signature = statement.predicate, statement.envelope.signatures[0]
+            spki = read_csr(said.csr).spki
+            verify(spki, statement.envelope.signed_bytes(), signature.sig)
+            made = {key.spki for key in progress.keys if key.person == name}
+            offered = {spki, *(share.spki for share in said.shares)}
+            ledger.add(
+                "ceremony.admission",
+                said.principal == name and offered <= made,
+                f"{name} offered the keys that were made here",
+                otherwise=f"the admission of {name} offers other keys than were made here",
+            )
+
+
+def check_policy_made(folder: Path, script: Script, progress: Progress, ledger: Ledger) -> None:
+    """Check that a policy is theirs who were at the table: signed by keys that sign here as well.
+
+    Anybody can lay a policy that others made into a folder of his own, whose transcript is signed
+    by strangers under the same names; so what is asked is that these keys signed the policy, and
+    that it lists those of everybody who was admitted.
+    """
     if not (folder / POLICY).is_file():
         raise Refused("the policy is not here", check="ceremony.policy")
     statement = decode_statement(Policy, read_file(folder / POLICY, max_bytes=MAX_FILE_BYTES))
-    policy = statement.predicate
-    strangers = [
-        name
-        for name in progress.signers
-        if (key := progress.signing_key(name)) is not None
-        and policy.signing_key(key.key_id) is not None
-        and (holder := policy.holder(key.key_id)) is not None
-        and holder.id != name
-    ]
+    policy, envelope = statement.predicate, statement.envelope
+    if statement.digest != progress.policy or policy.environment != script.environment:
+        raise Refused("the policy is another one", check="ceremony.policy")
+    signed = {signature.keyid: signature.sig for signature in envelope.signatures}
+    for name in progress.signers:
+        key = progress.signing_key(name)
+        if key is None or key.spki is None:
+            raise AssertionError("internal: who signs has a key")
+        holder = policy.holder(key.key_id)
+        admitted = any(isinstance(step, Admit) and name in step.who for step in script.steps)
+        if (holder is not None or admitted) and (holder is None or holder.id != name):
+            raise Refused(
+                f"the policy does not say that the key of {name} is his", check="ceremony.policy"
+            )
+        if any(isinstance(step, MakePolicy) and name in step.signers for step in script.steps):
+            if key.key_id not in signed:
+                raise Refused(f"the policy is not signed by {name}", check="ceremony.policy")
+            verify(key.spki, envelope.signed_bytes(), signed[key.key_id])
     ledger.add(
-        "ceremony.policy",
-        statement.digest == progress.policy and not strangers,
-        "the policy is the one that was made, and names the keys that signed here",
-        otherwise="the policy is another one, or gives these keys to other people",
+        "ceremony.policy", True, "the policy is signed by keys that were made here, and lists them"
     )

@@ -16,6 +16,7 @@ from custody.formats.manifest import Manifest
 from custody.formats.policy import Policy, Role
 from custody.rules.approvals import Tally
 from custody.rules.asking import check_ending
+from custody.rules.logged import JudgedLogged
 from custody.rules.manifest import SKEW
 from custody.rules.times import Times
 from custody.rules.trust import check_author
@@ -119,9 +120,12 @@ def judge_order(
     tally: Tally,
     receipts: Sequence[Statement[Ending]],
     burns: Sequence[Statement[Burn]],
+    logged: Sequence[JudgedLogged],
     times: Times,
 ) -> None:
     """Judge the times that statements claim, against each other and against who vouches for them.
+
+    ``logged`` are the log's good words: what needs one to open cannot have been opened before.
 
     A clock that was set back, or a date that was written back, contradicts what the statement names
     or what was seen of it.
@@ -141,6 +145,15 @@ def judge_order(
             for name in claim.after
             if name in at and claim.at < at[name].at - SKEW
         ]
+    signed = min((word.by or word.said.logged_at for word in logged), default=None)
+    faults += [
+        f"the receipt says it opened {format_time(receipt.predicate.finished_at)}, before the log "
+        f"signed, {format_time(signed)}"
+        for receipt in receipts
+        if signed is not None
+        and receipt.predicate.outcome != "failed"
+        and receipt.predicate.finished_at < signed - SKEW
+    ]
     ledger.add(
         "time.order",
         not faults,

@@ -15,6 +15,7 @@ from custody.encoding import Digest
 from custody.errors import CustodyError, Refused
 from custody.formats.ceremony import Seat, Step
 from custody.formats.envelope import Signature
+from custody.formats.keybackup import WRAPPING_LABEL, wrapping_id
 from custody.formats.transcript import (
     Begun,
     CeremonyRecord,
@@ -28,7 +29,8 @@ from custody.formats.transcript import (
 from custody.keys.api import KeyRole, Token
 from custody.keys.audit import HeldObject
 from custody.keys.wrapapi import wrapping_of
-from custody.ops.ceremony_steps import Hands, NewKey, Outcome, do_step, words_of
+from custody.ops.ceremony_place import Hands, NewKey, Outcome
+from custody.ops.ceremony_steps import do_step, words_of
 from custody.ops.keys import Signer
 from custody.ops.table import Table
 from custody.ops.transcript import HeldScript, Transcript, begin, going_on
@@ -258,6 +260,8 @@ class _Hands(Hands):
 
 def _place_of(token: Token, made: NewKey) -> tuple[str, str] | None:
     """Return the label and id (hex) that a key has in its token, if the token lists such keys."""
+    if made.use == "wrapping" and made.spki is not None:
+        return WRAPPING_LABEL, wrapping_id(made.spki).hex()
     if made.use == "kek":
         keks = wrapping_of(token).keks()
         return next(((k.label, k.id.hex()) for k in keks if k.check == made.check), None)

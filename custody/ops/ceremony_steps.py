@@ -3,80 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Protocol
 
 from custody.crypto.certificates import spki_of
 from custody.crypto.keyslots import is_oaep
 from custody.encoding import Digest, encode, sha256
-from custody.errors import Incomplete, Refused
+from custody.errors import Refused
 from custody.formats.admission import Admission
 from custody.formats.ceremony import (
     Admit,
+    BackUp,
     Enrol,
     Invite,
     MakeAuthority,
     MakeKek,
     MakeLogKey,
     MakePolicy,
+    MakeWrapping,
     Script,
     SplitRecovery,
     Step,
+    TrustKey,
 )
 from custody.formats.envelope import decode_statement
 from custody.formats.policy import Policy, Principal, Role
-from custody.formats.recovery import RecoveryRecord
-from custody.formats.transcript import KeyUse, Told
+from custody.formats.transcript import Told
 from custody.keys.api import Token
 from custody.keys.wrapapi import wrapping_of
 from custody.ops import admit as people
 from custody.ops import authority as ca
 from custody.ops import logs, policies
 from custody.ops.actor import signer_of
+from custody.ops.ceremony_place import (
+    AUTHORITY,
+    CRL,
+    INVITATION,
+    POLICY,
+    Hands,
+    NewKey,
+    Outcome,
+    Place,
+)
 from custody.ops.folders import read_file, read_folder
 from custody.ops.foresee import foresee
-from custody.ops.home import Home
-from custody.ops.landing import replace_file
 from custody.ops.policy_words import describe
 from custody.ops.table import Table
 from custody.ops.transcript import MAX_FILE_BYTES, Transcript
 from custody.rules.verdicts import require
 
-INVITATION = "invitation.json"
-AUTHORITY = "authority.cer"
-CRL = "authority.crl"
-POLICY = "policy-1.dsse"
 #: Roles whose share keys are offered.
 _SHARING: tuple[Role, ...] = ("officer", "auditor", "site")
-
-
-class Hands(Protocol):
-    """The tokens of one step."""
-
-    def take(self, name: str) -> Token:
-        """Return somebody's token, which was looked into."""
-
-
-@dataclass(frozen=True, slots=True)
-class NewKey:
-    """A key of somebody's token."""
-
-    person: str
-    use: KeyUse
-    spki: bytes | None
-    check: Digest | None = None
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What came of a step: keys, files that were written or read, what is to be said of it."""
-
-    keys: list[NewKey] = field(default_factory=list)
-    files: dict[str, Digest] = field(default_factory=dict)
-    told: list[Told] = field(default_factory=list)
-    said: list[str] = field(default_factory=list)
 
 
 def words_of(script: Script, step: Step) -> str:
@@ -97,58 +74,30 @@ def words_of(script: Script, step: Step) -> str:
             return f"{step.by} makes the key-encryption key {step.label!r}, which {left}"
         case Admit():
             return f"{step.by} admits {', '.join((*step.who, *step.files))}"
-        case SplitRecovery():
-            return f"{step.by} makes a recovery key, split among {step.among}"
         case MakePolicy():
             return f"{', '.join(step.signers)} sign policy version 1, made of {step.draft}"
+        case SplitRecovery() | MakeWrapping() | TrustKey() | BackUp():
+            return _recovery_words(step)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Place:
-    """Where one step is done."""
-
-    held: Transcript
-    table: Table
-    hands: Hands
-    beside: Path
-
-    @property
-    def script(self) -> Script:
-        return self.held.held.script
-
-    @property
-    def invited_by(self) -> str:
-        return next(step.by for step in self.script.steps if isinstance(step, Invite))
-
-    def home(self, name: str) -> Home:
-        return self.table.home(self.script.seat(name))
-
-    def put(self, outcome: Outcome, name: str, data: bytes) -> Path:
-        """Write a file of this step; what an interrupted one left is written anew."""
-        if name in self.held.progress.files:
-            raise Refused("a step before this one wrote it", check="ceremony.files", where=name)
-        path = self.held.folder / name
-        replace_file(path, data, mode=0o644)
-        outcome.files[name] = sha256(data).hex()
-        return path
-
-    def read(self, outcome: Outcome, name: str) -> Path:
-        """Name a file that is read; a step before this one may have written it."""
-        path = self.held.folder / name
-        if not path.is_file():
-            raise Incomplete(
-                "is not here yet",
-                missing=(f"{name}, in {self.held.folder}",),
-                where=name,
-                hint="put it there and go on with the same command",
-            )
-        outcome.files[name] = sha256(read_file(path, max_bytes=MAX_FILE_BYTES)).hex()
-        return path
+def _recovery_words(step: SplitRecovery | MakeWrapping | TrustKey | BackUp) -> str:
+    match step:
+        case SplitRecovery():
+            sealed = f", sealed to tokens of {', '.join(step.seal_to)}" if step.seal_to else ""
+            return f"{step.by} makes a recovery key, split among {step.among}{sealed}"
+        case MakeWrapping():
+            opened = f", opened by tokens of {', '.join(step.opened)}" if step.opened else ""
+            return f"{step.by} makes a wrapping key by the shares of its holders{opened}"
+        case TrustKey():
+            return f"the security officer of {step.who}'s token has it trust the wrapping key"
+        case BackUp():
+            what = "the authority's key" if step.kek is None else f"the key {step.kek!r}"
+            return f"{what} of {step.who} is backed up, signed by {step.by}"
 
 
 def do_step(step: Step, *, held: Transcript, table: Table, hands: Hands, beside: Path) -> Outcome:
     """Do one step; what it writes lies in the ceremony's folder."""
-    place = _Place(held=held, table=table, hands=hands, beside=beside)
+    place = Place(held=held, table=table, hands=hands, beside=beside)
     match step:
         case Invite():
             return _invite(place, step)
@@ -162,17 +111,32 @@ def do_step(step: Step, *, held: Transcript, table: Table, hands: Hands, beside:
             return _make_kek(place, step)
         case Admit():
             return _admit(place, step)
-        case SplitRecovery():
-            return _split(place, step)
         case MakePolicy():
             return _make_policy(place, step)
+        case SplitRecovery() | MakeWrapping() | TrustKey() | BackUp():
+            return _recover(place, step)
+
+
+def _recover(place: Place, step: SplitRecovery | MakeWrapping | TrustKey | BackUp) -> Outcome:
+    # SLIP-0039 is an extra: a ceremony without a recovery key needs none of it.
+    from custody.ops import ceremony_recovery as recovery  # noqa: PLC0415  an extra
+
+    match step:
+        case SplitRecovery():
+            return recovery.split(place, step)
+        case MakeWrapping():
+            return recovery.make_wrapping(place, step)
+        case TrustKey():
+            return recovery.trust_key(place, step)
+        case BackUp():
+            return recovery.back_up(place, step)
 
 
 def _told(what: str, digest: Digest) -> Told:
     return Told(what=what, digest=digest)
 
 
-def _invite(place: _Place, step: Invite) -> Outcome:
+def _invite(place: Place, step: Invite) -> Outcome:
     outcome = Outcome()
     invitation = people.invite(
         place.home(step.by), environment=place.script.environment, custodian=step.by
@@ -182,7 +146,7 @@ def _invite(place: _Place, step: Invite) -> Outcome:
     return outcome
 
 
-def _enrol(place: _Place, step: Enrol) -> Outcome:
+def _enrol(place: Place, step: Enrol) -> Outcome:
     outcome, seat = Outcome(), place.script.seat(step.who)
     token, home = place.hands.take(step.who), place.home(step.who)
     admission = people.enroll(
@@ -207,7 +171,7 @@ def _enrol(place: _Place, step: Enrol) -> Outcome:
     return outcome
 
 
-def _challenge(place: _Place, outcome: Outcome, who: str, token: Token, admission: Path) -> None:
+def _challenge(place: Place, outcome: Outcome, who: str, token: Token, admission: Path) -> None:
     """Have a share key that only decrypts shown to be its owner's, at once."""
     inviting = place.home(place.invited_by)
     asked = place.put(outcome, f"{who}.challenge.json", people.challenge(inviting, admission))
@@ -216,7 +180,7 @@ def _challenge(place: _Place, outcome: Outcome, who: str, token: Token, admissio
     outcome.said.append("its share key only decrypts, and has answered a challenge")
 
 
-def _found(place: _Place, step: MakeAuthority) -> Outcome:
+def _found(place: Place, step: MakeAuthority) -> Outcome:
     outcome, home = Outcome(), place.home(step.by)
     token = place.hands.take(step.by)
     with token.session():
@@ -230,7 +194,7 @@ def _found(place: _Place, step: MakeAuthority) -> Outcome:
     return outcome
 
 
-def _begin_log(place: _Place, step: MakeLogKey) -> Outcome:
+def _begin_log(place: Place, step: MakeLogKey) -> Outcome:
     outcome, home = Outcome(), place.home(step.by)
     token = place.hands.take(step.by)
     with token.session():
@@ -248,7 +212,7 @@ def _begin_log(place: _Place, step: MakeLogKey) -> Outcome:
     return outcome
 
 
-def _make_kek(place: _Place, step: MakeKek) -> Outcome:
+def _make_kek(place: Place, step: MakeKek) -> Outcome:
     outcome, token = Outcome(), place.hands.take(step.by)
     with token.session():
         made = wrapping_of(token).make_kek(step.label, recoverable=step.recoverable).info
@@ -258,7 +222,7 @@ def _make_kek(place: _Place, step: MakeKek) -> Outcome:
     return outcome
 
 
-def _admit(place: _Place, step: Admit) -> Outcome:
+def _admit(place: Place, step: Admit) -> Outcome:
     outcome, home = Outcome(), place.home(step.by)
     names = (*(f"{name}.admission.dsse" for name in step.who), *step.files)
     checked = [people.check(home, place.read(outcome, name)) for name in names]
@@ -282,22 +246,7 @@ def _admit(place: _Place, step: Admit) -> Outcome:
     return outcome
 
 
-def _split(place: _Place, step: SplitRecovery) -> Outcome:
-    outcome = Outcome()
-    token = place.hands.take(step.by)
-    signer = signer_of(place.home(step.by).identity(), token)
-    data = place.table.split(step, environment=place.script.environment, token=token, signer=signer)
-    record = decode_statement(RecoveryRecord, data)
-    place.put(outcome, f"recovery-{step.epoch}.dsse", data)
-    outcome.told.append(_told("the recovery record", record.digest))
-    outcome.said += [
-        f"group {share.group + 1}, share {share.member + 1} to {share.holder}"
-        for share in record.predicate.shares
-    ]
-    return outcome
-
-
-def _make_policy(place: _Place, step: MakePolicy) -> Outcome:
+def _make_policy(place: Place, step: MakePolicy) -> Outcome:
     outcome, folder = Outcome(), place.held.folder
     path, now = place.beside / step.draft, place.table.now()
     draft = policies.read_draft(path)
@@ -325,7 +274,7 @@ def _make_policy(place: _Place, step: MakePolicy) -> Outcome:
     return outcome
 
 
-def _admitted(place: _Place, outcome: Outcome) -> Sequence[Principal]:
+def _admitted(place: Place, outcome: Outcome) -> Sequence[Principal]:
     """Return everybody who was admitted before this step, checked again."""
     home = place.home(place.invited_by)
     done = place.script.steps[: place.held.progress.done]

@@ -8,11 +8,12 @@ from datetime import datetime
 import msgspec
 
 from custody.encoding import Digest, encode
+from custody.formats.approval import Approval, Denial
 from custody.formats.case import read_statement
 from custody.formats.envelope import Predicate, Statement
 from custody.ops.archive import Archive, Held, acts_of
+from custody.ops.audit import AuditedRelease
 from custody.rules.gathering import gather
-from custody.rules.times import statements_of
 
 
 class ActLine(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -67,7 +68,8 @@ def intoto_bundle(archive: Archive) -> bytes:
     """Write the statements of sound releases as an in-toto attestation bundle: an envelope a line.
 
     In-toto attestation framework, spec/v1/bundle.md.  Sorted by kind and digest, each once.  A
-    line has no place to say that what it belongs to does not hold: such releases are left out.
+    line has no place to say that what it belongs to does not hold, or that it does not count: such
+    releases, and such answers, are left out.
     """
     found: dict[tuple[str, Digest, bytes], bytes] = {}
     for held in archive.held:
@@ -78,12 +80,25 @@ def intoto_bundle(archive: Archive) -> bytes:
 
 
 def _statements_of(held: Held) -> Iterator[Statement[Predicate]]:
-    """Give all statements of a case that is sound, else those of what holds in it."""
-    if held.report.sound:
-        yield from statements_of(held.case.documents)
+    """Give the statements of the releases of a case that hold, and nothing that merely lies there:
+    of a folder anybody may have written, verdicts pass over what is by nobody.
+    """
+    sound = [release for release in held.report.releases if held.holds(release)]
+    if not sound:
         return
-    sound = {release.request for release in held.report.releases if held.holds(release)}
-    if sound:
-        for suffix, data in gather(held.case.documents, pin=held.report.pin, requests=sound).files:
-            if suffix == ".dsse":
-                yield read_statement(data)
+    requests = {release.request for release in sound}
+    counting = {digest for release in sound for digest in _counting(release)}
+    for suffix, data in gather(held.case.documents, pin=held.report.pin, requests=requests).files:
+        if suffix == ".dsse":
+            statement = read_statement(data)
+            answer = isinstance(statement.predicate, Approval | Denial)
+            if not answer or statement.digest in counting:
+                yield statement
+
+
+def _counting(release: AuditedRelease) -> Iterator[Digest]:
+    """Give the answers to a release that count."""
+    if release.tally is not None:
+        yield from (a.statement.digest for a in release.tally.counted)
+        yield from (a.statement.digest for a in release.tally.passed_over if a.counts)
+        yield from (d.statement.digest for d in release.tally.denials if d.counts)

@@ -28,6 +28,7 @@ from custody.errors import Refused, Unavailable
 from custody.ops.linux import rename_new, sync_filesystem
 
 _STAGING = re.compile(r"\A\..{1,200}\.custody-[0-9a-f]{16}\.partial\Z", re.DOTALL)
+_MAKE_ROOM = "make room, or name another place"
 _UNFINISHED = re.compile(r"\A\..{1,200}\.custody-[0-9a-f]{16}\.unfinished\Z", re.DOTALL)
 _LOCK = "lock"
 _OUTPUT = "output"
@@ -183,6 +184,9 @@ def check_new_file(target: Path) -> None:
     """Refuse a ``target`` that exists, or that has no directory to be written into."""
     check_absent(target)
     parent = target.parent
+    if not os.path.lexists(parent):
+        hint = "make that folder first"
+        raise Unavailable("no such file or directory", where=str(parent), hint=hint)
     with disk_errors(parent):
         if not stat.S_ISDIR(parent.stat().st_mode):
             raise Refused("is no directory", check="target.parent", where=str(parent))
@@ -211,12 +215,15 @@ def check_space(directory: Path, *, size_bytes: int, files: int = 1) -> None:
     free = disk.f_bavail * disk.f_frsize
     if needed > free:
         raise Unavailable(
-            f"disk too small: {needed} bytes needed, {free} free", where=str(directory)
+            f"disk too small: {needed} bytes needed, {free} free",
+            where=str(_outside(directory)),
+            hint=_MAKE_ROOM,
         )
     if disk.f_files and files > disk.f_favail:
         raise Unavailable(
             f"disk too small: {files} files to make, room for {disk.f_favail}",
-            where=str(directory),
+            where=str(_outside(directory)),
+            hint=_MAKE_ROOM,
         )
 
 
@@ -228,7 +235,14 @@ def disk_errors(where: Path) -> Iterator[None]:
     except OSError as error:
         full = "disk full: " if error.errno in _FULL else ""
         words = (error.strerror or type(error).__name__).lower()
-        raise Unavailable(f"{full}{words}", where=str(where)) from error
+        hint = _MAKE_ROOM if full else None
+        raise Unavailable(f"{full}{words}", where=str(_outside(where)), hint=hint) from error
+
+
+def _outside(path: Path) -> Path:
+    """Return the folder that a path is in, where the path is one that nobody was told of."""
+    hidden = [each for each in (path, *path.parents) if _UNFINISHED.match(each.name)]
+    return hidden[-1].parent if hidden else path
 
 
 def sweep(directory: Path) -> None:

@@ -19,7 +19,9 @@ _START_WRITING = 2
 _CACHESTAT = 451
 #: madvise(2), Linux 4.14.  The mmap module has no name for it.
 _MADV_WIPEONFORK = 18
-_STRETCH_BYTES = 64 << 20
+_BEHIND_BYTES = 64 << 20
+#: Each reserving waits until nobody writes to the file, and lets nobody begin.
+_RESERVED_BYTES = 1 << 30
 #: Below this a file's pages in the cache are cheaper than its own trips to the disk.
 _DIRECT_BYTES = 16 << 20
 _BLOCK_BYTES = 4096
@@ -63,12 +65,12 @@ class NewFile:
 
     def write(self, data: memoryview, offset: int) -> None:
         """Write all of ``data`` at ``offset``, however little the disk takes at a time."""
-        stretch = offset - offset % _STRETCH_BYTES
+        stretch = offset - offset % _RESERVED_BYTES
         with self._lock:
             new = self._extents and stretch not in self._reserved
             self._reserved.add(stretch)
         if new:
-            reserve(self._fd, stretch, min(_STRETCH_BYTES, self._size_bytes - stretch))
+            reserve(self._fd, stretch, min(_RESERVED_BYTES, self._size_bytes - stretch))
         done = self._write_direct(data, offset)
         if done == len(data):
             return
@@ -231,8 +233,8 @@ def write_behind(fd: int, offset: int, size_bytes: int) -> None:
         return
     # Errors will be told by fsync, which is what is believed.
     call(ctypes.c_int(fd), ctypes.c_int64(offset), ctypes.c_int64(size_bytes), _START_WRITING)
-    if offset >= _STRETCH_BYTES:
-        drop_behind(fd, offset - _STRETCH_BYTES, size_bytes)
+    if offset >= _BEHIND_BYTES:
+        drop_behind(fd, offset - _BEHIND_BYTES, size_bytes)
 
 
 def is_large(size_bytes: int) -> bool:

@@ -22,7 +22,7 @@ from custody.rules.disposal import check_disposal, is_published, superseded
 from custody.rules.forgotten import check_forgotten
 from custody.rules.history import told
 from custody.rules.times import statements_of
-from custody.rules.trust import judge_chain
+from custody.rules.trust import author_of, judge_chain
 from custody.rules.verdicts import passed
 
 Kind = Literal[
@@ -259,9 +259,17 @@ def _certificates(ders: Iterable[bytes], policy: Policy, now: datetime) -> Itera
 def unshown(
     archive: Archive, entries: Iterable[tuple[int, LogEntry]], *, now: datetime
 ) -> tuple[Overdue, ...]:
-    """Tell of what a log has and no file here shows: a statement that was left out is there."""
+    """Tell of what a log has and no file here shows: a statement that was left out is there.
+
+    A copy that somebody else signed is not what its author says, and shows nothing.
+    """
     documents = (held.case.documents for held in archive.held)
-    here = {statement.digest for heap in documents for statement in statements_of(heap)}
+    here = {
+        statement.digest
+        for heap in documents
+        for statement in statements_of(heap)
+        if author_of(statement) in (None, statement.envelope.signatures[0].keyid)
+    }
     return tuple(
         Overdue(
             kind="overdue.unshown",

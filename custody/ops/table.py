@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from custody.encoding import Digest
 from custody.formats.ceremony import Seat, SplitRecovery
-from custody.keys.api import Token
+from custody.formats.envelope import Statement
+from custody.formats.policy import ShareKey
+from custody.formats.recovery import RecoveryRecord
+from custody.keys.api import PinReader, Token
 from custody.keys.audit import HeldObject
 from custody.log.storage import Store
 from custody.ops.home import Home
 from custody.ops.keys import Signer
+
+if TYPE_CHECKING:  # SLIP-0039 is an extra
+    from custody.ops.sealed_share import SealedFile
+
+
+@dataclass(frozen=True, slots=True)
+class HandedOut:
+    """A recovery key after its shares were handed out: the record (``.dsse``), what was sealed."""
+
+    statement: bytes
+    sealed: tuple[SealedFile, ...]
 
 
 class Table(Protocol):
@@ -45,9 +60,23 @@ class Table(Protocol):
         """Ask the people there; a no is `Refused`."""
 
     def split(
-        self, step: SplitRecovery, *, environment: str, token: Token, signer: Signer
-    ) -> bytes:
-        """Make a recovery key, hand its shares out, and return the record (``.dsse``)."""
+        self,
+        step: SplitRecovery,
+        *,
+        environment: str,
+        token: Token,
+        signer: Signer,
+        recipients: Mapping[str, ShareKey],
+    ) -> HandedOut:
+        """Make a recovery key, seal shares to ``recipients``, hand the others out on paper."""
+
+    def gather(
+        self, record: Statement[RecoveryRecord], opened: Sequence[str]
+    ) -> tuple[tuple[str, ...], bytes]:
+        """Return enough shares, typed beside those that tokens opened, and the passphrase."""
+
+    def officer_pin(self, seat: Seat) -> PinReader:
+        """Return how the PIN of a token's security officer (SO) is come by."""
 
     def store(self, folder: Path) -> Store:
         """Open a folder as the store of a log."""

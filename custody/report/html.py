@@ -23,7 +23,7 @@ from custody.ops.audit import AuditReport
 from custody.ops.overdue import Overdue
 from custody.report import words
 from custody.report.logged import MAX_DRAWN_ENTRIES
-from custody.report.period import period_of, told
+from custody.report.period import Period, period_of, told
 from custody.report.timeline import MAX_DRAWN
 from custody.report.views import page_of
 
@@ -42,7 +42,11 @@ def render_period(
     until: datetime,
 ) -> bytes:
     """Write the page of a period (UTF-8)."""
-    page = period_of(archive, overdue, pin=pin, since=since, until=until)
+    return render_page(period_of(archive, overdue, pin=pin, since=since, until=until))
+
+
+def render_page(page: Period) -> bytes:
+    """Write the page of a period that is worked out already (UTF-8)."""
     return render("period.html.j2", page=page, told=told(page))
 
 

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from custody.encoding import Digest, format_time
-from custody.ops.account import Entry, account_of
+from custody.ops.account import Entry, account_of, within
 from custody.ops.archive import Archive, Held, Unopened
 from custody.ops.audit import AuditedRelease
+from custody.ops.audit_ceremony import JudgedCeremony
+from custody.ops.chronicle import chronicle_of
 from custody.ops.overdue import Overdue
-from custody.report.lanes import LEFT, ROW, TOP, Caption, lane_captions, lane_heights
+from custody.report.course import CeremonyView, Course, ReleaseRow, course_of
+from custody.report.lanes import ROW, TOP, Act, TimePicture, draw_times
 from custody.report.words import count, outcome
 from custody.rules.endings import Outcome
 
 #: More hosts, or officers, do not fit a picture; the tables have all.
 MAX_LANES = 40
-_LANE_CHARS = 18
-_RIGHT, _FOOT, _WIDTH = 24, 34, 960
-_TICKS = 6
 #: What made a release possible is no act of it.
 _BEFORE = ("policy.", "host.", "state.", "bundle.")
 _BAR = 560
@@ -35,40 +35,6 @@ _SIGNS: dict[Outcome, str] = {
     "open": "none",
     "refused": "no",
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReleaseRow:
-    """One release, and what happened to it in the period."""
-
-    release: AuditedRelease
-    file: str
-    sound: bool
-    sign: str
-    at: datetime
-    faults: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mark:
-    """One release in the picture."""
-
-    x: int
-    y: int
-    sign: str
-    title: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostPicture:
-    """A lane for each host, time from left to right; lengths are CSS pixels."""
-
-    marks: tuple[Mark, ...]
-    lanes: tuple[Caption, ...]
-    ticks: tuple[Caption, ...]
-    left_out: int
-    width: int
-    height: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +60,8 @@ class Period:
     until: datetime
     rows: tuple[ReleaseRow, ...]
     outcomes: tuple[tuple[str, int], ...]
-    hosts: HostPicture
+    hosts: TimePicture
+    course: Course
     officers: tuple[OfficerRow, ...]
     overdue: tuple[Overdue, ...]
     unopened: tuple[Unopened, ...]
@@ -105,14 +72,19 @@ class Period:
         return tuple(row for row in self.rows if not row.sound)
 
     @property
+    def broken_ceremonies(self) -> tuple[CeremonyView, ...]:
+        """The ceremonies that do not hold."""
+        return tuple(view for view in self.course.ceremonies if view.faults)
+
+    @property
     def late(self) -> tuple[Overdue, ...]:
         """What lingered already at the end of the period."""
         return tuple(each for each in self.overdue if each.is_due(self.until))
 
     @property
     def sound(self) -> bool:
-        """Whether every release holds, and every file could be read."""
-        return not self.unsound and not self.unopened
+        """Whether every release and ceremony holds, and every file could be read."""
+        return not (self.unsound or self.unopened or self.broken_ceremonies)
 
     @property
     def officers_height(self) -> int:
@@ -127,11 +99,22 @@ def period_of(
     pin: Digest,
     since: datetime,
     until: datetime,
+    ceremonies: Sequence[JudgedCeremony] = (),
+    tsa_roots: Sequence[bytes] = (),
 ) -> Period:
-    """Work out the page of a period: from ``since`` on, and before ``until``."""
+    """Work out the page of a period: from ``since`` on, and before ``until``.
+
+    It tells of the releases, and of all else that the archive's files show of the environment.
+    """
+    documents = archive.documents()
+    chronicle = chronicle_of(documents, pin=pin, now=until, tsa_roots=tsa_roots)
     told = [(held, release, account_of(release)) for held, release in archive.releases()]
     inside = [
-        (held, release, [entry for entry in entries if since <= _when(entry) < until])
+        (
+            held,
+            release,
+            [e for e in entries if within(e.at, e.there_by, since=since, until=until)],
+        )
         for held, release, entries in told
     ]
     seen: set[Digest] = set()
@@ -140,7 +123,8 @@ def period_of(
         own = [entry for entry in entries if not entry.act.startswith(_BEFORE)]
         if own and release.request not in seen:
             seen.add(release.request)
-            rows.append(_row(held, release, own))
+            last = max(_when(entry, since, until) for entry in own)
+            rows.append(_row(held, release, own, last))
             answers += [e for e in own if e.act.startswith(("approval.", "denial."))]
     rows.sort(key=lambda row: (row.at, row.release.request))
     found = Counter(outcome(row.release) for row in rows)
@@ -151,17 +135,22 @@ def period_of(
         rows=tuple(rows),
         outcomes=tuple(sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))),
         hosts=_hosts(rows, since, until),
+        course=course_of(chronicle, rows, ceremonies, since=since, until=until),
         officers=tuple(_officers(answers)),
         overdue=tuple(overdue),
         unopened=archive.unopened,
     )
 
 
-def _when(entry: Entry) -> datetime:
-    return entry.there_by or entry.at
+def _when(entry: Entry, since: datetime, until: datetime) -> datetime:
+    """Say when an act of a period was: by who vouches for it, or by its author, in that period."""
+    seen = (entry.there_by or entry.at, entry.at)
+    return next((moment for moment in seen if since <= moment < until), since)
 
 
-def _row(held: Held, release: AuditedRelease, entries: Sequence[Entry]) -> ReleaseRow:
+def _row(
+    held: Held, release: AuditedRelease, entries: Sequence[Entry], last: datetime
+) -> ReleaseRow:
     faults = [v.reason for v in release.verdicts if v.outcome == "fail"]
     faults += [v.reason for v in held.report.verdicts if v.outcome == "fail"]
     return ReleaseRow(
@@ -169,50 +158,24 @@ def _row(held: Held, release: AuditedRelease, entries: Sequence[Entry]) -> Relea
         file=held.name,
         sound=held.holds(release),
         sign=_SIGNS[release.outcome],
-        at=max(_when(entry) for entry in entries),
+        at=last,
+        entries=tuple(entries),
         faults=tuple(faults),
     )
 
 
-def _hosts(rows: Sequence[ReleaseRow], since: datetime, until: datetime) -> HostPicture:
-    names = list(dict.fromkeys(sorted(row.release.host for row in rows)))
-    heights = lane_heights(names[:MAX_LANES])
-    span = max((until - since).total_seconds(), 1.0)
-    wide = _WIDTH - LEFT - _RIGHT
-
-    def across(at: datetime) -> int:
-        part = min(max((at - since).total_seconds() / span, 0.0), 1.0)
-        return LEFT + 12 + int(part * (wide - 24))
-
-    bottom = TOP + ROW * max(len(heights), 1) - 6
-    return HostPicture(
-        marks=tuple(
-            Mark(
-                x=across(row.at),
-                y=heights[row.release.host],
-                sign=row.sign,
-                title=f"{row.release.host}, {outcome(row.release)}, {format_time(row.at)}",
-            )
-            for row in rows
-            if row.release.host in heights
-        ),
-        lanes=lane_captions(heights, longest=_LANE_CHARS),
-        ticks=tuple(_ticks(since, until, bottom, across)),
-        left_out=len(names) - len(heights),
-        width=_WIDTH,
-        height=bottom + _FOOT,
-    )
-
-
-def _ticks(
-    since: datetime, until: datetime, y: int, across: Callable[[datetime], int]
-) -> Iterator[Caption]:
-    """Write dates along the foot of the picture."""
-    step = (until - since) / (_TICKS - 1)
-    form = "%d %b" if until - since >= timedelta(days=_TICKS) else "%d %b %H:%M"
-    for n in range(_TICKS):
-        at = since + step * n
-        yield Caption(x=across(at), y=y + 18, text=f"{at:{form}}")
+def _hosts(rows: Sequence[ReleaseRow], since: datetime, until: datetime) -> TimePicture:
+    acts = [
+        Act(
+            lane=row.release.host,
+            at=row.at,
+            sign=row.sign,
+            title=f"{row.release.host}, {outcome(row.release)}, {format_time(row.at)}",
+        )
+        for row in rows
+    ]
+    names = sorted({act.lane for act in acts})
+    return draw_times(acts, names, since=since, until=until, most=MAX_LANES)
 
 
 def _officers(answers: Sequence[Entry]) -> Iterator[OfficerRow]:
@@ -240,6 +203,7 @@ def _officers(answers: Sequence[Entry]) -> Iterator[OfficerRow]:
 def told(period: Period) -> str:
     """Say in one sentence what came of a period."""
     if not period.rows:
-        return "Nothing happened in this period that is shown here."
+        other = "No release" if period.course.lines else "Nothing"
+        return f"{other} happened in this period that is shown here."
     words = "; ".join(f"{number} {name}" for name, number in period.outcomes)
     return f"{count(len(period.rows), 'release')}: {words}."

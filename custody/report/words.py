@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from custody.encoding import Digest
+from custody.formats.ceremony import Seat
 from custody.ops.audit import AuditedRelease
 from custody.ops.audit_time import TimeBasis
 from custody.rules.endings import Outcome
@@ -97,6 +99,11 @@ def count(number: int, thing: str) -> str:
 def listed(names: tuple[str, ...]) -> str:
     """Write names in a row."""
     return ", ".join(names)
+
+
+def seats(people: Iterable[Seat]) -> str:
+    """Write who sat at a table, each with what he is."""
+    return ", ".join(f"{seat.name} ({seat.role})" for seat in people)
 
 
 def sums(releases: int, unsound: int) -> str:

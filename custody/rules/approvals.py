@@ -18,6 +18,7 @@ from custody.encoding import KeyId, format_time
 from custody.formats.approval import Approval, Denial
 from custody.formats.asking import Asking
 from custody.formats.envelope import Statement
+from custody.formats.logentry import entry_of
 from custody.formats.manifest import Manifest
 from custody.formats.policy import Policy
 from custody.rules.consents import JudgedConsent, consenting, judge_consent
@@ -36,6 +37,8 @@ _AUTHORSHIP = frozenset(
         *("denial.author", "denial.signature"),
     }
 )
+#: What a denial may fail and still be one.
+_NOT_AGAINST_A_NO = frozenset({"denial.log-time", "certificate.found", "crl.found"})
 
 
 class JudgedApproval(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,8 +74,10 @@ class JudgedDenial(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def counts(self) -> bool:
-        """Whether an officer said no.  A date that is not believed takes nothing from that."""
-        return passed(v for v in self.verdicts if v.check != "denial.log-time")
+        """Whether an officer said no.  A date that is not believed takes nothing from that, nor
+        does what is not here: whoever keeps the files could otherwise take a no from its author.
+        """
+        return passed(v for v in self.verdicts if v.check not in _NOT_AGAINST_A_NO)
 
 
 def _is_authors(verdicts: Sequence[Verdict]) -> bool:
@@ -281,8 +286,8 @@ def tally(
 
     Both trees must hold: the one the bundle was sealed by, and the one in force.  ``logged`` are
     a log's good words on the request; with any, what they do not name is passed over.  Consents are
-    those among ``situation.documents``.  With
-    ``ended_at``, when it was opened, a denial that says it is later takes no approval back.
+    those among ``situation.documents``.  With ``ended_at``, when it was opened, a denial that says
+    it is later takes no approval back, unless every word names it: without one it did not open.
     """
     terms = request.predicate.terms.digest().hex()
     heard = [
@@ -290,7 +295,7 @@ def tally(
         for d in denials
         if d.predicate.request == request.digest or d.predicate.terms == terms
     ]
-    deniers = [d.officer for d in heard if d.counts and not _is_later(d, ended_at)]
+    deniers = [d.officer for d in heard if d.counts and not _is_later(d, ended_at, logged)]
     consents = [
         judge_consent(c, request, manifest, situation, deniers=deniers, logged=logged)
         for c in situation.documents.consents
@@ -321,8 +326,14 @@ def tally(
     )
 
 
-def _is_later(denial: JudgedDenial, ended_at: datetime | None) -> bool:
-    # By its author's own word, so that nobody else can take a no from him.
+def _is_later(
+    denial: JudgedDenial, ended_at: datetime | None, logged: Sequence[JudgedLogged]
+) -> bool:
+    # By its author's own word, so that nobody else can take a no from him.  Not where the log shows
+    # otherwise: a host that opened against a denial would write an earlier time.
+    entry = entry_of(denial.statement.envelope)
+    if logged and all(word.place(entry) is not None for word in logged):
+        return False
     return ended_at is not None and denial.statement.predicate.denied_at > ended_at + SKEW
 
 

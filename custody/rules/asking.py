@@ -5,17 +5,16 @@ Nowhere else is it asked which kind a request is: what follows from it, the kind
 
 from __future__ import annotations
 
-import hmac
-
 from custody.crypto.bind import bind
 from custody.errors import CustodyError
 from custody.formats.asking import Asking, Ending
 from custody.formats.envelope import Statement, of_kind
-from custody.formats.evidence import parse_attest, unpack_quote, verify_attest
+from custody.formats.evidence import unpack_quote
 from custody.formats.keyrequest import KeyReceipt, KeyRequest
 from custody.formats.manifest import Manifest
 from custody.formats.receipt import Receipt
 from custody.formats.request import Request
+from custody.rules.attested import is_over, read_attested
 from custody.rules.keyrequest import check_key_receipt, check_key_request, is_signed
 from custody.rules.receipt import check_receipt
 from custody.rules.request import check_request
@@ -58,11 +57,10 @@ def is_quoted(request: Statement[Request]) -> bool:
     """Tell whether a request's signature is a quote over it by the key in it."""
     try:
         quote = unpack_quote(request.envelope.signatures[0].sig)
-        verify_attest(request.predicate.ak_public, quote.attest, quote.signature)
-        over = parse_attest(quote.attest).extra_data
+        attest = read_attested(request.predicate.ak_public, quote)
     except CustodyError:
         return False
-    return hmac.compare_digest(over, bind("request", bytes.fromhex(request.digest)))
+    return is_over(attest, bind("request", bytes.fromhex(request.digest)))
 
 
 def _strange(check: str, reason: str) -> tuple[Verdict, ...]:

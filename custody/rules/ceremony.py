@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from custody.encoding import Digest
 from custody.formats.ceremony import (
     Admit,
+    BackUp,
     Enrol,
     Invite,
     MakeAuthority,
     MakeKek,
     MakeLogKey,
     MakePolicy,
+    MakeWrapping,
     Script,
     SplitRecovery,
     Step,
+    TrustKey,
 )
+from custody.formats.keybackup import CARRIER_LABEL, WRAPPING_LABEL, carrier_id
+from custody.formats.policy import Role
 from custody.formats.transcript import (
     Begun,
     Closed,
@@ -161,8 +166,8 @@ def _step_fault(script: Script, before: Sequence[Step], step: Step) -> str | Non
                 (founded is None or founded.by != step.by, "who keeps the authority admits"),
                 (not step.who and not step.files, "it admits nobody"),
             ]
-        case SplitRecovery():
-            faults = [(bool(custodian), "a custodian states who holds shares")]
+        case SplitRecovery() | MakeWrapping() | TrustKey() | BackUp():
+            faults = _recovery_faults(before, step, roles)
         case MakePolicy():
             made = any(isinstance(earlier, MakePolicy) for earlier in before)
             faults = [
@@ -174,6 +179,51 @@ def _step_fault(script: Script, before: Sequence[Step], step: Step) -> str | Non
     return next((words for broken, words in faults if broken), None)
 
 
+def _recovery_faults(
+    before: Sequence[Step],
+    step: SplitRecovery | MakeWrapping | TrustKey | BackUp,
+    roles: Mapping[str, Role],
+) -> list[tuple[bool, str]]:
+    """Say what a step of recovery needs, and whether it lacks it."""
+    split = [s for s in before if isinstance(s, SplitRecovery) and s.epoch == step.epoch]
+    made = [s for s in before if isinstance(s, MakeWrapping) and s.epoch == step.epoch]
+    match step:
+        case SplitRecovery():
+            return [
+                (roles[step.by] != "custodian", "a custodian states who holds shares"),
+                (bool(split), f"there is a recovery key {step.epoch} already"),
+            ]
+        case MakeWrapping():
+            sealed = {name for s in split for name in s.seal_to}
+            return [
+                (roles[step.by] != "custodian", "a custodian states a wrapping key"),
+                (not split, f"there is no recovery key {step.epoch} yet"),
+                (bool(made), f"there is a wrapping key {step.epoch} already"),
+                (not sealed >= set(step.opened), "nobody sealed a share to who is to open one"),
+            ]
+        case TrustKey():
+            policy = any(isinstance(s, MakePolicy) for s in before)
+            return [
+                (not made, f"there is no wrapping key {step.epoch} yet"),
+                (not policy, "there is no policy yet that names the recovery key"),
+            ]
+        case BackUp():
+            trusts = TrustKey(who=step.who, epoch=step.epoch) in before
+            return [
+                (roles[step.by] != "custodian", "a custodian signs for a backup"),
+                (not trusts, f"the token of {step.who} trusts no wrapping key {step.epoch} yet"),
+                (not any(_backs_up(step, s) for s in before), "no such key was made recoverable"),
+            ]
+
+
+def _backs_up(step: BackUp, made: Step) -> bool:
+    if isinstance(made, MakeKek):
+        return made.recoverable and (made.by, made.label) == (step.who, step.kek)
+    if isinstance(made, MakeAuthority):
+        return made.recoverable and made.by == step.who and step.kek is None
+    return False
+
+
 def _named(step: Step) -> tuple[str, ...]:
     match step:
         case Admit():
@@ -182,6 +232,10 @@ def _named(step: Step) -> tuple[str, ...]:
             return (step.who,)
         case MakePolicy():
             return step.signers
+        case SplitRecovery():
+            return (step.by, *step.seal_to)
+        case MakeWrapping() | TrustKey() | BackUp():
+            return step.hands
         case _:
             return (step.by,)
 
@@ -198,6 +252,8 @@ def labels_of(script: Script, step: Step) -> tuple[str, ...]:
             return (step.name,)
         case MakeLogKey() | MakeKek():
             return (step.label,)
+        case TrustKey():
+            return (WRAPPING_LABEL, CARRIER_LABEL)
         case _:
             return ()
 
@@ -213,6 +269,11 @@ def unexpected(
     """
     spent: Counter[tuple[str, str, str, str]] = Counter()
     made = {(key.person, key.label, key.id) for key in progress.keys}
+    made |= {
+        (key.person, CARRIER_LABEL, carrier_id(key.spki).hex())
+        for key in progress.keys
+        if key.use == "wrapping" and key.spki is not None
+    }
     step = script.steps[progress.done] if progress.done < len(script.steps) else None
     left = labels_of(script, step) if step is not None and progress.begun > 1 else ()
     strange = []
@@ -232,7 +293,14 @@ def missing_keys(
     progress: Progress, person: str, found: Sequence[FoundObject]
 ) -> tuple[MadeKey, ...]:
     """Return the keys made in somebody's token that are not there any more."""
-    there = {(item.label, item.id) for item in found if item.kind in ("private", "secret")}
+    there = {(item.kind, item.label, item.id) for item in found}
     return tuple(
-        key for key in progress.keys if key.person == person and (key.label, key.id) not in there
+        key
+        for key in progress.keys
+        if key.person == person
+        and not any((kind, key.label, key.id) in there for kind in _kinds_of(key))
     )
+
+
+def _kinds_of(key: MadeKey) -> tuple[str, ...]:
+    return ("public",) if key.use == "wrapping" else ("private", "secret")

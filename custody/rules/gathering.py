@@ -26,6 +26,7 @@ from custody.formats.disposal import Disposal
 from custody.formats.enrolment import EnrolmentRecord
 from custody.formats.envelope import Predicate, Signature, Statement, of_kind
 from custody.formats.goldenset import GoldenSet
+from custody.formats.keybackup import KeyBackup, WrappingKey
 from custody.formats.keyrequest import Consent, KeyRequest
 from custody.formats.logged import Logged
 from custody.formats.logpolicy import LogPolicy
@@ -53,6 +54,8 @@ SIGNERS: Mapping[type[Predicate], Role] = {
     Policy: "custodian",
     RecoveryRecord: "custodian",
     BreakGlass: "custodian",
+    WrappingKey: "custodian",
+    KeyBackup: "custodian",
     Manifest: "publisher",
     Disposal: "publisher",
     EnrolmentRecord: "enroller",
@@ -134,6 +137,7 @@ class _Gathering:
             for role in person.roles
         }
         self._signed: set[KeyId] = set()
+        self._answers: dict[KeyId, str] = {}
         self._mentioned: set[Digest] = set()
         self._copies: dict[tuple[Digest, tuple[KeyId, ...]], bytes] = {}
         self._others: list[tuple[str, bytes]] = []
@@ -224,7 +228,9 @@ class _Gathering:
         good = self.clean(answer)
         if good is not None:
             self.keep(good)
-            self._signed.add(good.envelope.signatures[0].keyid)
+            by = good.envelope.signatures[0].keyid
+            self._signed.add(by)
+            self._answers.setdefault(by, f"{_kind(good)} {good.digest[:16]}")
 
     def _add_manifest(self, digest: Digest, named_by: str) -> None:
         """Keep a manifest, and those it says that it replaces as far as they are here."""
@@ -322,9 +328,17 @@ class _Gathering:
                         if good is not None:
                             self.keep(good)
         authorities = list(dict.fromkeys(a for p in self._chain for a in p.predicate.authorities))
+        shown = set()
         for der in self._documents.certificates:
             if _is_of(der, self._signed) and _issued_by(der, authorities):
                 self._others.append((".cer", der))
+                shown.add(key_id(spki_of(der)))
+        # An answer does not count without: whoever takes the certificate out, takes that from it.
+        self.missing += [
+            Missing("certificate of key", by, where)
+            for by, where in self._answers.items()
+            if by not in shown
+        ]
         roots = [root for p in self._chain for root in p.predicate.host.vendor_roots]
         lists = read_revocation_lists(self._documents.crls, authorities=[*authorities, *roots])
         self._others += [(".crl", known.der) for known in lists]
@@ -380,9 +394,12 @@ class _Gathering:
 
     def _miss_request(self, statement: Statement[P], request: Digest) -> None:
         if all(known.digest != request for known in self._documents.asked):
-            kind = statement.predicate.PREDICATE_TYPE.split(":")[2]
-            where = f"{kind} {statement.digest[:16]}"
+            where = f"{_kind(statement)} {statement.digest[:16]}"
             self.missing.append(Missing("request", request, where))
+
+
+def _kind(statement: Statement[P]) -> str:
+    return statement.predicate.PREDICATE_TYPE.split(":")[2]
 
 
 def _is_signed(word: Statement[Logged], logs: Sequence[LogPolicy]) -> bool:

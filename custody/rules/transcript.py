@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from custody.crypto.signature import verify
 from custody.encoding import Digest
 from custody.errors import Malformed, Refused
-from custody.formats.ceremony import Enrol, MakeAuthority, MakeKek, MakeLogKey, Script, Step
+from custody.formats.ceremony import (
+    Enrol,
+    MakeAuthority,
+    MakeKek,
+    MakeLogKey,
+    Script,
+    Step,
+    TrustKey,
+)
 from custody.formats.envelope import signing_bytes
 from custody.formats.transcript import (
     Begun,
@@ -33,6 +41,7 @@ _MAKES: dict[type[Step], tuple[KeyUse, ...]] = {
     MakeAuthority: ("ca",),
     MakeLogKey: ("log",),
     MakeKek: ("kek",),
+    TrustKey: ("wrapping",),
 }
 
 
@@ -229,6 +238,10 @@ def _check_done(
         f"keys made: {len(event.keys)}, as by such a step",
         otherwise="makes other keys than such a step does",
     )
+    # Else what one step wrote, and was read aloud, could be another file by the time it is used.
+    swapped = [f.name for f in event.files if progress.files.get(f.name, f.sha256) != f.sha256]
+    if swapped:
+        ledger.add("ceremony.files", False, f"used another file than was written: {swapped[0]}")
     ledger.subject = f"ceremony of {script.environment}"
 
 
@@ -250,15 +263,20 @@ def _known_tokens(
 
 def _fits(step: Step, progress: Progress, keys: Sequence[MadeKey]) -> bool:
     uses = _MAKES.get(type(step), ())
-    known = {key.key_id for key in progress.keys}
+    known = {_identity(key) for key in progress.keys}
     return (
         all(key.person in step.hands for key in keys)
-        and len({key.key_id for key in keys} - known) == len(keys)
+        and len({_identity(key) for key in keys} - known) == len(keys)
         and (not uses) == (not keys)
         and (not uses or keys[0].use == uses[0])
         and all(key.use in uses for key in keys)
         and sum(key.use == "sign" for key in keys) <= 1
     )
+
+
+def _identity(key: MadeKey) -> tuple[str, str]:
+    # Several tokens may trust one wrapping key; any other key is in one token.
+    return (key.person if key.use == "wrapping" else "", key.key_id)
 
 
 def _signers_of(script: Script, progress: Progress, event: object) -> tuple[str, ...]:

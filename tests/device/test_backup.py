@@ -12,9 +12,13 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.padding import MGF1, OAEP
+from cryptography.hazmat.primitives.hashes import SHA1
+from cryptography.hazmat.primitives.keywrap import aes_key_wrap
 from msgspec.structs import replace
-from pkcs11 import Attribute, KeyType, Mechanism, ObjectClass, PKCS11Error
+from pkcs11 import Attribute, KeyType, Mechanism, MechanismFlag, ObjectClass, PKCS11Error
 
+from custody.crypto.bind import bind
 from custody.crypto.signature import public_bytes
 from custody.crypto.wrappingkey import Sealed, make_wrapping_key, opened
 from custody.encoding import key_id
@@ -23,6 +27,8 @@ from custody.formats.keybackup import KeyAttribute, KeyBackup, SealedWrappingKey
 from custody.keys.api import KeyRole
 from custody.keys.pkcs11 import Pkcs11Token, open_token
 from custody.keys.pkcs11_audit import audit_token
+from custody.keys.pkcs11_kek import CHECKED, UNWRAPPED, check_value
+from custody.keys.pkcs11_trusted import carrier_search, carrier_template
 from custody.keys.uri import Pkcs11Uri
 from custody.keys.wrapapi import WrappedKey, backups_of, wrapping_of
 from tests.device.conftest import SO_PIN, Bench
@@ -220,6 +226,59 @@ def test_nothing_leaves_before_the_security_officer_trusts_a_key(
     assert 512 == len(backups_of(token).wrap_kek(info, sealed.spki).wrapped)
 
 
+def test_nothing_leaves_under_a_carrier_that_the_security_officer_brought(
+    token: Pkcs11Token, sealed: Sealed
+) -> None:
+    """An AES key whose bytes he knows, laid where the carrier would be, is refused by name."""
+    known = {
+        **carrier_template(sealed.spki, "AES_KEY_WRAP_PAD"),
+        Attribute.VALUE: os.urandom(32),
+    }
+    with token._connection.officer(so) as session:
+        session.create_object(known)
+    with refused("key.template"):
+        backups_of(token).trust(sealed.spki, so_pin=so)
+    token.make(KeyRole.CA, "ca", ec.SECP384R1(), recoverable=True)
+    with refused("key.template"):
+        backups_of(token).wrap_authority(token.keys()[0], sealed.spki)
+
+
+def test_a_carrier_that_comes_back_as_a_kek_unwraps_no_authority(
+    token: Pkcs11Token, authority: KeyBackup, kek: KeyBackup, new: Pkcs11Token, sealed: Sealed
+) -> None:
+    """A custodian who says of a carrier that it is a KEK gets no key that it carried.
+
+    Neither can be told from the other by what leaves under RSA; so they wrap by two mechanisms,
+    which make two different things of the same key.
+    """
+    with token._connection.login() as session:
+        (carrier,) = session.get_objects(carrier_search(sealed.spki))
+        check = check_value(session, carrier, Mechanism.AES_KEY_WRAP_PAD)
+    lie = replace(kek, wrapped=authority.wrapped, check=check)
+    for told in ("AES_KEY_WRAP", "AES_KEY_WRAP_PAD"):
+        changed = attributes(kek, ALLOWED_MECHANISMS=told)
+        with pytest.raises(Refused):
+            restore(new, replace(lie, attributes=changed), sealed)
+    # Whoever cannot be kept from computing the check value that such a KEK would have: even then.
+    with opened(sealed, SEED, RECORD) as private:
+        value = private.decrypt(authority.wrapped, OAEP(MGF1(SHA1()), SHA1(), None))
+    known = bind("kek-check", aes_key_wrap(value, CHECKED)).hex()
+    restore(new, replace(lie, check=known), sealed)
+    with new._connection.login(writing=True) as session:
+        found = {Attribute.CLASS: ObjectClass.SECRET_KEY, Attribute.ID: kek.id}
+        held: Any = next(iter(session.get_objects(found)))
+        for mechanism in (Mechanism.AES_KEY_WRAP, Mechanism.AES_KEY_WRAP_PAD):
+            with pytest.raises(PKCS11Error):
+                held.unwrap_key(
+                    ObjectClass.SECRET_KEY,
+                    KeyType.GENERIC_SECRET,
+                    authority.carried,
+                    mechanism=mechanism,
+                    capabilities=MechanismFlag(0),
+                    template=dict(UNWRAPPED),
+                )
+
+
 def test_an_authority_stays_where_the_token_has_no_trusted_carrier(
     bench: Bench, sealed: Sealed
 ) -> None:
@@ -248,7 +307,8 @@ def test_an_authority_stays_where_the_token_has_no_trusted_carrier(
         {"LABEL": "other"},
         {"ID": "00"},
         {"ALLOWED_MECHANISMS": "AES_CBC"},
-        {"ALLOWED_MECHANISMS": "AES_KEY_WRAP_PAD AES_CBC"},
+        {"ALLOWED_MECHANISMS": "AES_KEY_WRAP AES_CBC"},
+        {"ALLOWED_MECHANISMS": "AES_KEY_WRAP_PAD"},
         {"KEY_TYPE": "DES3"},
     ],
     ids=str,

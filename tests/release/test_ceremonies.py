@@ -34,7 +34,7 @@ FOLDER = "table"
 KILLED = """
 import os, signal, sys
 from custody.cli import main
-from custody.ops import ceremony_steps, home, landing, transcript
+from custody.ops import ceremony_place, home, landing, transcript
 
 def die(*_args, **_more):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -50,7 +50,7 @@ def counting(*args, **more):
         die()
     replace(*args, **more)
 
-transcript.replace_file = ceremony_steps.replace_file = counting
+transcript.replace_file = ceremony_place.replace_file = counting
 if name:
     setattr(home.Home, name, die)
 main()
@@ -65,12 +65,16 @@ class Desk:
     store: TokenStore
     uris: dict[str, str] = field(default_factory=dict)
     roles: dict[str, str] = field(default_factory=dict)
+    officers: tuple[str, ...] = ()
+    """Whose tokens' security officers come, with their PIN."""
+    more: dict[str, str] = field(default_factory=dict)
+    """What other token libraries read from the environment."""
 
     @property
     def environment(self) -> dict[str, str]:
         """What a command of this table knows."""
         path = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY)}
-        return {**path, **self.store.environment}
+        return {**path, **self.store.environment, **self.more}
 
     def bring(self, name: str, role: str, *, label: str | None = None) -> None:
         """Have somebody bring an empty token."""
@@ -115,8 +119,16 @@ class Desk:
         """Hold the ceremony, or go on with it; return what was said."""
         pins = [word for name in self.uris for word in ("--pin", f"{name}={name}.pin")]
         words = ("custodian", "ceremony", "ceremony.toml", "--homes", "homes", "--out", FOLDER)
-        done = self.run(*before, *words, *pins, "--yes", code=code, program=program)
+        officers = [word for name in self.officers for word in ("--so-pin", f"{name}=so.pin")]
+        done = self.run(*before, *words, *pins, *officers, "--yes", code=code, program=program)
         return done.stdout + done.stderr
+
+    def drafted(self) -> None:
+        """Lay a draft beside the script, which names the recovery key of the table."""
+        draft = DRAFT.format(year=utc_now().year + 1).replace("start/", f"{FOLDER}/")
+        recovery = f'recovery = "{FOLDER}/recovery-1.dsse"\n[thresholds]'
+        (self.folder / "draft.toml").write_text(draft.replace("[thresholds]", recovery))
+        (self.folder / "vendor.pem").write_bytes(_vendor_root())
 
     def verify(self, *more: str, code: int = 0) -> str:
         """Judge the ceremony's folder."""
@@ -148,6 +160,17 @@ def desk(tmp_path: Path) -> Desk:
     return Desk(tmp_path, create_store(tmp_path / "store"))
 
 
+SEALED = ("ida", "cas", "cyd")
+RECOVERY = (
+    'do = "recovery"; by = "ida"; among = "2 of (ida, cas, cyd)"; seal_to = ["ida", "cas", "cyd"]'
+)
+BACKUPS = (
+    'do = "wrapping-key"; by = "ida"; opened = ["ida", "cas"]',
+    'do = "trust-key"; who = "ida"',
+    'do = "trust-key"; who = "leo"',
+    'do = "backup"; who = "leo"; by = "ida"; kek = "production kek"; file = "kek.dsse"',
+    'do = "backup"; who = "ida"; by = "cas"; file = "authority.dsse"',
+)
 STEPS = (
     'do = "invite"; by = "ida"',
     'do = "enrol"; who = "ida"',
@@ -173,7 +196,7 @@ def _vendor_root() -> bytes:
 
 
 def test_a_whole_environment_is_made_at_one_table(desk: Desk) -> None:
-    """Root, authority, log and KEK keys, everybody's certificates and the policy, one ceremony."""
+    """Root, authority, log, KEK and recovery keys, the policy and backups: one script."""
     cast = {
         **dict.fromkeys(("ida", "cas", "cyd"), "custodian"),
         **dict.fromkeys(("erik", "esme", "ewan"), "enroller"),
@@ -186,16 +209,19 @@ def test_a_whole_environment_is_made_at_one_table(desk: Desk) -> None:
     who = ", ".join(f'"{name}"' for name in cast if name != "leo")
     desk.write(
         'do = "invite"; by = "ida"',
-        *(f'do = "enrol"; who = "{name}"' for name in cast),
-        'do = "authority"; by = "ida"; name = "production authority"',
+        *(f'do = "enrol"; who = "{name}"; suite = "P256"' for name in SEALED),
+        *(f'do = "enrol"; who = "{name}"' for name in cast if name not in SEALED),
+        'do = "authority"; by = "ida"; name = "production authority"; recoverable = true',
         'do = "log-key"; by = "leo"; origin = "log.example.com/models"',
         'do = "kek"; by = "leo"; label = "production kek"',
         f'do = "admit"; by = "ida"; who = [{who}]',
+        RECOVERY,
         'do = "policy"; draft = "draft.toml"; signers = ["ida", "cas"]',
+        *BACKUPS,
     )
-    draft = DRAFT.format(year=utc_now().year + 1).replace("start/", f"{FOLDER}/")
-    (desk.folder / "draft.toml").write_text(draft)
-    (desk.folder / "vendor.pem").write_bytes(_vendor_root())
+    desk.drafted()
+    desk.officers = ("ida", "leo")
+    write_pin_file(desk.folder / "so.pin", SO_PIN)
     desk.hold()
     table = desk.folder / FOLDER
     policy = decode_statement(Policy, (table / "policy-1.dsse").read_bytes())
@@ -203,7 +229,7 @@ def test_a_whole_environment_is_made_at_one_table(desk: Desk) -> None:
     assert 2 == len(policy.envelope.signatures)
     assert (table / "log" / "checkpoint").is_file()
     uses = [key.use for step in desk.steps() for key in step.keys]
-    assert ["ca", "kek", "log"] == sorted(set(uses) - {"sign", "share"})
+    assert ["ca", "kek", "log", "wrapping"] == sorted(set(uses) - {"sign", "share"})
     assert "sound" in desk.verify("--digest", policy.digest).splitlines()
     page = (table / "ceremony.html").read_text()
     assert policy.digest[:8] in page
@@ -212,6 +238,58 @@ def test_a_whole_environment_is_made_at_one_table(desk: Desk) -> None:
     # Everybody goes home with a home that the other commands take.
     home = ("--home", "homes/sec1", "--env", FOLDER)
     desk.run("officer", "trust", policy.digest, *home)
+    _drilled(desk)
+
+
+def _drilled(desk: Desk) -> None:
+    """What was backed up at the table comes back, by two custodians' tokens."""
+    shares = [
+        word
+        for name in ("cas", "cyd")
+        for word in (
+            *("--sealed", f"{FOLDER}/recovery-1.{name}.share.json"),
+            *("--by", f"{desk.uris[name]}&pin-source={desk.folder}/{name}.pin"),
+        )
+    ]
+    backups = ("--backup", f"{FOLDER}/kek.dsse", "--backup", f"{FOLDER}/authority.dsse")
+    where = ("--home", "homes/ida", "--env", FOLDER)
+    shown = desk.run("custodian", "drill", f"{FOLDER}/recovery-1.dsse", *backups, *shares, *where)
+    assert "FAIL" not in shown.stdout
+    assert 2 == shown.stdout.count("check value")
+
+
+def test_a_wrong_pin_of_a_security_officer_is_asked_once_and_nothing_is_trusted(desk: Desk) -> None:
+    """Trust and backups go on where they were; what was made before is not made again."""
+    for name in SEALED:
+        desk.bring(name, "custodian")
+    for name in ("sec1", "sec2", "sec3"):
+        desk.bring(name, "officer")
+    for name in ("erik", "esme", "ewan"):
+        desk.bring(name, "enroller")
+    desk.bring("pub", "publisher")
+    who = ", ".join(f'"{name}"' for name in desk.uris)
+    desk.write(
+        'do = "invite"; by = "ida"',
+        *(f'do = "enrol"; who = "{name}"; suite = "P256"' for name in SEALED),
+        *(f'do = "enrol"; who = "{name}"' for name in desk.uris if name not in SEALED),
+        'do = "authority"; by = "ida"; name = "production authority"; recoverable = true',
+        f'do = "admit"; by = "ida"; who = [{who}]',
+        RECOVERY,
+        'do = "policy"; draft = "draft.toml"; signers = ["ida", "cas"]',
+        *(BACKUPS[0], BACKUPS[1], BACKUPS[4]),
+    )
+    desk.drafted()
+    desk.officers = ("ida",)
+    write_pin_file(desk.folder / "so.pin", PIN)
+    assert "PIN" in desk.hold(1)
+    done = [step.do for step in desk.steps()]
+    assert "wrapping-key" == done[-1]
+    assert "public recovery" not in desk.objects("ida")
+    (desk.folder / "so.pin").write_bytes(SO_PIN + b"\n")
+    desk.hold()
+    assert [*done, "trust-key", "backup"] == [step.do for step in desk.steps()]
+    assert {"public recovery", "secret recovery carrier"} < set(desk.objects("ida"))
+    assert "sound" in desk.verify().splitlines()
 
 
 def test_an_unsound_policy_is_not_signed_at_the_table(pair: Desk) -> None:

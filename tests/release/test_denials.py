@@ -11,13 +11,26 @@ import msgspec
 import pytest
 
 from custody.cli._words import answer_views, show_tally
-from custody.encoding import Digest
+from custody.crypto.certificates import spki_of
+from custody.encoding import Digest, key_id
 from custody.formats.approval import Approval, Denial
 from custody.formats.case import Documents, merge, read_statement, sort_documents
-from custody.formats.envelope import Signature, decode_statement, encode_statement
+from custody.formats.checkpoint import decode_checkpoint
+from custody.formats.envelope import (
+    Signature,
+    Statement,
+    decode_envelope,
+    decode_statement,
+    encode_statement,
+)
+from custody.formats.logentry import entry_of
+from custody.formats.logged import Logged, LoggedStatement
+from custody.formats.request import Request
 from custody.lab.swtpm import Swtpm
+from custody.log.tree import Tree
 from custody.ops.account import Entry, account_of
-from custody.ops.audit import AuditedRelease, audit_case
+from custody.ops.audit import AuditedRelease, AuditReport, audit_case
+from custody.ops.keys import Signer
 from custody.report.html import render_report
 from custody.rules.verdicts import passed
 from tests.release.cast import NOW, Cast, person
@@ -111,6 +124,26 @@ def test_a_logged_approval_cannot_be_taken_over(told: Told, by: str) -> None:
     copy = told.copied(name, by)
     assert {"logged.whole", "case.missing", "case.foreign"} <= told.faults(told.instead(name, copy))
     assert {"case.foreign"} == told.faults(told.beside(copy))
+
+
+def test_a_denial_is_not_taken_away_with_its_authors_certificate(told: Told) -> None:
+    """Without his certificate nothing shows that a key was revoked: his no stays one, wherever it
+    lies, and a collected file says that the certificate is missing.
+    """
+    (name,) = told.whole.named("denial")
+    key = decode_statement(Denial, told.whole.members[name]).predicate.author
+    kept = {
+        member: data
+        for member, data in told.whole.members.items()
+        if not (member.endswith(".cer") and key_id(spki_of(data)) == key)
+    }
+    assert len(told.whole.members) - 1 == len(kept)
+    short = written(*kept.items())
+    assert {"case.missing"} == told.faults(short)
+    assert f"certificate of key {key}" in reason_of("case.missing", short, told.whole.pin)
+    denied = [e for e in account_of(told.release(short)) if e.act.startswith("denial.")]
+    assert [("denial.given", "sec3")] == [(entry.act, entry.who) for entry in denied]
+    assert "no certificate here is for key" in denied[0].note
 
 
 def test_a_denial_that_names_another_is_nobodys(told: Told) -> None:
@@ -238,3 +271,73 @@ def test_a_denial_after_the_opening_takes_nothing_back(cast: Cast) -> None:
     (open_,) = audit(cast, merge(replace(case, receipts=(), burns=()), late)).releases
     assert open_.tally is not None
     assert not open_.tally.complete
+
+
+def test_an_opening_against_a_logged_denial_is_not_dated_before_it(
+    logged: LoggedCast, tmp_path: Path
+) -> None:
+    """A host and the log's key together: the log signs in spite of a no, and the host writes that
+    it had opened before.  Nothing opens without the log's word, and there the denial is.
+    """
+    bundle = logged.seal()
+    request = logged.ask(bundle)
+    answers = logged.quorum(bundle, request)
+    word = logged.countersign(bundle, request, *answers)
+    done = logged.open(bundle, request, [*answers, word], tmp_path / "out")
+    no = decode_statement(Denial, logged.deny(bundle, request, "sec1")).predicate
+    late = msgspec.structs.replace(no, denied_at=NOW + timedelta(minutes=8))
+    denial = logged.people["sec1"].signer.statement(late)
+    logged.log.clock = NOW + timedelta(minutes=10)
+
+    def judged_by(*words: bytes) -> AuditReport:
+        receipts = sort_documents([("r.dsse", done.receipt_data), ("b.dsse", done.burn_data)])
+        case = logged.case(bundle, request, *answers, denial, *words)
+        return audit_case(merge(case, receipts), pin=logged.pin)
+
+    again = signed_again(logged.log, request, word, denial)
+    assert judged_by(word).sound, failed(judged_by(word))
+    assert {"receipt.approvals", "time.order"} <= failed(judged_by(again))
+
+
+def test_an_opening_dated_before_the_log_signed_is_found_out(
+    logged: LoggedCast, tmp_path: Path
+) -> None:
+    """Without the log's signature no TPM opens: what a host says of an earlier time is not so."""
+    bundle = logged.seal()
+    request = logged.ask(bundle)
+    answers = logged.quorum(bundle, request)
+    word = logged.countersign(bundle, request, *answers)
+    done = logged.open(bundle, request, [*answers, word], tmp_path / "out")
+    logged.log.clock = NOW + timedelta(minutes=10)
+    again = signed_again(logged.log, request, word)
+    case = merge(
+        logged.case(bundle, request, *answers, again),
+        sort_documents([("r.dsse", done.receipt_data), ("b.dsse", done.burn_data)]),
+    )
+    report = audit_case(case, pin=logged.pin)
+    assert {"time.order"} == failed(report)
+    (said,) = {v.reason for v in report.releases[0].verdicts if v.check == "time.order"}
+    assert "before the log signed, 2027-01-05T12:10:00Z" in said
+
+
+def signed_again(log: Log, asked: Statement[Request], data: bytes, *more: bytes) -> bytes:
+    """Say with a log's key what no log would: a word on a request, later, with ``more`` in it."""
+    said = decode_statement(Logged, data).predicate
+    entries = [entry_of(decode_envelope(each)) for each in more]
+    done = log.writer().append([entry.encode() for entry in entries] or [b"anything else"])
+    head = done.signed.checkpoint
+    tree = Tree(log.store, size=head.size, head=head.root)
+    old = [msgspec.structs.replace(e, proof=tree.inclusion(e.index)) for e in said.entries]
+    new = [
+        LoggedStatement(statement=e.digest, kind=e.kind, index=index, proof=tree.inclusion(index))
+        for index, e in enumerate(entries, done.start)
+    ]
+    named = decode_checkpoint(asked.predicate.checkpoint or b"").checkpoint.size
+    later = msgspec.structs.replace(
+        said,
+        entries=(*old, *new),
+        checkpoint=done.signed.encode(),
+        consistency=tree.consistency(named),
+        logged_at=log.clock,
+    )
+    return Signer(log.signer.key).statement(later)

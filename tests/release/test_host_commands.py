@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from custody.cli import main
+from custody.errors import Unavailable
 from custody.formats.envelope import decode_statement
 from custody.formats.receipt import Receipt
 from custody.formats.request import Request
@@ -141,7 +142,7 @@ def test_a_kept_key_from_asking_to_forgetting(cast: Cast, run: Run) -> None:
     said = run("host", "unseal", bundle.path, "--out", cast.folder / "third")
     assert (4, True) == (said.code, "keeps no key to this bundle" in said.err)
     said = run("host", "forget", bundle.statement.digest[:8])
-    assert 4 == said.code
+    assert (4, True) == (said.code, "custody host status lists them" in said.err)
 
 
 def test_a_kept_key_over_an_update(cast: Cast, run: Run) -> None:
@@ -180,6 +181,8 @@ def test_an_output_in_the_way_costs_nothing(cast: Cast, run: Run) -> None:
     """A receipt that could not be written is told of before anything is opened or burnt."""
     bundle = cast.seal()
     request = ask(cast, run, bundle)
+    said = run("host", "open", bundle.path, request, "--out", cast.folder / "out")
+    assert "custody: hint: no answer to it was found: --answers DIR" in said.err
     taken = cast.folder / "taken"
     taken.write_text("mine")
     words = (bundle.path, request, "--out", cast.folder / "out")
@@ -191,6 +194,23 @@ def test_an_output_in_the_way_costs_nothing(cast: Cast, run: Run) -> None:
     assert "alive until" in run("host", "status").out
     assert 0 == run("host", "open", *words, *answers).code
     assert "mine" == taken.read_text()
+
+
+def test_a_request_that_is_not_written_can_be_given_up(
+    cast: Cast, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that fills up at the last moment leaves a request open, and the error names it."""
+    bundle = cast.seal()
+
+    def full(path: Path, _: bytes) -> None:
+        raise Unavailable("disk full", where=str(path))
+
+    monkeypatch.setattr("custody.cli._open.write_new_file", full)
+    said = run("host", "request", bundle.path, "--out", cast.folder / "lost.dsse")
+    assert (3, True) == (said.code, "the request stays open without its file" in said.err)
+    hint = said.err.strip().rsplit(maxsplit=3)
+    assert 0 == run("host", *hint[-2:]).code, said.err
+    assert "no open requests" == run("host", "status").out.strip()
 
 
 def test_a_receipt_can_be_had_again(cast: Cast, run: Run) -> None:

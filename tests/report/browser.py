@@ -44,6 +44,51 @@ _PLACE = (
     " os.execv(sys.argv[1], sys.argv[1:])"
 )
 
+#: WCAG 2.2, 1.4.3: the ratio of text and what it stands on, over every text of the page.
+CONTRAST = """
+(() => {
+  const parse = text => (text.match(/[0-9.]+/g) || []).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
+    .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = node => {
+    for (let at = node; at; at = at.parentElement) {
+      const found = parse(getComputedStyle(at).backgroundColor);
+      if (found.length === 3 || found[3] > 0) return found;
+    }
+    return [255, 255, 255];
+  };
+  let worst = [99, ''];
+  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walk.nextNode()) {
+    const node = walk.currentNode.parentElement;
+    if (!walk.currentNode.data.trim() || node.closest('title, desc, style')) continue;
+    const style = getComputedStyle(node), box = node.closest('g')?.querySelector('.shape');
+    const ink = parse(node.closest('svg') ? style.fill : style.color);
+    const ground = box ? parse(getComputedStyle(box).fill) : behind(node);
+    const [low, high] = [light(ink), light(ground)].sort((a, b) => a - b);
+    const ratio = (high + 0.05) / (low + 0.05);
+    if (ratio < worst[0]) worst = [ratio, walk.currentNode.data.trim()];
+  }
+  return worst;
+})()
+"""
+#: Texts of pictures that run out of their box or over each other.
+CROWDED = """
+[...document.querySelectorAll('.picture svg')].flatMap(svg => {
+  const boxes = [...svg.querySelectorAll('text')].map(t => [t, t.getBoundingClientRect()]);
+  const frame = svg.getBoundingClientRect();
+  const out = boxes.filter(([t, b]) => b.right > frame.right + 1 || b.left < frame.left - 1);
+  const over = boxes.filter(([t, b], i) => boxes.some(([u, c], j) => j > i
+    && b.left < c.right && c.left < b.right && b.top + 3 < c.bottom && c.top + 3 < b.bottom));
+  const wide = boxes.filter(([t, b]) => {
+    const rect = t.parentElement.tagName === 'g' && t.parentElement.querySelector('rect');
+    return rect && b.right > rect.getBoundingClientRect().right;
+  });
+  return [...out, ...over, ...wide].map(([t]) => t.textContent);
+})
+"""
+
 
 def program() -> str | None:
     """Return the path of a Chromium, if there is one."""

@@ -17,57 +17,12 @@ from tests.release.cast import NOW, Cast
 from tests.release.conftest import running
 from tests.release.expect import audit
 from tests.release.logged import Log, LoggedCast, witness
-from tests.report.browser import Browser, browser, program
+from tests.report.browser import CONTRAST, CROWDED, Browser, browser, program
 from tests.report.stories import eventful, keep_apart, logged, unsound
 
 pytestmark = pytest.mark.skipif(
     program() is None, reason="no Chromium here: apt-get install chromium"
 )
-
-#: WCAG 2.2, 1.4.3: the ratio of text and what it stands on, over every text of the page.
-_CONTRAST = """
-(() => {
-  const parse = text => (text.match(/[0-9.]+/g) || []).map(Number);
-  const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
-    .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
-    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-  const behind = node => {
-    for (let at = node; at; at = at.parentElement) {
-      const found = parse(getComputedStyle(at).backgroundColor);
-      if (found.length === 3 || found[3] > 0) return found;
-    }
-    return [255, 255, 255];
-  };
-  let worst = [99, ''];
-  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (walk.nextNode()) {
-    const node = walk.currentNode.parentElement;
-    if (!walk.currentNode.data.trim() || node.closest('title, desc, style')) continue;
-    const style = getComputedStyle(node), box = node.closest('g')?.querySelector('.shape');
-    const ink = parse(node.closest('svg') ? style.fill : style.color);
-    const ground = box ? parse(getComputedStyle(box).fill) : behind(node);
-    const [low, high] = [light(ink), light(ground)].sort((a, b) => a - b);
-    const ratio = (high + 0.05) / (low + 0.05);
-    if (ratio < worst[0]) worst = [ratio, walk.currentNode.data.trim()];
-  }
-  return worst;
-})()
-"""
-#: Texts of pictures that run out of their box or over each other.
-_CROWDED = """
-[...document.querySelectorAll('.picture svg')].flatMap(svg => {
-  const boxes = [...svg.querySelectorAll('text')].map(t => [t, t.getBoundingClientRect()]);
-  const frame = svg.getBoundingClientRect();
-  const out = boxes.filter(([t, b]) => b.right > frame.right + 1 || b.left < frame.left - 1);
-  const over = boxes.filter(([t, b], i) => boxes.some(([u, c], j) => j > i
-    && b.left < c.right && c.left < b.right && b.top + 3 < c.bottom && c.top + 3 < b.bottom));
-  const wide = boxes.filter(([t, b]) => {
-    const rect = t.parentElement.tagName === 'g' && t.parentElement.querySelector('rect');
-    return rect && b.right > rect.getBoundingClientRect().right;
-  });
-  return [...out, ...over, ...wide].map(([t]) => t.textContent);
-})
-"""
 
 
 @pytest.fixture(scope="module")
@@ -123,9 +78,9 @@ def test_it_can_be_read_on_any_screen(chromium: Browser, pages: list[Path]) -> N
                 assert [] == chromium.complaints()
                 assert [page.absolute().as_uri()] == chromium.asked_for()
                 assert width == chromium.value("document.documentElement.scrollWidth")
-                ratio, text = chromium.value(_CONTRAST)
+                ratio, text = chromium.value(CONTRAST)
                 assert ratio >= 4.5, (page.name, scheme, text)
-                assert [] == chromium.value(_CROWDED), page.name
+                assert [] == chromium.value(CROWDED), page.name
                 grounds.add(chromium.value("getComputedStyle(document.body).backgroundColor"))
                 assert chromium.picture(height=400).startswith(b"\x89PNG")
     assert {"rgb(255, 255, 255)", "rgb(20, 24, 29)"} == grounds

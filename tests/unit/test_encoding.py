@@ -132,6 +132,21 @@ def test_what_is_quoted_is_printable() -> None:
     assert str(error.value).isprintable()
 
 
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b'{"kind":"custody/measurement/v1"}', "note: its kind is custody/measurement/v1"),
+        (b'{"payload":"","payloadType":"a"}', "note: it is a signed statement"),
+        (b'{"kind":"custody/\\u001b/v1"}', "note: Object contains unknown field `kind`"),
+        (b'{"kind":1}', "note: Object contains unknown field `kind`"),
+    ],
+)
+def test_another_document_is_told_by_what_it_says_it_is(data: bytes, words: str) -> None:
+    """Who gives the wrong file reads which one it was, where the file says so in its own words."""
+    with pytest.raises(Malformed, match=words):
+        decode(Note, data)
+
+
 def test_digests_are_of_the_concatenation() -> None:
     """A key id is SHA-256 of the SPKI; parts are hashed as one."""
     assert "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad" == key_id(b"abc")

@@ -129,7 +129,11 @@ def malformed() -> Iterator[tuple[str, str, bytes]]:
     yield "an index of 2^64 - 1 bytes", "its index is longer", huge + sha256(huge)
     yield "white space in the index", "not in canonical form", remade(lambda _: data + b" ")
     yield "no members", "length >= 1", remade(members_are())
-    yield "another kind", "Invalid enum value", remade(members_are(one, two, kind="custody/x/v1"))
+    yield (
+        "another kind",
+        "its kind is custody/x/v1",
+        remade(members_are(one, two, kind="custody/x/v1")),
+    )
     yield "members out of order", "does not come after", remade(members_are(two, one))
     yield "a member twice", "does not come after", remade(members_are(one, one), first + first)
     yield "a member less in the index", "are there", remade(members_are(one))

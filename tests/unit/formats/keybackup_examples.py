@@ -75,7 +75,7 @@ def backup() -> KeyBackup:
     flags |= dict.fromkeys((*_TRUE, "WRAP", "WRAP_WITH_TRUSTED"), "true")
     flags |= dict.fromkeys(("NEVER_EXTRACTABLE", "SIGN", "VERIFY"), "false")
     flags |= {
-        "ALLOWED_MECHANISMS": "AES_KEY_WRAP_PAD",
+        "ALLOWED_MECHANISMS": "AES_KEY_WRAP",
         "CLASS": "SECRET_KEY",
         "ID": b"kek-0123456789abcdef".hex(),
         "KEY_TYPE": "AES",

@@ -183,7 +183,7 @@ def malformed() -> Iterator[tuple[str, str, str, bytes]]:
         f'"{first}","{second}"'.encode(), f'"{second}","{first}"'.encode(), 1
     )
     yield "receipt", "approvals out of order", "not in order", _enveloped("receipt", turned)
-    yield "consent", "a request", "not 'urn:custody:consent:v1'", EXAMPLES["request"]
+    yield "consent", "a request", "not consent", EXAMPLES["request"]
 
 
 def _enveloped(kind: str, payload: bytes) -> bytes:

@@ -15,15 +15,18 @@ from custody.errors import Malformed
 from custody.formats.ceremony import (
     MAX_SCRIPT_BYTES,
     Admit,
+    BackUp,
     Enrol,
     Invite,
     MakeAuthority,
     MakeKek,
     MakeLogKey,
     MakePolicy,
+    MakeWrapping,
     Script,
     Seat,
     SplitRecovery,
+    TrustKey,
     decode_script,
     encode_script,
 )
@@ -72,8 +75,19 @@ _STEPS = st.one_of(
         epoch=st.integers(1, 2**31),
         suite=st.sampled_from(get_args(HpkeSuite)),
         passphrase=st.booleans(),
+        seal_to=_NAMES,
     ),
     st.builds(MakePolicy, draft=_FILES, signers=_NAMES.filter(bool)),
+    st.builds(MakeWrapping, by=NAMES, epoch=st.integers(1, 2**31), opened=_NAMES),
+    st.builds(TrustKey, who=NAMES, epoch=st.integers(1, 2**31)),
+    st.builds(
+        BackUp,
+        who=NAMES,
+        by=NAMES,
+        file=_FILES,
+        kek=_WORDS | st.none(),
+        epoch=st.integers(1, 2**31),
+    ),
 )
 _SCRIPTS = st.builds(
     Script,

@@ -163,7 +163,7 @@ def test_as_many_signatures_as_allowed() -> None:
 
 def test_a_statement_of_another_kind_is_not_taken() -> None:
     """A denial offered as an approval is malformed, and says what it is."""
-    with pytest.raises(Malformed, match="urn:custody:denial:v1"):
+    with pytest.raises(Malformed, match="of kind denial, not approval"):
         decode_statement(Approval, examples.EXAMPLES["approval/denial.dsse"])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import multiprocessing
 import os
@@ -14,6 +15,7 @@ from custody.errors import Refused, Unavailable
 from custody.ops import landing, linux
 from custody.ops.landing import (
     check_space,
+    disk_errors,
     new_directory,
     new_file,
     replace_file,
@@ -313,6 +315,18 @@ def test_space_is_checked(tmp_path: Path) -> None:
         check_space(tmp_path, size_bytes=1 << 60)
 
 
+def test_a_full_disk_is_told_by_a_folder_that_people_know(tmp_path: Path) -> None:
+    """Unfinished work lies in a hidden folder; an error names the one around it, and a way out."""
+    with resumable_directory(tmp_path / "out", "0" * 16) as directory:
+        with pytest.raises(Unavailable) as unavailable:
+            check_space(directory, size_bytes=1 << 60)
+        with pytest.raises(Unavailable) as full, disk_errors(directory / "payload"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+    for error in (unavailable.value, full.value):
+        assert str(tmp_path) == error.where
+        assert "make room, or name another place" == error.hint
+
+
 def test_file_count_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk without room for so many files is told with both counts."""
     real = os.statvfs(tmp_path)
@@ -325,7 +339,7 @@ def test_file_count_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_writes_reserve_each_stretch_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A long file is reserved once per stretch, never past its end, and holds what was written."""
     reserved: list[tuple[int, int]] = []
-    monkeypatch.setattr(linux, "_STRETCH_BYTES", 1000)
+    monkeypatch.setattr(linux, "_RESERVED_BYTES", 1000)
     monkeypatch.setattr(linux, "reserve", lambda _, begin, size: reserved.append((begin, size)))
     monkeypatch.setattr(os, "major", lambda _: 8)
     with (tmp_path / "file").open("wb") as file:

@@ -11,18 +11,33 @@ from msgspec.structs import replace
 from custody.encoding import Digest, sha256
 from custody.formats.ceremony import (
     Admit,
+    BackUp,
     Enrol,
     Invite,
     MakeAuthority,
+    MakeKek,
     MakeLogKey,
     MakePolicy,
+    MakeWrapping,
     Script,
     Seat,
     SplitRecovery,
     Step,
+    TrustKey,
 )
-from custody.formats.transcript import Begun, Closed, Done, Event, FoundObject, Line, Opened
-from custody.rules.ceremony import check_script, progress_of, unexpected
+from custody.formats.keybackup import CARRIER_LABEL, WRAPPING_LABEL, carrier_id, wrapping_id
+from custody.formats.transcript import (
+    Begun,
+    Closed,
+    Done,
+    Event,
+    FoundObject,
+    Line,
+    MadeKey,
+    NamedFile,
+    Opened,
+)
+from custody.rules.ceremony import Progress, check_script, missing_keys, progress_of, unexpected
 from custody.rules.transcript import judge_so_far, judge_transcript
 from custody.rules.verdicts import Verdict, passed
 from tests.unit.formats import ceremony_example as example
@@ -314,6 +329,38 @@ def test_changed_and_missing_files_are_refused() -> None:
     assert passed(judge(example.lines(), files={**good, "more": octets("more").hex()}))
 
 
+def test_a_file_that_a_later_step_finds_changed_is_refused() -> None:
+    """An admission that was swapped before it was admitted is named, whatever its step signed."""
+    name = "alice.admission.dsse"
+
+    def swap(events: list[Event]) -> None:
+        at = max(n for n, event in enumerate(events) if isinstance(event, Done))
+        last = events[at]
+        assert isinstance(last, Done)
+        other = NamedFile(name=name, sha256=octets("another admission").hex())
+        files = (*(f for f in last.files if f.name != name), other)
+        events[at] = replace(last, files=tuple(sorted(files, key=lambda f: f.name)))
+        known = {**progress_of_events(events).files}
+        summed = tuple(NamedFile(name=n, sha256=known[n]) for n in sorted(known))
+        events[-1] = Closed(policy=None, files=summed)
+
+    happened = [*example.events()]
+    swap(happened)
+    files = {**example.files(), name: octets("another admission").hex()}
+    verdicts = judge(example.chained(happened), files=files)
+    assert [f"used another file than was written: {name}"] == [
+        verdict.reason for verdict in verdicts if verdict.outcome == "fail"
+    ]
+
+
+def progress_of_events(events: Sequence[Event]) -> Progress:
+    """Say how far events have come."""
+    progress = Progress()
+    for event in events:
+        progress.take(event)
+    return progress
+
+
 def test_a_last_record_that_sums_up_otherwise_is_refused() -> None:
     """What everybody signs lists the files of all steps, and the policy that was made."""
 
@@ -378,6 +425,13 @@ def _script(*steps: Step, people: Sequence[str] = ("ida", "alice")) -> Script:
 INV, EI, EA = Invite(by="ida"), Enrol(who="ida"), Enrol(who="alice")
 CA = MakeAuthority(by="ida", name="CA")
 ADMIT = Admit(by="ida", who=("ida", "alice"))
+SPLIT = SplitRecovery(by="ida", among="2 of (ida, alice)", seal_to=("alice",))
+WRAP = MakeWrapping(by="ida", opened=("alice",))
+POLICY = MakePolicy(draft="d.toml", signers=("ida",))
+TRUST = TrustKey(who="alice")
+KEK = MakeKek(by="alice", label="kek")
+BACK_UP = BackUp(who="alice", by="ida", kek="kek", file="kek.dsse")
+_FIRST = (INV, EI, EA, CA, ADMIT)
 
 
 @pytest.mark.parametrize(
@@ -427,12 +481,60 @@ ADMIT = Admit(by="ida", who=("ida", "alice"))
             _script(INV, EI, EA, *(2 * [MakeLogKey(by="alice", origin="log.example.com")])),
             "he keeps a log already",
         ),
+        (_script(*_FIRST, SPLIT, SPLIT), "there is a recovery key 1 already"),
+        (_script(INV, EI, SPLIT, EA), "has enrolled no key yet: alice"),
+        (_script(*_FIRST, WRAP), "there is no recovery key 1 yet"),
+        (_script(*_FIRST, SPLIT, WRAP, WRAP), "there is a wrapping key 1 already"),
+        (_script(*_FIRST, SPLIT, MakeWrapping(by="alice")), "a custodian states a wrapping key"),
+        (_script(*_FIRST, SPLIT, MakeWrapping(by="ida", opened=("ida",))), "nobody sealed a share"),
+        (_script(*_FIRST, SPLIT, POLICY, TRUST), "there is no wrapping key 1 yet"),
+        (_script(*_FIRST, SPLIT, WRAP, TRUST), "there is no policy yet"),
+        (_script(*_FIRST, KEK, SPLIT, WRAP, POLICY, BACK_UP), "trusts no wrapping key 1 yet"),
+        (_script(*_FIRST, SPLIT, WRAP, POLICY, TRUST, BACK_UP), "no such key was made recoverable"),
+        (
+            _script(
+                *(*_FIRST, SPLIT, WRAP, POLICY, TRUST),
+                *(MakeKek(by="alice", label="kek", recoverable=False), BACK_UP),
+            ),
+            "no such key was made recoverable",
+        ),
+        (
+            _script(
+                *(*_FIRST, KEK, SPLIT, WRAP, POLICY, TRUST),
+                BackUp(who="alice", by="alice", kek="kek", file="kek.dsse"),
+            ),
+            "a custodian signs for a backup",
+        ),
     ],
 )
 def test_a_script_that_cannot_be_held_is_refused(script: Script, why: str) -> None:
     """Who is named is there, and nothing comes before what it needs."""
     reasons = [v.reason for v in check_script(script) if v.outcome == "fail"]
     assert any(why in reason for reason in reasons), reasons
+
+
+def test_a_script_with_backups_can_be_held() -> None:
+    """Shares, wrapping key, policy, trust, backup: in this order."""
+    script = _script(*_FIRST, KEK, SPLIT, WRAP, POLICY, TRUST, BACK_UP)
+    assert passed(check_script(script))
+    assert ("alice", "ida") == WRAP.hands
+    assert ("ida",) == BackUp(who="ida", by="ida", file="a.dsse").hands
+
+
+def test_a_trusted_key_and_its_carrier_are_expected_by_their_ids() -> None:
+    """What a token trusts is as the transcript has it; another under the same label is not."""
+    spki = b"spki of a wrapping key"
+    wrapping = MadeKey("alice", "wrapping", WRAPPING_LABEL, wrapping_id(spki).hex(), spki, None)
+    progress = Progress(done=3, keys=[wrapping])
+    script = _script(INV, EI, EA, CA)
+    trusted = FoundObject("alice", "public", WRAPPING_LABEL, wrapping.id)
+    carrier = FoundObject("alice", "secret", CARRIER_LABEL, carrier_id(spki).hex())
+    other = FoundObject("alice", "public", WRAPPING_LABEL, wrapping_id(b"another").hex())
+    twice = FoundObject("alice", "secret", CARRIER_LABEL, carrier_id(b"another").hex())
+    found = (trusted, carrier, other, twice)
+    assert (other, twice) == unexpected(script, progress, found)
+    assert not missing_keys(progress, "alice", found)
+    assert (wrapping,) == missing_keys(progress, "alice", (carrier, other))
 
 
 def test_the_example_script_can_be_held() -> None:

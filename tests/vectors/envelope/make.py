@@ -179,7 +179,9 @@ def payloads() -> Iterator[Case]:
     yield payload("payload: white space", CANONICAL, b'","', b'", "')
     yield payload("payload: another statement type", INVALID, b"Statement/v1", b"Statement/v0.1")
     yield payload("payload: another predicate type", "not 'urn", b"denial:v1", b"denial:v2")
-    yield payload("payload: of another format", "not 'urn", b"denial:v1", b"approval:v1")
+    yield payload(
+        "payload: of another format", "of kind approval, not denial", b"denial:v1", b"approval:v1"
+    )
     yield payload("payload: two predicate types", CANONICAL, *_twice(b"predicateType"))
     yield payload("payload: a field of the predicate twice", CANONICAL, *_twice(b"deniedAt"))
     yield payload(
@@ -565,7 +567,7 @@ def logged() -> Iterator[Case]:
     yield case("a signature of 81 bytes", lambda said: said.update(termsSignature=_b64(81)))
     yield payload(
         "an approval, offered as a log's word",
-        "not 'urn:custody:logged:v1'",
+        "of kind approval, not logged",
         b"urn:custody:logged:v1",
         b"urn:custody:approval:v1",
         "logged",

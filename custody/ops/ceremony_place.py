@@ -1,0 +1,101 @@
+"""Where one step of a ceremony is done: whose tokens, which files, and what came of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from custody.encoding import Digest, sha256
+from custody.errors import Incomplete, Refused
+from custody.formats.ceremony import Invite, Script
+from custody.formats.transcript import KeyUse, Told
+from custody.keys.api import Token
+from custody.ops.folders import read_file
+from custody.ops.home import Home
+from custody.ops.landing import replace_file
+from custody.ops.table import Table
+from custody.ops.transcript import MAX_FILE_BYTES, Transcript
+
+INVITATION = "invitation.json"
+AUTHORITY = "authority.cer"
+CRL = "authority.crl"
+POLICY = "policy-1.dsse"
+
+
+class Hands(Protocol):
+    """The tokens of one step."""
+
+    def take(self, name: str) -> Token:
+        """Return somebody's token, which was looked into."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key of somebody's token."""
+
+    person: str
+    use: KeyUse
+    spki: bytes | None
+    check: Digest | None = None
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of a step: keys, files that were written or read, what is to be said of it."""
+
+    keys: list[NewKey] = field(default_factory=list)
+    files: dict[str, Digest] = field(default_factory=dict)
+    told: list[Told] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where one step is done."""
+
+    held: Transcript
+    table: Table
+    hands: Hands
+    beside: Path
+
+    @property
+    def script(self) -> Script:
+        """What was published."""
+        return self.held.held.script
+
+    @property
+    def invited_by(self) -> str:
+        """Whose invitation all admissions answer."""
+        return next(step.by for step in self.script.steps if isinstance(step, Invite))
+
+    def home(self, name: str) -> Home:
+        """Return somebody's private state."""
+        return self.table.home(self.script.seat(name))
+
+    def put(self, outcome: Outcome, name: str, data: bytes) -> Path:
+        """Write a file of this step; what an interrupted one left is written anew."""
+        if name in self.held.progress.files:
+            raise Refused("a step before this one wrote it", check="ceremony.files", where=name)
+        path = self.held.folder / name
+        replace_file(path, data, mode=0o644)
+        outcome.files[name] = sha256(data).hex()
+        return path
+
+    def read(self, outcome: Outcome, name: str) -> Path:
+        """Name a file that is read; a step before this one may have written it."""
+        path = self.held.folder / name
+        if not path.is_file():
+            raise Incomplete(
+                "is not here yet",
+                missing=(f"{name}, in {self.held.folder}",),
+                where=name,
+                hint="put it there and go on with the same command",
+            )
+        digest = sha256(read_file(path, max_bytes=MAX_FILE_BYTES)).hex()
+        if self.held.progress.files.get(name, digest) != digest:
+            raise Refused(
+                "is not what an earlier step wrote any more", check="ceremony.files", where=name
+            )
+        outcome.files[name] = digest
+        return path
