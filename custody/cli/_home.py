@@ -75,7 +75,9 @@ BundleArgument = Annotated[
 AnswersOption = Annotated[
     list[Path] | None,
     typer.Option(
-        "--answers", help="Folder of approvals and denials; may be repeated.", metavar="DIR"
+        "--answers",
+        help="Folder of consents, approvals and denials; may be repeated.",
+        metavar="DIR",
     ),
 ]
 SiteOption = Annotated[

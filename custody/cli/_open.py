@@ -29,6 +29,7 @@ from custody.cli._ui import Screen
 from custody.cli._wiring import open_tpm
 from custody.encoding import MAX_STATEMENT_BYTES, Digest, Record
 from custody.errors import CustodyError, Incomplete
+from custody.formats.asking import Asking
 from custody.formats.envelope import Statement
 from custody.formats.policy import Mode, Policy
 from custody.formats.receipt import BadShare
@@ -155,7 +156,7 @@ def open_released(opening: Opening, ahead: Ahead) -> None:
     sealed = Bundle.at(opening.bundle)
     with (
         site_keys(sealed, opening.site, standing.home, opening.pin_fd) as site,
-        _answers_shown(screen, sealed, asked, standing.situation),
+        answers_shown(screen, sealed, asked, standing.situation),
         screen.progress() as progress,
     ):
         opened = open_release(
@@ -190,8 +191,8 @@ def check_outputs(*paths: Path | None) -> None:
 
 
 @contextmanager
-def _answers_shown(
-    screen: Screen, bundle: Bundle, request: Statement[Request], situation: Situation
+def answers_shown(
+    screen: Screen, bundle: Bundle, request: Statement[Asking], situation: Situation
 ) -> Iterator[None]:
     """Say who answered what where the answers are why a request cannot be opened."""
     try:
@@ -229,7 +230,7 @@ def _opened_view(out: Path, opened: Opened, policy: Policy) -> OpenedView:
         version=opened.contents.version,
         files=len(opened.contents.files),
         officers=opened.officers,
-        bad_shares=tuple(_named(bad, policy) for bad in opened.bad_shares),
+        bad_shares=tuple(named_officer(bad, policy) for bad in opened.bad_shares),
         receipt=opened.receipt.digest,
         taken_bytes=_taken_bytes(opened),
     )
@@ -239,7 +240,8 @@ def _taken_bytes(opened: Opened) -> int:
     return opened.contents.base.size_bytes if opened.contents.base else 0
 
 
-def _named(bad: BadShare, policy: Policy) -> str:
+def named_officer(bad: BadShare, policy: Policy) -> str:
+    """Name whose share a host calls bad: an officer, or a key."""
     holder = policy.holder(bad.officer)
     return holder.id if holder else bad.officer
 
@@ -248,8 +250,8 @@ def _show_opened(screen: Screen, out: Path, opened: Opened, policy: Policy) -> N
     contents = opened.contents
     for bad in opened.bad_shares:
         screen.say(
-            f"bad share from {_named(bad, policy)} (leaf {bad.leaf}, key {bad.officer[:16]}…): "
-            "left out; the receipt names him"
+            f"bad share from {named_officer(bad, policy)} (leaf {bad.leaf}, "
+            f"key {bad.officer[:16]}…): left out; the receipt names him"
         )
     screen.show(
         f"opened   {_words.plain(contents.name)}, version {_words.plain(contents.version)}: "

@@ -49,6 +49,12 @@ PreviousOption = Annotated[
     Path | None,
     typer.Option("--previous", help="The release that runs now, to compare.", metavar="BUNDLE"),
 ]
+HoursOption = Annotated[
+    float | None,
+    typer.Option(
+        "--hours", help="How long it is good  [default: the policy's limit]", metavar="HOURS"
+    ),
+]
 
 
 def add_review(app: typer.Typer) -> None:
@@ -108,7 +114,7 @@ def review(
     screen.result(
         _words.review_view(found), lambda: _words.show_review(screen, found, checks=checks)
     )
-    _stop_if_unsound(found)
+    stop_if_unsound(found)
 
 
 def approve(
@@ -118,12 +124,7 @@ def approve(
     env: EnvOption = None,
     previous: PreviousOption = None,
     answers: AnswersOption = None,
-    hours: Annotated[
-        float | None,
-        typer.Option(
-            "--hours", help="How long it is good  [default: the policy's limit]", metavar="HOURS"
-        ),
-    ] = None,
+    hours: HoursOption = None,
     yes: YesOption = False,
     log: LogOption = None,
     home: HomeOption = None,
@@ -136,8 +137,10 @@ def approve(
     opened, asked = Bundle.at(bundle), read_requests(requests)
     standing = stand(home, env, "officer", more=answers or (), answers=out, requests=asked)
     standing = followed(screen, standing, log)
-    lifetime = _lifetime(hours, longest=standing.situation.trusted.policy.limits.approval_seconds)
-    paths = _answer_paths(out, asked, standing.home.identity().principal, "approval")
+    lifetime = answer_lifetime(
+        hours, longest=standing.situation.trusted.policy.limits.approval_seconds
+    )
+    paths = answer_paths(out, asked, standing.home.identity().principal, "approval")
     with unlocked(standing.home, pin_fd) as keys:
         found = review_requests(
             opened,
@@ -148,7 +151,7 @@ def approve(
         )
         if not as_json:
             _words.show_review(screen, found, checks=False, to_stderr=True)
-        _stop_if_unsound(found)
+        stop_if_unsound(found)
         screen.confirm(f"approve {_words.count(len(asked), 'request')}?", yes=yes)
         given = approve_requests(
             opened,
@@ -159,7 +162,7 @@ def approve(
             opener=keys.opener_for(opened),
             lifetime=lifetime,
         )
-    _write_answers(screen, given, paths)
+    write_answers(screen, given, paths)
     offer(screen, standing.situation.trusted.policy, log, [one.data for one in given])
     until = {decode_statement(Approval, one.data).predicate.expires_at for one in given}
     screen.say(f"approved until {_words.time(min(until))}")
@@ -187,7 +190,7 @@ def deny(
     check_folder(out)
     standing = stand(home, env, "officer")
     asked = read_requests(requests)
-    paths = _answer_paths(out, asked, standing.home.identity().principal, "denial")
+    paths = answer_paths(out, asked, standing.home.identity().principal, "denial")
     for request in asked:
         if own_answers(standing.home, Approval, request):
             host = request.predicate.host
@@ -204,7 +207,7 @@ def deny(
             home=standing.home,
             signer=keys.signer,
         )
-    _write_answers(screen, given, paths)
+    write_answers(screen, given, paths)
     offer(screen, standing.situation.trusted.policy, log, [one.data for one in given])
 
 
@@ -227,7 +230,7 @@ def status(
     screen.result(_words.review_view(found), lambda: _words.show_status(screen, found, unreadable))
 
 
-def _lifetime(hours: float | None, *, longest: int) -> timedelta | None:
+def answer_lifetime(hours: float | None, *, longest: int) -> timedelta | None:
     """Read --hours; what the policy does not allow is not cut to what it does."""
     if hours is None:
         return None
@@ -247,7 +250,8 @@ def _check_reason(reason: str) -> None:
         raise typer.BadParameter(error.reason, param_hint="--reason") from error
 
 
-def _stop_if_unsound(found: Review) -> None:
+def stop_if_unsound(found: Review) -> None:
+    """Refuse with the first check that fails."""
     for verdict in (*found.verdicts, *(v for r in found.requests for v in r.verdicts)):
         if verdict.outcome == "fail":
             raise Refused(
@@ -258,7 +262,7 @@ def _stop_if_unsound(found: Review) -> None:
             )
 
 
-def _answer_paths(
+def answer_paths(
     out: Path, asked: Sequence[Statement[Asking]], officer: str, kind: str
 ) -> list[Path]:
     """Name the files of answers, none of which may be there: sooner said than after the PIN."""
@@ -268,7 +272,8 @@ def _answer_paths(
     return paths
 
 
-def _write_answers(screen: Screen, given: Sequence[Answered], paths: Sequence[Path]) -> None:
+def write_answers(screen: Screen, given: Sequence[Answered], paths: Sequence[Path]) -> None:
+    """Write answers where `answer_paths` has them."""
     for answer, path in zip(given, paths, strict=True):
         with disk_errors(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -71,6 +71,12 @@ def _site(app: typer.Typer) -> None:
     add_site(app)
 
 
+def _keyhost(app: typer.Typer) -> None:
+    from custody.cli._keyhost import add_keyhost
+
+    add_keyhost(app)
+
+
 def _prove(app: typer.Typer) -> None:
     from custody.cli._prove import add_prove
 
@@ -92,6 +98,7 @@ app = role_app(
         Verbs(("predict",), _predict),
         Verbs(("tls",), _tls),
         Verbs(("site",), _site),
+        Verbs(("admit", "request-by-key", "open-by-key", "end-by-key"), _keyhost),
         Verbs(("prove",), _prove),
     ),
 )

@@ -41,6 +41,12 @@ def _review(app: typer.Typer) -> None:
     add_review(app)
 
 
+def _consent(app: typer.Typer) -> None:
+    from custody.cli._consent import add_consent
+
+    add_consent(app)
+
+
 app = role_app(
     "officer",
     "custody officer enroll alice --token pkcs11:token=alice --invitation invitation.json \\",
@@ -52,5 +58,6 @@ app = role_app(
         Verbs(("prove",), _prove),
         Verbs(("trust",), _trust),
         Verbs(("review", "approve", "deny", "status"), _review),
+        Verbs(("consent",), _consent),
     ),
 )

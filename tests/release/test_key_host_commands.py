@@ -1,0 +1,156 @@
+"""A host without a TPM, its keys in SoftHSM: from making them to model and audit, as typed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from custody.ops.landing import write_new_file
+from tests.release.test_changes import Years
+from tests.release.world import founded
+
+HOST = "mainframe"
+ENV = "env"
+
+
+class Hosted(Years):
+    """Years of an environment whose policy takes hosts without a TPM."""
+
+    takes = '["software", "hsm-key"]'
+
+    def draft(self, *, leaving: str = "", keys: str = "", withdrawn: str = "") -> str:
+        """Write the draft of the next policy, with the classes it takes."""
+        name = super().draft(leaving=leaving, keys=keys, withdrawn=withdrawn)
+        path = self.folder / name
+        text = path.read_text()
+        assert 'trust_classes = ["software"]' in text
+        path.write_text(text.replace('["software"]\nvendor', f"{self.takes}\nvendor"))
+        return name
+
+    def ask_by_key(self, bundle: str, *, code: int = 0) -> str:
+        """Have the host ask; return the request's file."""
+        request = f"{self.fresh('request')}.dsse"
+        self.run(HOST, "host", "request-by-key", bundle, "--out", request, code=code)
+        return request
+
+    def answer(
+        self, who: str, verb: str, bundle: str, request: str, *, code: int = 0
+    ) -> subprocess.CompletedProcess[str]:
+        """Consent or approve; the folder of answers holds what others said."""
+        words = (verb, bundle, request, "--out", f"answers-{request}", "--yes")
+        return self.run(who, "officer", *words, code=code)
+
+    def open_by_key(
+        self, bundle: str, request: str, out: str, *more: str, code: int = 0
+    ) -> subprocess.CompletedProcess[str]:
+        """Open as the host."""
+        words = ("open-by-key", bundle, request, "--answers", f"answers-{request}", "--out", out)
+        return self.run(HOST, "host", *words, *more, code=code)
+
+
+@pytest.fixture(scope="module")
+def hosted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosted]:
+    """An environment with one host, which has an HSM and no TPM."""
+    with founded(tmp_path_factory.mktemp("hosted")) as world:
+        for name in ("sec1", "sec2", "sec3", "pub", "ida"):
+            world[name].run(world[name].role, "trust", world.pin)
+        years = Hosted(world, "")
+        actor = world.hire(HOST, "host")
+        world.actors[HOST] = actor
+        offer = f"admissions/{HOST}.dsse"
+        words = ("--token", str(actor.uri), "--invitation", "start/invitation.json")
+        shown = actor.run("host", "admit", HOST, *words, "--out", offer, "--json")
+        assert "host" == json.loads(shown.stdout)["role"]
+        years.admit(offer)
+        years.run(HOST, "host", "trust", world.pin)
+        years.next(offer)
+        yield years
+
+
+def both(years: Hosted, bundle: str, request: str, who: Sequence[str] = ("sec1", "sec2")) -> None:
+    """Have these officers consent, and then approve."""
+    for name in who:
+        years.answer(name, "consent", bundle, request)
+    for name in who:
+        years.answer(name, "approve", bundle, request)
+
+
+def test_a_release_from_the_key_to_the_audit(hosted: Hosted) -> None:
+    """Two rounds with real tokens: model, receipt, case file, and what an auditor is told."""
+    hosted.seal("first")
+    request = hosted.ask_by_key("first")
+    said = hosted.answer("sec1", "approve", "first", request, code=4).stderr
+    assert "must consent before anybody approves" in said
+    assert "NO TPM" in said
+    assert "boot       UNKNOWN" in said
+    hosted.answer("sec1", "consent", "first", request)
+    assert "consents" in hosted.answer("sec1", "approve", "first", request, code=4).stderr
+    hosted.answer("sec2", "consent", "first", request)
+    for who in ("sec1", "sec2"):
+        hosted.answer(who, "approve", "first", request)
+    opened = hosted.open_by_key("first", request, "opened", "--receipt", "receipt.dsse")
+    assert "burn not provable" in opened.stdout
+    weights = (hosted.folder / "model-first" / "weights").read_bytes()
+    assert weights == (hosted.folder / "opened" / "weights").read_bytes()
+    assert "was opened" in hosted.open_by_key("first", request, "again", code=1).stderr
+
+    pin = ("--policy-pin", hosted.world.pin)
+    files = ("env", request, f"answers-{request}", "receipt.dsse")
+    hosted.run("pub", "auditor", "collect", *files, *pin, "--out", "first.case")
+    shown = json.loads(hosted.run("pub", "auditor", "verify", "first.case", *pin, "--json").stdout)
+    (release,) = shown["releases"]
+    assert (True, "opened-burn-not-provable", "hsm-key") == (
+        shown["sound"],
+        release["outcome"],
+        release["trustClass"],
+    )
+    told = hosted.run("pub", "auditor", "verify", "first.case", *pin).stdout
+    assert "host key in an HSM; boot state unknown; burn not provable" in told
+    assert "consented  sec1" in told
+    hosted.run("pub", "auditor", "report", "first.case", *pin, "--out", "first.html")
+    page = (hosted.folder / "first.html").read_text()
+    assert "Host key in an HSM; boot state unknown; burn not provable." in page
+    assert "its TPM" not in page
+
+
+def test_consents_of_an_older_request_open_nothing(hosted: Hosted) -> None:
+    """Carried over to another request, files of consents and approvals count for nothing."""
+    hosted.seal("second")
+    older, request = hosted.ask_by_key("second"), hosted.ask_by_key("second")
+    both(hosted, "second", older)
+    folder = hosted.folder / f"answers-{request}"
+    folder.mkdir()
+    for path in (hosted.folder / f"answers-{older}").iterdir():
+        write_new_file(folder / path.name, path.read_bytes())
+    hosted.answer("sec3", "approve", "second", request, code=4)
+    hosted.open_by_key("second", request, "mixed", code=4)
+    assert not (hosted.folder / "mixed").exists()
+    hosted.run(HOST, "host", "end-by-key", request, "--out", "ended.dsse")
+    assert "was given up" in hosted.open_by_key("second", request, "mixed", code=1).stderr
+
+
+def test_the_keys_of_a_host_sign_or_derive_and_stay(hosted: Hosted) -> None:
+    """In the HSM: one key that signs, one that derives; neither can be taken out."""
+    actor = hosted.world[HOST]
+    audit = json.loads(actor.run("token", "audit", str(actor.uri), "--json").stdout)
+    private = [o for o in audit["objects"] if o["kind"] == "private"]
+    uses = sorted(flag for o in private for flag in o["flags"] if flag in ("SIGN", "DERIVE"))
+    assert ["DERIVE", "SIGN"] == uses
+    assert [] == [finding for finding in audit["findings"] if finding["weak"]]
+
+
+def test_a_policy_says_that_it_takes_hosts_without_a_tpm(hosted: Hosted) -> None:
+    """Before they sign, custodians read it in words; without the class they cannot list one."""
+    words = ("policy", "show", "env/policy-2.dsse", "--previous", "env/policy-1.dsse", "--json")
+    said = json.loads(hosted.run("ida", "custodian", *words).stdout)
+    assert any(line.startswith("HOSTS WITHOUT A TPM are taken") for line in said["says"])
+    assert any(line.startswith("+ HOSTS WITHOUT A TPM are taken") for line in said["changes"])
+    hosted.takes = '["software"]'
+    try:
+        _, refused = hosted.propose(hosted.draft(), code=1)
+    finally:
+        hosted.takes = Hosted.takes
+    assert f"host {HOST} has no TPM" in refused.stderr
