@@ -416,13 +416,14 @@ class _Teller:
         ended = self._ended.get(statement.envelope.signatures[0].keyid)
         if ended is not None and ended <= at:
             return (), f"signed by a key that was revoked at {format_time(ended)}"
-        judged: list[tuple[str, tuple[Verdict, ...]]] = []
+        verdicts: tuple[Verdict, ...] = ()
         for policy in reversed(self._policies):
             _, name, verdicts = check_author(statement, policy, role=role, check=role, subject=role)
             if passed(verdicts):
                 return (name,), ""
-            judged.append((name, verdicts))
-        _, verdicts = next((one for one in judged if one[0]), judged[0])
+            if name:
+                # What his key did not sign by one version, it did not sign by another.
+                break
         return (), first_fault(verdicts, "not signed by anybody whom the policies know")
 
 
