@@ -36,7 +36,7 @@ from custody.rules.endings import (
     judge_receipts,
     outcome_of,
 )
-from custody.rules.gathering import is_quoted
+from custody.rules.genuine import is_quoted
 from custody.rules.history import History
 from custody.rules.logged import JudgedLogged
 from custody.rules.release import Answers, Judgement, judge
