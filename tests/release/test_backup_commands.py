@@ -157,8 +157,10 @@ def test_the_glass_is_broken_by_sealed_shares(ceremony: Ceremony) -> None:
     (folder / "model" / "weights").write_bytes(b"weights" * 1000)
     seal = ("publisher", "seal", "model", "--name", "tiny", "--release", "1", "--out", "bundle")
     pub.run(*seal)
-    broken = ("custodian", "break-glass", "bundle", "--record", "recovery-1.dsse", "--yes")
-    broken += ("--reason", "the office burnt")
+    broken = (
+        *("custodian", "break-glass", "bundle", "--record", "recovery-1.dsse", "--yes"),
+        *("--reason", "the office burnt"),
+    )
     # A share of nobody's making, and one token for another's share, open nothing.
     bent = json.loads((folder / "shares/cyd.share.json").read_bytes())
     bent["member"] = 0
