@@ -10,6 +10,8 @@ import typer.main
 
 from custody.cli._plain import read_plainly
 
+_BEGIN = ("init", "enroll", "trust")
+
 
 class Verbs(NamedTuple):
     """Names of commands, and what imports exactly those and adds them to an app."""
@@ -36,6 +38,11 @@ class Group(typer.core.TyperGroup):
     def get_params(self, ctx: Any) -> list[Any]:
         """Return its options."""
         return read_plainly(super().get_params(ctx))
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names of its commands: first what everybody begins with."""
+        names = super().list_commands(ctx)
+        return sorted(names, key=lambda name: _BEGIN.index(name) if name in _BEGIN else len(_BEGIN))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command that was asked for, to run it."""

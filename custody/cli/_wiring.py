@@ -42,6 +42,9 @@ def open_token(uri: str, *, pin_fd: int | None = None) -> Token:
 
 def list_tokens(uri: str | None) -> tuple[tuple[SeenToken, ...], tuple[str, ...]]:
     """List the tokens that can be seen, and the libraries that did not answer."""
+    if uri is not None and isinstance(parsed := parse_key_uri(uri), TpmUri):
+        seen = _adapter("tpm_audit", "list_tokens", library="tpm2-pytss", extra="tpm")
+        return cast("tuple[SeenToken, ...]", seen(parsed)), ()
     listed = _adapter("pkcs11_audit", "list_tokens", library="python-pkcs11", extra="pkcs11")
     return cast(
         "tuple[tuple[SeenToken, ...], tuple[str, ...]]",
@@ -57,6 +60,10 @@ def probe_token(uri: str, *, pin_fd: int | None) -> ProbeReport:
 
 def audit_token(uri: str, *, pin_fd: int | None) -> AuditReport:
     """Read what the token a URI names holds, and judge it."""
+    parsed = parse_key_uri(uri)
+    if isinstance(parsed, TpmUri):
+        judged = _adapter("tpm_audit", "audit_token", library="tpm2-pytss", extra="tpm")
+        return cast("AuditReport", judged(parsed))
     read = _adapter("pkcs11_audit", "audit_token", library="python-pkcs11", extra="pkcs11")
     return cast("AuditReport", read(_pkcs11(uri), pin=pin_reader(pin_fd), notice=say))
 
@@ -80,7 +87,10 @@ def list_objects(uri: str, token: Token) -> tuple[HeldObject, ...]:
 def _pkcs11(uri: str) -> Pkcs11Uri:
     parsed = parse_key_uri(uri)
     if not isinstance(parsed, Pkcs11Uri):
-        raise Unavailable("only a PKCS#11 token is looked into: a URI that begins with pkcs11:")
+        raise Unavailable(
+            "only a PKCS#11 token is measured: a URI that begins with pkcs11:",
+            hint="what a TPM's keys may do is fixed when they are made: custody token audit",
+        )
     return parsed
 
 

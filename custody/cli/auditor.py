@@ -71,16 +71,25 @@ def _verify_ceremony(app: typer.Typer) -> None:
 
 def _question(name: str) -> Verbs:
     def add(app: typer.Typer) -> None:
-        from custody.cli import _archive
+        from custody.cli import _questions
 
-        getattr(_archive, f"add_{name.replace('-', '_')}")(app)
+        getattr(_questions, f"add_{name.replace('-', '_')}")(app)
 
     return Verbs((name,), add)
 
 
-_QUESTIONS = [
-    _question(name) for name in ("list", "show", "who-approved", "overdue", "since", "export")
-]
+def _overdue(app: typer.Typer) -> None:
+    from custody.cli._overdue import add_overdue
+
+    add_overdue(app)
+
+
+def _export(app: typer.Typer) -> None:
+    from custody.cli._export import add_export
+
+    add_export(app)
+
+
 app = role_app(
     "auditor",
     "custody auditor trust 3f9c…e1 --env ./production",
@@ -94,7 +103,10 @@ app = role_app(
         Verbs(("who-can-open", "ever-held"), _holdings),
         Verbs(("timestamp",), _timestamp),
         Verbs(("verify-ceremony",), _verify_ceremony),
-        *_QUESTIONS,
+        *(_question(name) for name in ("list", "show", "who-approved")),
+        Verbs(("overdue",), _overdue),
+        _question("since"),
+        Verbs(("export",), _export),
     ),
 )
 add_verify_model(app)

@@ -327,7 +327,7 @@ def _trust(key: str | None, policy: Path | None) -> LogPolicy:
         case None, Path():
             return read_log_policy(policy)
         case _:
-            raise typer.BadParameter("one of --key and --policy", param_hint="--key")
+            raise typer.BadParameter("give it, or --policy: one of the two", param_hint="--key")
 
 
 def read_log_policy(path: Path) -> LogPolicy:

@@ -36,7 +36,8 @@ _DUTIES = {
 _VERDICTS = {"can": "can be", "cannot": "cannot be", "not-shown": "was not shown to be"}
 
 UriArgument = Annotated[
-    str, typer.Argument(help="The token: a pkcs11: URI that one token matches.", metavar="URI")
+    str,
+    typer.Argument(help="The token: a pkcs11: URI that one token matches, or tpm:.", metavar="URI"),
 ]
 
 app = role_app(
@@ -63,7 +64,7 @@ def list_(
     uri: Annotated[
         str | None,
         typer.Argument(
-            help="A pkcs11: URI that narrows the list  [default: every known library]",
+            help="A pkcs11: URI that narrows the list, or tpm:  [default: every known library]",
             show_default=False,
             metavar="URI",
         ),

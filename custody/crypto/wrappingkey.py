@@ -109,5 +109,10 @@ def load_wrapping_public(spki: bytes) -> rsa.RSAPublicKey:
     return key
 
 
+def wrapping_proof(record: bytes, spki: bytes) -> bytes:
+    """Return what a recovery key signs of a wrapping key (32 bytes)."""
+    return bind("wrapping-proof", record, spki)
+
+
 def _bound(record: bytes, spki: bytes) -> bytes:
     return bind("wrapping-key", record, spki)

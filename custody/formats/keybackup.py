@@ -41,7 +41,10 @@ class SealedWrappingKey(Record, frozen=True):
 
 
 class WrappingKey(Record, frozen=True):
-    """A custodian's statement: keys may leave tokens under this key, and return by that seed."""
+    """A custodian's statement: keys may leave tokens under this key, and return by that seed.
+
+    ``proof``, by the recovery key itself, shows that enough shares were there when it was made.
+    """
 
     PREDICATE_TYPE: ClassVar[str] = "urn:custody:wrapping-key:v1"
     MANY_SIGNERS: ClassVar[bool] = False
@@ -49,6 +52,7 @@ class WrappingKey(Record, frozen=True):
     environment: Name
     record: Digest
     key: SealedWrappingKey
+    proof: Annotated[bytes, msgspec.Meta(min_length=8, max_length=144)]
     made_at: Moment
 
     def subject(self) -> tuple[str, Digest]:

@@ -26,6 +26,8 @@ quorum = "{quorum}"
 authorities = ["out/start/authority.cer"]
 # SoftHSM keeps keys in files; no policy outside a lab accepts that.
 token_classes = ["software"]
+# What a host may do with its key: use it once, keep it for restarts, or keep it over updates too.
+modes = ["once", "sealed", "sealed-updatable"]
 
 [thresholds]
 root = 2

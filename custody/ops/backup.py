@@ -13,7 +13,9 @@ from datetime import datetime
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from custody.crypto.certificates import spki_of
-from custody.crypto.wrappingkey import Sealed, make_wrapping_key, opened
+from custody.crypto.recoverykey import derive_key
+from custody.crypto.signature import sign
+from custody.crypto.wrappingkey import Sealed, make_wrapping_key, opened, wrapping_proof
 from custody.encoding import key_id
 from custody.formats.envelope import Statement
 from custody.formats.keybackup import KeyBackup, SealedWrappingKey, WrappingKey
@@ -39,12 +41,19 @@ def make_wrapping(
 
     Returns the statement (``.dsse``).  One seed may seal several.
     """
+    digest = bytes.fromhex(record.digest)
     with rebuilt_seed(record, shares, passphrase) as seed:
-        sealed = make_wrapping_key(seed, bytes.fromhex(record.digest))
+        sealed = make_wrapping_key(seed, digest)
+        recovery = derive_key(seed, record.predicate.suite)
+        try:
+            proof = sign(recovery.key, wrapping_proof(digest, sealed.spki))
+        finally:
+            recovery.wipe()
     stated = WrappingKey(
         environment=record.predicate.environment,
         record=record.digest,
         key=SealedWrappingKey(spki=sealed.spki, salt=sealed.salt, sealed=sealed.sealed),
+        proof=proof,
         made_at=now,
     )
     return signer.statement(stated)

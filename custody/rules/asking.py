@@ -5,16 +5,13 @@ Nowhere else is it asked which kind a request is: what follows from it, the kind
 
 from __future__ import annotations
 
-from custody.crypto.bind import bind
-from custody.errors import CustodyError
 from custody.formats.asking import Asking, Ending
 from custody.formats.envelope import Statement, of_kind
-from custody.formats.evidence import unpack_quote
 from custody.formats.keyrequest import KeyReceipt, KeyRequest
 from custody.formats.manifest import Manifest
 from custody.formats.receipt import Receipt
 from custody.formats.request import Request
-from custody.rules.attested import is_over, read_attested
+from custody.rules.genuine import is_quoted
 from custody.rules.keyrequest import check_key_receipt, check_key_request, is_signed
 from custody.rules.receipt import check_receipt
 from custody.rules.request import check_request
@@ -51,16 +48,6 @@ def is_by_host(request: Statement[Asking]) -> bool:
     if by_key is not None:
         return is_signed(by_key)
     return by_tpm is not None and is_quoted(by_tpm)
-
-
-def is_quoted(request: Statement[Request]) -> bool:
-    """Tell whether a request's signature is a quote over it by the key in it."""
-    try:
-        quote = unpack_quote(request.envelope.signatures[0].sig)
-        attest = read_attested(request.predicate.ak_public, quote)
-    except CustodyError:
-        return False
-    return is_over(attest, bind("request", bytes.fromhex(request.digest)))
 
 
 def _strange(check: str, reason: str) -> tuple[Verdict, ...]:

@@ -13,36 +13,40 @@ from typing import TypeVar
 
 import msgspec
 
-from custody.crypto.certificates import certificate_signed_by, read_certificate, spki_of
+from custody.crypto.certificates import spki_of
 from custody.crypto.signature import verify
 from custody.encoding import Digest, KeyId, encode, key_id
-from custody.errors import CustodyError, Refused
+from custody.errors import Refused
 from custody.formats.approval import Approval, Denial
 from custody.formats.asking import Asking
 from custody.formats.authorisation import Authorisation
-from custody.formats.case import Documents, EntryProof
-from custody.formats.checkpoint import SignedCheckpoint, decode_checkpoint
+from custody.formats.case import Documents
+from custody.formats.checkpoint import decode_checkpoint
 from custody.formats.disposal import Disposal
 from custody.formats.enrolment import EnrolmentRecord
 from custody.formats.envelope import Predicate, Signature, Statement, of_kind
 from custody.formats.goldenset import GoldenSet
 from custody.formats.keybackup import KeyBackup, WrappingKey
 from custody.formats.keyrequest import Consent, KeyRequest
-from custody.formats.logged import Logged
-from custody.formats.logpolicy import LogPolicy
 from custody.formats.manifest import Manifest
-from custody.formats.note import Note
 from custody.formats.policy import Policy, Role, SigningKey
 from custody.formats.recovery import BreakGlass, RecoveryRecord
 from custody.formats.request import Request
 from custody.formats.retirement import Retirement
-from custody.formats.timestamp import Token
 from custody.rules.asking import check_ending, is_by_host
 from custody.rules.burn import check_burn
 from custody.rules.certificates import read_revocation_lists
 from custody.rules.forgotten import check_forgotten
+from custody.rules.genuine import (
+    is_issued_by,
+    is_of,
+    is_proven,
+    is_signed,
+    is_stamped,
+    known_lines,
+)
 from custody.rules.quorum import policy_signed_bytes
-from custody.rules.times import imprint_of, verify_token
+from custody.rules.times import imprint_of
 from custody.rules.trust import author_of, judge_chain
 from custody.rules.verdicts import passed
 
@@ -330,7 +334,7 @@ class _Gathering:
         authorities = list(dict.fromkeys(a for p in self._chain for a in p.predicate.authorities))
         shown = set()
         for der in self._documents.certificates:
-            if _is_of(der, self._signed) and _issued_by(der, authorities):
+            if is_of(der, self._signed) and is_issued_by(der, authorities):
                 self._others.append((".cer", der))
                 shown.add(key_id(spki_of(der)))
         # An answer does not count without: whoever takes the certificate out, takes that from it.
@@ -348,7 +352,7 @@ class _Gathering:
         logs = [found for p in self._chain if (found := p.predicate.log_policy()) is not None]
         heads = []
         for word in self._documents.logged:
-            if word.predicate.request in self._mentioned and _is_signed(word, logs):
+            if word.predicate.request in self._mentioned and is_signed(word, logs):
                 self.keep(word)
                 # A log signs for good answers only: one that is not here was taken out.
                 self.missing += [
@@ -358,18 +362,18 @@ class _Gathering:
                 ]
                 heads.append(decode_checkpoint(word.predicate.checkpoint))
         for given in self._documents.proofs:
-            signed = _known_lines(given.proof.signed, logs)
-            if signed is not None and given.entry.digest in self.statements and _is_proven(given):
+            signed = known_lines(given.proof.signed, logs)
+            if signed is not None and given.entry.digest in self.statements and is_proven(given):
                 proof = replace(given.proof, signed=signed)
                 self._others.append((".tlog-proof", proof.encode()))
                 heads.append(signed)
         for link in self._documents.consistencies:
-            signed = _known_lines(link.signed, logs)
+            signed = known_lines(link.signed, logs)
             if signed is not None:
                 self._others.append((".tlog-consistency", replace(link, signed=signed).encode()))
         about = self.statements | {imprint_of(head) for head in heads}
         for token in self._documents.tokens:
-            if token.imprint in about and (not tsa_roots or _is_stamped(token, tsa_roots)):
+            if token.imprint in about and (not tsa_roots or is_stamped(token, tsa_roots)):
                 self._others.append((".tsr", token.data))
 
     def _is_about_these(self, statement: Statement[Predicate]) -> bool:
@@ -400,69 +404,3 @@ class _Gathering:
 
 def _kind(statement: Statement[P]) -> str:
     return statement.predicate.PREDICATE_TYPE.split(":")[2]
-
-
-def _is_signed(word: Statement[Logged], logs: Sequence[LogPolicy]) -> bool:
-    """Tell whether a log of the policies signed a word on a request, and its checkpoint."""
-    signature = word.envelope.signatures[0]
-    for log in (known.key for policy in logs for known in policy.logs):
-        if key_id(log.public) != signature.keyid:
-            continue
-        try:
-            verify(log.public, word.envelope.signed_bytes(), signature.sig)
-            decode_checkpoint(word.predicate.checkpoint)
-        except CustodyError:
-            continue
-        return True
-    return False
-
-
-def _known_lines(signed: SignedCheckpoint, logs: Sequence[LogPolicy]) -> SignedCheckpoint | None:
-    """Return a checkpoint with only the signatures of a log of the policies and its witnesses.
-
-    None: no such log signed it, or something wrong bears the name of one that is known.
-    """
-    for policy in logs:
-        keys = [known.key for known in (*policy.logs, *policy.witnesses.values())]
-        try:
-            policy.log_of(signed)
-            lines = tuple(
-                line
-                for line in signed.note.signatures
-                if any(Note(signed.note.text, (line,)).by(key) for key in keys)
-            )
-        except Refused:
-            continue
-        return SignedCheckpoint(signed.checkpoint, Note(signed.note.text, lines))
-    return None
-
-
-def _is_proven(given: EntryProof) -> bool:
-    try:
-        given.proof.check_entry(given.entry.encode())
-    except CustodyError:
-        return False
-    return True
-
-
-def _is_stamped(token: Token, tsa_roots: Sequence[bytes]) -> bool:
-    try:
-        verify_token(token, tsa_roots)
-    except Refused:
-        return False
-    return True
-
-
-def _is_of(der: bytes, keys: Collection[KeyId]) -> bool:
-    try:
-        return key_id(spki_of(der)) in keys
-    except CustodyError:
-        return False
-
-
-def _issued_by(der: bytes, authorities: Iterable[bytes]) -> bool:
-    try:
-        certificate = read_certificate(der)
-        return any(certificate_signed_by(certificate, authority) for authority in authorities)
-    except CustodyError:
-        return False

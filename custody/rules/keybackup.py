@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from custody.crypto.certificates import spki_of
-from custody.crypto.wrappingkey import load_wrapping_public
-from custody.errors import Refused
+from custody.crypto.signature import verify
+from custody.crypto.wrappingkey import load_wrapping_public, wrapping_proof
+from custody.errors import Malformed, Refused
 from custody.formats.envelope import Statement
 from custody.formats.keybackup import KeyBackup, WrappingKey
 from custody.formats.policy import Policy
@@ -26,7 +27,8 @@ def check_wrapping(wrapping: Statement[WrappingKey], situation: Situation) -> No
     """Refuse a wrapping key that no custodian stated for the recovery key of the policy in force.
 
     Whoever could bring one of his own would be handed the next backup, so the custodian's
-    certificate must hold today as well.
+    certificate must hold today as well; and the recovery key itself must have signed it, for
+    which it takes enough shares: one custodian could state a key that he keeps.
     """
     policy, said = situation.trusted.policy, wrapping.predicate
     keyid, _, verdicts = check_author(
@@ -45,6 +47,17 @@ def check_wrapping(wrapping: Statement[WrappingKey], situation: Situation) -> No
     if said.environment != policy.environment:
         raise Refused("is of another environment", check="backup.environment")
     load_wrapping_public(said.key.spki)
+    try:
+        verify(
+            policy.recovery.spki,
+            wrapping_proof(bytes.fromhex(said.record), said.key.spki),
+            said.proof,
+        )
+    except (Malformed, Refused) as error:
+        raise Refused(
+            "was not made with the shares of the recovery key: a custodian alone states it",
+            check="backup.proof",
+        ) from error
 
 
 def check_backup(

@@ -45,6 +45,16 @@ def test_every_help_has_an_example(
     assert " ".join(("custody", *words)) in said.out.partition("Example:")[2]
 
 
+def test_help_lists_first_what_everybody_begins_with(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Making keys and pinning the policy come before what is done every day."""
+    for role, first in (("enroller", ["enroll", "trust"]), ("custodian", ["init", "enroll"])):
+        listed = run(role, "--help", capsys=capsys, monkeypatch=monkeypatch).out
+        lines = listed.partition("Commands:\n")[2].splitlines()
+        assert first == [line.split()[0] for line in lines[:2]]
+
+
 def test_the_version_is_shown(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

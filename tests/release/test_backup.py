@@ -20,9 +20,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from msgspec.structs import replace
 
 from custody.crypto.certificates import issue_authority
+from custody.crypto.signature import sign
+from custody.crypto.wrappingkey import make_wrapping_key, wrapping_proof
 from custody.errors import CustodyError, Incomplete, Malformed, Refused
 from custody.formats.envelope import Statement, decode_statement, encode_statement
-from custody.formats.keybackup import KeyBackup, WrappingKey
+from custody.formats.keybackup import KeyBackup, SealedWrappingKey, WrappingKey
 from custody.keys.api import KeyRole
 from custody.keys.pkcs11 import open_token
 from custody.keys.pkcs11_audit import audit_token
@@ -244,6 +246,25 @@ def test_only_custodians_sign_backups_and_wrapping_keys(site: Site) -> None:
             so_pin=so,
         )
     assert empty(new)
+
+
+def test_a_custodian_alone_has_no_token_trust_a_key_that_he_keeps(site: Site) -> None:
+    """A wrapping key that was stated without the shares takes nothing out, whoever signed it."""
+    signer, situation = site.cast.people["cus1"].signer, site.cast.situation("cus1")
+    said = site.wrapping.predicate
+    his = make_wrapping_key(bytes(32), bytes.fromhex(said.record))
+    kept = SealedWrappingKey(spki=his.spki, salt=his.salt, sealed=his.sealed)
+    own = sign(signer.key, wrapping_proof(bytes.fromhex(said.record), his.spki))
+    with open_token(site.uri) as token:
+        for proof in (said.proof, own, bytes(72)):
+            stated = signer.statement(replace(said, key=kept, proof=proof))
+            with refused("backup.proof"):
+                trust_wrapping(
+                    token,
+                    decode_statement(WrappingKey, stated),
+                    situation=situation,
+                    so_pin=so,
+                )
 
 
 def test_a_revoked_custodian_vouches_for_no_later_backup(site: Site) -> None:

@@ -24,6 +24,7 @@ from custody.formats.policy import Policy
 from custody.keys.uri import Pkcs11Uri
 from custody.lab import swtpm
 from custody.lab.softhsm import TokenStore, create_store, find_library, init_token, write_pin_file
+from custody.ops.bundle import Bundle
 from tests.release.world import CUSTODIANS, DRAFT, PIN, Actor, World
 
 SO_PIN = b"31415926"
@@ -144,6 +145,44 @@ def test_a_holder_checks_his_sealed_share(ceremony: Ceremony) -> None:
     wrong = ("--sealed", "shares/cyd.share.json", "--by", str(ceremony["ida"].uri))
     assert "another public key" in ceremony["ida"].run(*check, *wrong, code=1).stderr
     assert "one --by for each" in ceremony["ida"].run(*check, *wrong[:2], code=2).stderr
+
+
+def test_the_glass_is_broken_by_sealed_shares(ceremony: Ceremony) -> None:
+    """Two custodians' tokens and a reason, no word typed: the bundle is sealed anew and signed."""
+    cas, pub, folder = ceremony["cas"], ceremony["pub"], ceremony.folder
+    digest = ceremony.pin
+    for actor in (cas, pub):
+        actor.run(actor.role, "trust", digest)
+    (folder / "model").mkdir()
+    (folder / "model" / "weights").write_bytes(b"weights" * 1000)
+    seal = ("publisher", "seal", "model", "--name", "tiny", "--release", "1", "--out", "bundle")
+    pub.run(*seal)
+    broken = (
+        *("custodian", "break-glass", "bundle", "--record", "recovery-1.dsse", "--yes"),
+        *("--reason", "the office burnt"),
+    )
+    # A share of nobody's making, and one token for another's share, open nothing.
+    bent = json.loads((folder / "shares/cyd.share.json").read_bytes())
+    bent["member"] = 0
+    (folder / "bent.share.json").write_text(json.dumps(bent, sort_keys=True, separators=(",", ":")))
+    by = ("--by", str(ceremony["cyd"].uri))
+    swapped = ("--sealed", "bent.share.json", *by, *ceremony.shares("cas"))
+    refused = cas.run(*broken, *swapped, "--out", "rewrapped", code=1)
+    assert "the slot does not open with this key" in refused.stderr
+    stranger = ("--sealed", "shares/ida.share.json", *by, *ceremony.shares("cas"))
+    refused = cas.run(*broken, *stranger, "--out", "rewrapped", code=1)
+    assert "another public key" in refused.stderr
+    assert not (folder / "rewrapped").exists()
+    said = cas.run(*broken, *ceremony.shares("cas", "cyd"), "--out", "rewrapped", "--json")
+    shares = json.loads(said.stdout)["shares"]
+    assert ["group 1, share 2 (cas)", "group 1, share 3 (cyd)"] == shares
+    pub.run("publisher", "rewrap", "bundle", "rewrapped", "--out", "again", "--yes")
+    old, new = (Bundle.at(folder / name).statement for name in ("bundle", "again"))
+    assert old.digest == new.predicate.core.replaces
+    # To officers in force and to the recovery key, by new envelopes of the same key.
+    recipients = [{slot.recipient for slot in m.predicate.envelope.slots} for m in (old, new)]
+    assert recipients[0] == recipients[1]
+    assert old.predicate.envelope != new.predicate.envelope
 
 
 def test_no_word_was_written_anywhere(ceremony: Ceremony) -> None:

@@ -52,7 +52,9 @@ def of(chronicle: Chronicle, matter: Matter) -> Sequence[Deed]:
 def wrapping(cast: Cast) -> WrappingKey:
     """A statement of a key that others leave tokens under."""
     key = SealedWrappingKey(spki=b"public", salt=bytes(32), sealed=bytes(32))
-    return WrappingKey(environment="production", record=cast.pin, key=key, made_at=NOW)
+    return WrappingKey(
+        environment="production", record=cast.pin, key=key, proof=bytes(64), made_at=NOW
+    )
 
 
 def backup(cast: Cast, *, serial: str = "1", at: datetime = NOW) -> KeyBackup:
@@ -95,6 +97,16 @@ def test_who_signed_is_who_signed_well(cast: Cast) -> None:
     told = chronicle_of(replace(cast.documents, enrolments=(cut,)), pin=cast.pin, now=NOW)
     (fault,) = [deed.fault for deed in of(told, "host") if deed.fault]
     assert "1 more enroller had to sign" == fault
+
+
+def test_a_version_that_nobody_goes_on_to_is_told_as_such(cast: Cast) -> None:
+    """A next policy that one custodian signed is not believed, and not kept quiet about."""
+    cast.next_policy("cus1", weakest_suite="P384")
+    stray, first = sorted(of(tell(cast), "policy"), key=lambda deed: deed.fault, reverse=True)
+    assert ("", "policy version 1, until") == (first.fault, first.words[:23])
+    assert "policy version 2, of no chain from the pinned one" == stray.words
+    assert "does not follow" in stray.fault
+    assert not of(tell(cast), "person")
 
 
 def test_people_and_their_keys_are_told_by_name(cast: Cast) -> None:

@@ -65,6 +65,7 @@ def wrapping_key() -> WrappingKey:
         environment="production",
         record=octets("a recovery record").hex(),
         key=wrapping(),
+        proof=sign("a recovery key", b"a proof"),
         made_at=_MADE,
     )
 
