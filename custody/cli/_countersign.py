@@ -21,14 +21,13 @@ from custody.cli._home import (
 from custody.cli._ui import Screen
 from custody.cli._wiring import open_token
 from custody.encoding import Record
-from custody.formats.case import Documents, merge
+from custody.formats.case import documents_of, merge
 from custody.formats.logpolicy import NONE, LogPolicy
-from custody.formats.request import Request
 from custody.log.writer import Cosigning
 from custody.ops import logs
 from custody.ops.countersign import Countersigned
 from custody.ops.countersign import countersign as countersign_request
-from custody.ops.folders import read_statement_file
+from custody.ops.folders import read_request_file
 from custody.ops.heads import follow_in
 from custody.ops.landing import check_new_file, write_new_file
 from custody.ops.trust import current
@@ -87,8 +86,8 @@ def countersign(
     screen = Screen(as_json=as_json)
     check_new_file(out)
     where, store = open_home(home, _ROLE), open_store(log)
-    asked = read_statement_file(Request, request)
-    documents = merge(read_env(env, *(case or ())), Documents(requests=(asked,)))
+    asked = read_request_file(request)
+    documents = merge(read_env(env, *(case or ())), documents_of([asked]))
     situation = current(where, documents=documents, now=moment(None))
     situation = follow_in(where, situation, store)
     token = logs.log_identity(where).token

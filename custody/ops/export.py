@@ -11,6 +11,7 @@ from custody.encoding import Digest, encode
 from custody.formats.approval import Approval, Denial
 from custody.formats.case import read_statement
 from custody.formats.envelope import Predicate, Statement
+from custody.formats.keyrequest import Consent
 from custody.ops.archive import Archive, Held, acts_of
 from custody.ops.audit import AuditedRelease
 from custody.rules.gathering import gather
@@ -91,7 +92,7 @@ def _statements_of(held: Held) -> Iterator[Statement[Predicate]]:
     for suffix, data in gather(held.case.documents, pin=held.report.pin, requests=requests).files:
         if suffix == ".dsse":
             statement = read_statement(data)
-            answer = isinstance(statement.predicate, Approval | Denial)
+            answer = isinstance(statement.predicate, Consent | Approval | Denial)
             if not answer or statement.digest in counting:
                 yield statement
 
@@ -99,6 +100,7 @@ def _statements_of(held: Held) -> Iterator[Statement[Predicate]]:
 def _counting(release: AuditedRelease) -> Iterator[Digest]:
     """Give the answers to a release that count."""
     if release.tally is not None:
+        yield from (c.statement.digest for c in release.tally.consents if c.counts)
         yield from (a.statement.digest for a in release.tally.counted)
         yield from (a.statement.digest for a in release.tally.passed_over if a.counts)
         yield from (d.statement.digest for d in release.tally.denials if d.counts)
