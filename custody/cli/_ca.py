@@ -87,7 +87,8 @@ CrlOption = Annotated[
     typer.Option("--crl", help="The list in use, if newer than this home's.", metavar="FILE"),
 ]
 DaysOption = Annotated[
-    int, typer.Option("--days", help="How long it is good.", min=1, max=ca.MAX_LIFE.days)
+    int,
+    typer.Option("--days", help="How long it is good.", metavar="N", min=1, max=ca.MAX_LIFE.days),
 ]
 
 

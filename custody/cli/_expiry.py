@@ -92,7 +92,8 @@ def status(
             screen.show(f"    {one.remedy}")
         rest = [one.at for one in ends if one not in due and one.at is not None]
         if rest:
-            screen.show(f"next after that: {format_time(min(rest))}")
+            next_one = "next after that" if due else "nothing is due; next"
+            screen.show(f"{next_one}: {format_time(min(rest))}")
 
     screen.result(view, words)
     if due:

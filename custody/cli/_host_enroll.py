@@ -101,7 +101,9 @@ OntoOption = Annotated[
 ]
 WaitOption = Annotated[
     int,
-    typer.Option("--wait", help="With --url: wait so many minutes for a person.", min=0),
+    typer.Option(
+        "--wait", help="With --url: wait so many minutes for a person.", metavar="N", min=0
+    ),
 ]
 FetchOption = Annotated[
     str | None,

@@ -102,7 +102,13 @@ def seal(
     notes: Annotated[str, typer.Option("--notes", help="More for officers to read.")] = "",
     days: Annotated[
         int,
-        typer.Option("--days", help="For how many days it may be released.", min=1, max=_MAX_DAYS),
+        typer.Option(
+            "--days",
+            help="For how many days it may be released.",
+            metavar="N",
+            min=1,
+            max=_MAX_DAYS,
+        ),
     ] = 90,
     not_after: Annotated[
         str | None, typer.Option("--not-after", help="Or until when.", metavar="TIME")

@@ -98,7 +98,7 @@ def admit(
         ),
     ] = None,
     days: Annotated[
-        int, typer.Option("--days", help="How long certificates live.", min=1, max=397)
+        int, typer.Option("--days", help="How long certificates live.", metavar="N", min=1, max=397)
     ] = 397,
     home: HomeOption = None,
     pin_fd: PinFdOption = None,

@@ -185,11 +185,16 @@ def golden(
     ],
     out: OutOption,
     name: Annotated[str, typer.Option("--name", help="What to call this boot state.")] = "",
-    epoch: Annotated[int, typer.Option("--epoch", help="Grows by each set of a name.", min=1)] = 1,
+    epoch: Annotated[
+        int, typer.Option("--epoch", help="Grows by each set of a name.", metavar="N", min=1)
+    ] = 1,
     oldest: Annotated[
         int | None,
         typer.Option(
-            "--oldest", help="The oldest epoch that stays good; without it, this one.", min=1
+            "--oldest",
+            help="The oldest epoch that stays good; without it, this one.",
+            metavar="N",
+            min=1,
         ),
     ] = None,
     notes: Annotated[str, typer.Option("--notes", help="Words for people.")] = "",

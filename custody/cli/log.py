@@ -187,7 +187,9 @@ def prove(
 )
 def consistency(
     log: SourceArgument,
-    old: Annotated[int, typer.Option("--old", help="How many entries were seen.", min=0)],
+    old: Annotated[
+        int, typer.Option("--old", help="How many entries were seen.", metavar="N", min=0)
+    ],
     out: OutOption,
     key: KeyOption = None,
     policy: PolicyOption = None,

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import msgspec
 
-from custody.encoding import Digest, KeyId, Name
+from custody.encoding import Digest, KeyId, Name, first_line
 from custody.errors import Malformed
 from custody.formats.policy import (
     FurtherType,
@@ -91,4 +91,4 @@ def decode_draft(data: bytes) -> Draft:
     try:
         return msgspec.toml.decode(data, type=Draft)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise Malformed(f"not a valid draft: {(str(error) or 'unreadable')[:200]}") from error
+        raise Malformed(f"not a valid draft: {first_line(error)}") from error

@@ -136,7 +136,8 @@ def course_of(
         *(_released(row, chronicle) for row in rows),
     ]
     inside = sorted(
-        (line for line in lines if since <= line.at < until),
+        # A release that something happened to in a period may have been asked for before.
+        (line for line in lines if line.lane == _RELEASES or since <= line.at < until),
         key=lambda line: (line.at, _ORDER.index(line.lane), line.words),
     )
     acts = [

@@ -14,13 +14,7 @@ from custody.crypto.certificates import issue_authority, issue_certificate, issu
 from custody.encoding import sha256
 from custody.formats.case import Documents, EntryProof, merge, sort_documents
 from custody.formats.envelope import decode_envelope, decode_statement
-from custody.formats.keybackup import (
-    HeldIn,
-    KeyAttribute,
-    KeyBackup,
-    SealedWrappingKey,
-    WrappingKey,
-)
+from custody.formats.keybackup import HeldIn, KeyAttribute, KeyBackup, SealedWrappingKey
 from custody.formats.logentry import entry_of
 from custody.formats.logproof import LogProof
 from custody.formats.recovery import BreakGlass
@@ -49,20 +43,12 @@ def of(chronicle: Chronicle, matter: Matter) -> Sequence[Deed]:
     return [deed for deed in chronicle.deeds if deed.matter == matter]
 
 
-def wrapping(cast: Cast) -> WrappingKey:
-    """A statement of a key that others leave tokens under."""
-    key = SealedWrappingKey(spki=b"public", salt=bytes(32), sealed=bytes(32))
-    return WrappingKey(
-        environment="production", record=cast.pin, key=key, proof=bytes(64), made_at=NOW
-    )
-
-
 def backup(cast: Cast, *, serial: str = "1", at: datetime = NOW) -> KeyBackup:
     """A statement that a KEK left a token."""
     return KeyBackup(
         environment="production",
         record=cast.pin,
-        wrapping=wrapping(cast).key,
+        wrapping=SealedWrappingKey(spki=b"public", salt=bytes(32), sealed=bytes(32)),
         role="kek",
         label="site",
         id=b"1",

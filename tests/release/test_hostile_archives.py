@@ -160,6 +160,7 @@ def test_a_timestamp_moves_nothing_out_of_a_period(
 
     def row(since: datetime, until: datetime) -> list[bool]:
         page = period_of(found, (), pin=archive.pin, since=since, until=until)
+        assert len(page.rows) == sum("asked for" in line.words for line in page.course.lines)
         return [since <= row.at < until for row in page.rows]
 
     assert [True] == row(NOW - hour, NOW + hour) == row(later, later + hour)
