@@ -87,7 +87,7 @@ def test_help_imports_no_role() -> None:
         (("oficer",), "no such command 'oficer'. Did you mean 'officer'?"),
         (("--nonsense",), "no such option: --nonsense"),
         (("officer", "trust"), "missing argument 'digest'"),
-        (("officer", "nonsense"), "no such command 'nonsense'"),
+        (("officer", "gibberish"), "no such command 'gibberish'"),
         (
             ("custodian", "revoke", "a.cer", "--out", "a.crl", "--reason", "lost"),
             (
