@@ -14,7 +14,7 @@ from custody.formats.ceremony import Admit, MakePolicy, Script
 from custody.formats.envelope import decode_statement
 from custody.formats.policy import Policy
 from custody.formats.transcript import Line
-from custody.ops.ceremony_place import POLICY
+from custody.ops.ceremony_place import POLICY, check_of_table
 from custody.ops.folders import read_file
 from custody.ops.transcript import (
     MAX_FILE_BYTES,
@@ -105,6 +105,7 @@ def check_policy_made(folder: Path, script: Script, progress: Progress, ledger: 
     policy, envelope = statement.predicate, statement.envelope
     if statement.digest != progress.policy or policy.environment != script.environment:
         raise Refused("the policy is another one", check="ceremony.policy")
+    check_of_table(policy, script, progress, folder)
     signed = {signature.keyid: signature.sig for signature in envelope.signatures}
     for name in progress.signers:
         key = progress.signing_key(name)

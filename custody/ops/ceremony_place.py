@@ -6,16 +6,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from custody.crypto.certificates import spki_of
 from custody.encoding import Digest, sha256
 from custody.errors import Incomplete, Refused
-from custody.formats.ceremony import Invite, Script
+from custody.formats.ceremony import Invite, MakePolicy, Script, SplitRecovery
+from custody.formats.policy import Policy
+from custody.formats.recovery import RecoveryRecord
 from custody.formats.transcript import KeyUse, Told
 from custody.keys.api import Token
-from custody.ops.folders import read_file
+from custody.ops.folders import read_file, read_statement_file
 from custody.ops.home import Home
 from custody.ops.landing import replace_file
 from custody.ops.table import Table
 from custody.ops.transcript import MAX_FILE_BYTES, Transcript
+from custody.rules.ceremony import Progress
 
 INVITATION = "invitation.json"
 AUTHORITY = "authority.cer"
@@ -99,3 +103,23 @@ class Place:
             )
         outcome.files[name] = digest
         return path
+
+
+def check_of_table(policy: Policy, script: Script, progress: Progress, folder: Path) -> None:
+    """Refuse a policy without the authority, or with another recovery key, than was made here.
+
+    Its draft names them by files that lie beside the script, where nothing holds them to what was
+    made: a stranger's recovery key, laid there in time, would open every bundle.
+    """
+    listed = {spki_of(der) for der in policy.authorities}
+    if any(key.use == "ca" and key.spki not in listed for key in progress.keys):
+        raise Refused("does not list the authority that was made here", check="ceremony.policy")
+    made = set()
+    for step in script.steps:
+        if isinstance(step, MakePolicy):
+            break
+        if isinstance(step, SplitRecovery):
+            path = folder / f"recovery-{step.epoch}.dsse"
+            made.add(read_statement_file(RecoveryRecord, path).digest)
+    if made and (policy.recovery is None or policy.recovery.record not in made):
+        raise Refused("names another recovery key than was made here", check="ceremony.policy")

@@ -44,6 +44,7 @@ from custody.ops.ceremony_place import (
     NewKey,
     Outcome,
     Place,
+    check_of_table,
 )
 from custody.ops.folders import read_file, read_folder
 from custody.ops.foresee import foresee
@@ -255,6 +256,7 @@ def _make_policy(place: Place, step: MakePolicy) -> Outcome:
     )
     if policy.environment != place.script.environment:
         raise Refused(f"is of {policy.environment}", check="policy.environment", where=step.draft)
+    check_of_table(policy, place.script, place.held.progress, folder)
     require(foresee(policy, previous=None, known=read_folder(folder), now=now).verdicts)
     place.table.show([f"  {line}" for line in describe(policy)])
     place.table.confirm("sign it?")

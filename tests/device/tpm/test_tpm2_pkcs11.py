@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 from ctypes import byref, c_ulong
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -194,6 +194,17 @@ def test_it_is_measured_for_what_it_is(chip: Chip) -> None:
     assert {"yes"} == {answer for id_, answer in answers.items() if id_.startswith("kept.")}
     said = chip.python(_PROGRAM, "token", "audit", str(chip.uri))
     assert (0, "the token is empty\n") == (said.returncode, said.stdout)
+
+
+def test_its_warnings_are_turned_off(chip: Chip) -> None:
+    """Nobody has to set its variables: of what it prints at a probe, errors alone are left."""
+    quiet = {"TPM2_PKCS11_LOG_LEVEL", "TSS2_LOG"}
+    kept = {name: value for name, value in chip.environment.items() if name not in quiet}
+    said = replace(chip, environment=kept).python(_PROGRAM, "token", "probe", str(chip.uri))
+    assert 0 == said.returncode, said.stderr
+    first, *more = said.stderr.splitlines()
+    assert first.startswith("making throw-away keys")
+    assert all(line.startswith("ERROR: ") for line in more), said.stderr
 
 
 @pytest.mark.parametrize("role", [role for role in KeyRole if role.derives])

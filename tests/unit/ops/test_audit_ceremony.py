@@ -9,19 +9,22 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from custody.crypto.certificates import read_csr
+from custody.crypto.certificates import read_csr, spki_of
 from custody.crypto.signature import public_bytes
 from custody.errors import Refused
 from custody.formats.admission import Admission
-from custody.formats.ceremony import Admit, MakePolicy
+from custody.formats.ceremony import Admit, MakePolicy, SplitRecovery
 from custody.formats.envelope import decode_statement, encode_statement
+from custody.formats.policy_text import parse_quorum
 from custody.formats.transcript import MadeKey
 from custody.ops.audit_ceremony import check_admissions, check_policy_made
+from custody.ops.ceremony_place import check_of_table
+from custody.ops.recovery import RecoveryOrder, make_recovery
 from custody.rules.ceremony import Progress
 from custody.rules.verdicts import Ledger
 from tests.unit.crypto.vectors import VECTORS
 from tests.unit.formats import ceremony_example as example
-from tests.unit.people import key, policy, signed_policy
+from tests.unit.people import NOW, authority, key, policy, signed_policy, signer
 
 FILE = VECTORS / "admission" / "bob.dsse"
 SAID = decode_statement(Admission, FILE.read_bytes()).predicate
@@ -133,3 +136,39 @@ def test_a_policy_that_its_signers_did_not_sign_is_refused(tmp_path: Path) -> No
 def test_another_policy_than_was_told_is_refused(tmp_path: Path) -> None:
     """The file in the folder is the policy whose digest was read aloud."""
     assert ["the policy is another one"] == of_policy(tmp_path, signs(*SIGNERS), "00" * 32)
+
+
+def test_a_policy_with_another_authority_than_was_made_is_refused(tmp_path: Path) -> None:
+    """An authority's certificate that was swapped beside the draft does not take the place."""
+    made = [replace(example.AUTHORITY, spki=example.IDA_SIGN.spki)]
+    with pytest.raises(Refused, match="does not list the authority that was made here"):
+        check_of_table(policy(), HELD, Progress(keys=made), tmp_path)
+    own = [replace(example.AUTHORITY, spki=spki_of(authority()))]
+    check_of_table(policy(), HELD, Progress(keys=own), tmp_path)
+
+
+def test_a_policy_with_another_recovery_key_than_was_split_is_refused(tmp_path: Path) -> None:
+    """A stranger's recovery key, whose record was laid beside the draft, is not signed for."""
+    split = SplitRecovery(by="cas", among="2 of (cas, ida, cyd)")
+    held = replace(HELD, steps=(*HELD.steps[:-1], split, HELD.steps[-1]))
+    ours, theirs = (
+        make_recovery(
+            RecoveryOrder(
+                environment="production",
+                epoch=1,
+                suite="P256",
+                among=parse_quorum("2 of (cas, ida, cyd)"),
+            ),
+            signer=signer("cas"),
+            token_random=None,
+            now=NOW,
+        )
+        for _ in range(2)
+    )
+    (tmp_path / "recovery-1.dsse").write_bytes(ours.statement)
+    for record in (None, theirs.record):
+        named = None if record is None else record.predicate.in_policy(record.digest)
+        with pytest.raises(Refused, match="names another recovery key than was made here"):
+            check_of_table(replace(policy(), recovery=named), held, Progress(), tmp_path)
+    good = ours.record.predicate.in_policy(ours.record.digest)
+    check_of_table(replace(policy(), recovery=good), held, Progress(), tmp_path)
