@@ -23,7 +23,7 @@ from custody.encoding import Record
 from custody.formats.receipt import BadShare
 from custody.ops.account import Entry, account_of, gaps_of
 from custody.ops.audit import AuditedRelease, AuditReport
-from custody.report.words import outcome
+from custody.report.words import device, outcome
 from custody.rules.enrolment import NOT_RETIRED
 from custody.rules.keyrequest import WARNING
 from custody.rules.logged import JudgedLogged
@@ -183,7 +183,8 @@ def show_audit(screen: Screen, report: AuditReport, *, checks: bool) -> None:
     """Say what a case shows, with every check that fails, and with ``checks`` every other."""
     opened = {one.manifest: one.contents for one in report.contents}
     for release in report.releases:
-        host, token = f"{release.host}{_device(release)}", _publisher_token(release)
+        held, token = device(release), _publisher_token(release)
+        host = f"{release.host} ({held})" if held else release.host
         screen.show(f"{host}: {outcome(release)}{'' if release.sound else ', NOT SOUND'}")
         screen.show(f"manifest   {release.manifest}")
         screen.show(f"request    {release.request}")
@@ -222,13 +223,6 @@ def show_audit(screen: Screen, report: AuditReport, *, checks: bool) -> None:
     _show_checks(screen, report.verdicts, checks=checks)
     show_unreadable(screen.show, report.unreadable)
     screen.show("sound" if report.sound else "NOT SOUND")
-
-
-def _device(release: AuditedRelease) -> str:
-    kind = release.exhibits.trust_class
-    if kind is None:
-        return ""
-    return " (key in an HSM)" if kind == "hsm-key" else f" ({kind} TPM)"
 
 
 def _show_checks(screen: Screen, verdicts: Sequence[Verdict], *, checks: bool) -> None:

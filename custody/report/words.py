@@ -118,6 +118,14 @@ def outcome(release: AuditedRelease) -> str:
     return _OUTCOMES[release.outcome]
 
 
+def device(release: AuditedRelease) -> str:
+    """Say what a host's word rests on; empty where nothing here tells."""
+    kind = release.exhibits.trust_class
+    if kind is None:
+        return ""
+    return "key in an HSM" if kind == "hsm-key" else f"{kind} TPM"
+
+
 def basis(release: AuditedRelease) -> str:
     """Say what the moment of judgement rests on."""
     return _BASES[release.time].format(by=release.time_by)

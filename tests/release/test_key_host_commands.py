@@ -114,6 +114,7 @@ def test_a_release_from_the_key_to_the_audit(hosted: Hosted) -> None:
     page = (hosted.folder / "first.html").read_text()
     assert "Host key in an HSM; boot state unknown; burn not provable." in page
     assert "its TPM" not in page
+    assert f"{HOST} (key in an HSM)" in page
 
 
 def test_consents_of_an_older_request_open_nothing(hosted: Hosted) -> None:
