@@ -131,7 +131,7 @@ def approve(
     pin_fd: PinFdOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Review requests for one bundle, then consent to all of them with one PIN."""
+    """Review requests for one bundle, then approve all of them with one PIN."""
     screen = Screen(as_json=as_json)
     check_folder(out)
     opened, asked = Bundle.at(bundle), read_requests(requests)

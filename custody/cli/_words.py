@@ -347,7 +347,7 @@ def show_tally(show: Callable[[str], None], tally: Tally) -> None:
     if tally.out_of_reach and not tally.complete:
         show("quorum     out of reach: it can be opened no more; the host must ask again")
         return
-    for gap in tally.unconsented:
+    for gap in tally.unconsented if not tally.complete else ():
         show(f"consents   {gap.needed} of {', '.join(gap.among)} must consent before approvals")
     # Where nobody was heard, nothing shows that anybody failed to answer.
     label = "needs  " if tally.unanswered else "missing"

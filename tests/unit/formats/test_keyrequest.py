@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 
 import msgspec
 import pytest
@@ -13,12 +14,14 @@ from custody.crypto.signature import verify
 from custody.encoding import encode
 from custody.errors import CustodyError, Malformed
 from custody.formats.case import sort_documents
-from custody.formats.envelope import decode_statement
+from custody.formats.enrolment import EnrolmentRecord
+from custody.formats.envelope import decode_envelope, decode_statement
 from custody.formats.keyrequest import KeyTerms
 from custody.formats.request import Request
 from tests.unit.crypto.vectors import Vector, each
 from tests.unit.formats import keyrequest_examples as example
 from tests.unit.formats import spec_examples
+from tests.unit.formats.examples import VECTORS
 from tests.unit.formats.fixed import spki
 from tests.unit.formats.strategies import DIGESTS, KEY_TERMS, MOMENTS
 from tests.unit.formats.test_specs import SECTIONS
@@ -78,6 +81,20 @@ def test_a_request_of_one_kind_is_none_of_the_other() -> None:
         decode_statement(tpms, example.EXAMPLES["request"])
     with pytest.raises(Malformed):
         decode_statement(example.KINDS["receipt"], spec_examples.EXAMPLES["receipt/example.dsse"])
+
+
+def test_no_enrolment_record_is_of_a_host_without_a_tpm() -> None:
+    """A TPM cannot be enrolled in the class of keys in an HSM, whatever a policy takes."""
+    data = (VECTORS / "enrolment.dsse").read_bytes()
+    payload = decode_envelope(data).payload
+    changed = payload.replace(b'"trustClass":"software"', b'"trustClass":"hsm-key"')
+    assert changed != payload
+    held = json.loads(data)
+    held["payload"] = base64.b64encode(changed).decode()
+    with pytest.raises(Malformed, match="Invalid enum"):
+        decode_statement(
+            EnrolmentRecord, json.dumps(held, sort_keys=True, separators=(",", ":")).encode()
+        )
 
 
 @given(one=KEY_TERMS, nonce=DIGESTS, deadline=MOMENTS, other=DIGESTS)
