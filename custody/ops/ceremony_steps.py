@@ -28,6 +28,7 @@ from custody.formats.ceremony import (
 )
 from custody.formats.envelope import decode_statement
 from custody.formats.policy import Policy, Principal, Role
+from custody.formats.policy_draft import MAX_DRAFT_BYTES, decode_draft
 from custody.formats.transcript import Told
 from custody.keys.api import Token
 from custody.keys.wrapapi import wrapping_of
@@ -46,11 +47,11 @@ from custody.ops.ceremony_place import (
     Place,
     check_of_table,
 )
-from custody.ops.folders import read_file, read_folder
+from custody.ops.folders import read_file, read_folder, reading
 from custody.ops.foresee import foresee
 from custody.ops.policy_words import describe
 from custody.ops.table import Table
-from custody.ops.transcript import MAX_FILE_BYTES, Transcript
+from custody.ops.transcript import Transcript
 from custody.rules.verdicts import require
 
 #: Roles whose share keys are offered.
@@ -250,7 +251,10 @@ def _admit(place: Place, step: Admit) -> Outcome:
 def _make_policy(place: Place, step: MakePolicy) -> Outcome:
     outcome, folder = Outcome(), place.held.folder
     path, now = place.beside / step.draft, place.table.now()
-    draft = policies.read_draft(path)
+    # Read once: the digest on record is of the bytes that are judged.
+    written = read_file(path, max_bytes=MAX_DRAFT_BYTES)
+    with reading(path):
+        draft = decode_draft(written)
     policy = policies.build_policy(
         draft, folder=path.parent, people=_admitted(place, outcome), previous=None, now=now
     )
@@ -272,7 +276,7 @@ def _make_policy(place: Place, step: MakePolicy) -> Outcome:
         raise AssertionError("internal: a policy that nobody signs")
     place.put(outcome, POLICY, data)
     outcome.told.append(_told("policy version 1", decode_statement(Policy, data).digest))
-    outcome.said.append(f"{step.draft} has SHA-256 {_digest(path)}")
+    outcome.said.append(f"{step.draft} has SHA-256 {sha256(written).hex()}")
     return outcome
 
 
@@ -287,7 +291,3 @@ def _admitted(place: Place, outcome: Outcome) -> Sequence[Principal]:
         for name in (*(f"{who}.admission.dsse" for who in step.who), *step.files)
     ]
     return [people.check(home, place.read(outcome, name)).principal for name in names]
-
-
-def _digest(path: Path) -> Digest:
-    return sha256(read_file(path, max_bytes=MAX_FILE_BYTES)).hex()

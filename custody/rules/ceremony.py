@@ -211,6 +211,7 @@ def _recovery_faults(
             trusts = TrustKey(who=step.who, epoch=step.epoch) in before
             return [
                 (roles[step.by] != "custodian", "a custodian signs for a backup"),
+                (not step.file.endswith(".dsse"), "a backup is a .dsse, as all that is signed"),
                 (not trusts, f"the token of {step.who} trusts no wrapping key {step.epoch} yet"),
                 (not any(_backs_up(step, s) for s in before), "no such key was made recoverable"),
             ]

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from custody.cli import _ceremony
-from custody.cli._ceremony import TerminalTable
+from custody.cli import _table as room
+from custody.cli._table import TerminalTable
 from custody.cli._ui import Screen
 from custody.errors import Refused, Unavailable
 from custody.formats.ceremony import Seat
@@ -49,7 +49,7 @@ def reader(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             raise Unavailable("no token matches the key URI", where="token alice")
         return nullcontext("the token")
 
-    monkeypatch.setattr(_ceremony, "open_token", open_token)
+    monkeypatch.setattr(room, "open_token", open_token)
     return asked
 
 

@@ -30,6 +30,7 @@ from custody.errors import Refused
 from custody.formats.evidence import counter_public, nv_name
 from custody.formats.tpmpublic import STORAGE_TEMPLATE, sealed_template
 from custody.formats.tpmwire import sized
+from custody.keys import tpm_counters
 from custody.keys.hostapi import (
     RETAINED_INDEXES,
     AuthorisedState,
@@ -239,8 +240,7 @@ def test_the_first_state_is_retired_too(kept: Kept) -> None:
     assert "cleared" == kept.host.retained_standing(kept.key).life
     with Tpm(kept.machine.tcti).connect("make it again") as link:
         # Whoever owns the TPM may: a counter made again stands higher than any ever did.
-        kept.host._define(link, EPOCH_INDEX)  # type: ignore[attr-defined]
-        link.esys.nv_increment(link.esys.tr_from_tpmpublic(EPOCH_INDEX))
+        tpm_counters.renew(link, EPOCH_INDEX, owner_auth=b"")
     with pytest.raises(Refused) as refused:
         kept.host.unseal_retained(kept.key)
     assert "tpm.epoch" == refused.value.check

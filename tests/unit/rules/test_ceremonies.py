@@ -505,6 +505,13 @@ _FIRST = (INV, EI, EA, CA, ADMIT)
             ),
             "a custodian signs for a backup",
         ),
+        (
+            _script(
+                *(*_FIRST, KEK, SPLIT, WRAP, POLICY, TRUST),
+                BackUp(who="alice", by="ida", kek="kek", file="transcript.jsonl"),
+            ),
+            "a backup is a .dsse",
+        ),
     ],
 )
 def test_a_script_that_cannot_be_held_is_refused(script: Script, why: str) -> None:
