@@ -9,7 +9,10 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, mlkem
 
-from custody.crypto.keyslots import approval_info, seal
+from custody.crypto.keyslots import approval_info, seal, unwrap
+from custody.crypto.keyslots import open as open_slot
+from custody.crypto.parts import check_cek
+from custody.crypto.quorum import combine
 from custody.errors import Incomplete, Refused, Unavailable
 from custody.formats.approval import Approval
 from custody.formats.envelope import Statement, decode_statement
@@ -172,6 +175,34 @@ def test_a_hybrid_key_opens(hosted: Cast, tmp_path: Path) -> None:
     situation = hosted.situation(HOST, *answers)
     open_by_key(bundle, request, tmp_path / "out", situation=situation, host=host)
     assert same_tree(tmp_path / "model", tmp_path / "out")
+
+
+def test_what_an_hsm_does_not_refuse(hosted: Cast) -> None:
+    """The limit, as it is documented: by raw cryptography, shares given to two requests meet.
+
+    Nothing but officers' programs, which want consents first, keeps them apart.
+    """
+    bundle = hosted.seal()
+    manifest = bundle.statement.predicate
+    opener, shares = hosted.people[HOST].opener, {}
+    first, second = ask(hosted, bundle), ask(hosted, bundle)
+    given = [(first, both_rounds(hosted, bundle, first)[-1])]
+    given += [(second, data) for data in both_rounds(hosted, bundle, second)[len(QUORUM) : -1]]
+    for request, data in given:
+        approval = decode_statement(Approval, data)
+        said, by = approval.predicate, approval.envelope.signatures[0].keyid
+        info = approval_info(request.digest, said.leaf, by)
+        opened = open_slot("P256", opener.key, None, said.sealed_share, info=info)
+        shares[said.leaf] = opened[:32]
+    release, kept = combine(hosted.tree, shares), manifest.wrap("cek")
+    binding = manifest.core.binding()
+    cek = unwrap(release, kept.salt, kept.sealed, C=binding, purpose="cek")
+    core = manifest.core
+    check_cek(cek, bytes.fromhex(core.payload_id), bytes.fromhex(core.cek_commitment))
+    # With one leaf less the same arithmetic gives nothing: that much holds without any program.
+    shares.popitem()
+    with pytest.raises(Incomplete):
+        combine(hosted.tree, shares)
 
 
 def test_a_review_tells_one_kind_from_the_other(hosted: Cast) -> None:
