@@ -44,8 +44,8 @@ from custody.ops.keyhost import (
     KeyHost,
     OpenedByKey,
     give_up_by_key,
+    listed_opener,
     open_by_key,
-    openers_listed,
     request_by_key,
 )
 from custody.ops.keys import ShareOpener
@@ -231,7 +231,7 @@ def _host(
     if role != "host":
         raise Refused(f"this home is of a {role}, and no host's", check="host.home", where="home")
     with unlocked(standing.home, pin_fd) as keys:
-        opener = openers_listed(keys.openers, standing.situation)
+        opener = listed_opener(keys.openers, standing.situation)
         yield KeyHost(keys.signer, opener, standing.home.folder("receipts"), site)
 
 

@@ -241,7 +241,7 @@ def _receipt(
     )
 
 
-def openers_listed(openers: Sequence[ShareOpener], situation: Situation) -> ShareOpener:
+def listed_opener(openers: Sequence[ShareOpener], situation: Situation) -> ShareOpener:
     """Return the key of this host that the policy lists; none: `Refused` (``keyrequest.host``)."""
     policy = situation.trusted.policy
     for opener in openers:
