@@ -17,6 +17,7 @@ _OF_EXTRAS = (
     "crypto.slip39",
     "ops.backup",
     "ops.break_glass",
+    "ops.ceremony_recovery",
     "ops.drill",
     "ops.filesystem",
     "ops.frame_codec",
