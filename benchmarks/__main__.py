@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from compileall import compile_dir
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -38,6 +38,7 @@ from benchmarks.rows import Row, load, save, table
 _HERE = Path(__file__).parent
 _LATEST = _HERE / "latest.json"
 _MACHINE = _HERE / "machine.json"
+_STREAM = _HERE / "stream.json"
 _PAGE = _HERE.parent / "docs" / "benchmarks.md"
 
 #: Each gives rows; in this order, because opening needs what sealing made.
@@ -61,7 +62,7 @@ def main() -> None:
     """Run what was asked for."""
     asked = _arguments()
     if asked.only == ["document"]:
-        _PAGE.write_text(markdown(load(_LATEST), json.loads(_MACHINE.read_text())))
+        _write_page(load(_LATEST), json.loads(_MACHINE.read_text()))
         return
     with _bench(asked) as bench:
         say(f"{bench.size_words()} in {bench.room.path.parent} {bench.room.note}".rstrip())
@@ -71,9 +72,12 @@ def main() -> None:
     if not asked.only:
         save(_LATEST, found)
         _MACHINE.write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n")
-        _PAGE.parent.mkdir(exist_ok=True)
-        _PAGE.write_text(markdown(found, about))
+        _write_page(found, about)
         say(f"written: {_LATEST.name}, {_MACHINE.name}, docs/{_PAGE.name}")
+
+
+def _write_page(rows: Sequence[Row], about: Mapping[str, str]) -> None:
+    _PAGE.write_text(markdown(rows, about, json.loads(_STREAM.read_text())))
 
 
 def _measure(bench: Bench, names: list[str]) -> Iterator[Row]:

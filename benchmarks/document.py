@@ -38,14 +38,17 @@ is ours divided by the peer's: below 1 we take less.
 """
 
 
-def markdown(rows: Sequence[Row], machine: Mapping[str, str]) -> str:
-    """Write the page."""
+def markdown(rows: Sequence[Row], machine: Mapping[str, str], stream: Mapping[str, float]) -> str:
+    """Write the page; ``stream`` is what `make soak` kept of its long stream."""
     about = [("what", "measured with"), *machine.items()]
     heads = ("name", "unit", "ours", "peer", "ratio", "note")
     return (
         _HEAD
         + "## Results\n\n"
         + _table([heads, *map(words, rows)])
+        + f"\nA stream of {stream['size_bytes'] / 1e9:.0f} GB (`make soak`), from generated input "
+        f"through two workers to nothing, took {stream['seal_seconds']:.0f} s to seal, "
+        f"{stream['open_seconds']:.0f} s to open, and {stream['peak_mib']:.0f} MiB at its peak.\n"
         + "\n## Machine and versions\n\n"
         + _table(about)
     )
