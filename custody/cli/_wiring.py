@@ -42,20 +42,25 @@ def open_token(uri: str, *, pin_fd: int | None = None) -> Token:
 
 def list_tokens(uri: str | None) -> tuple[tuple[SeenToken, ...], tuple[str, ...]]:
     """List the tokens that can be seen, and the libraries that did not answer."""
-    if uri is not None and isinstance(parsed := parse_key_uri(uri), TpmUri):
+    parsed = None if uri is None else parse_key_uri(uri)
+    if isinstance(parsed, TpmUri):
         seen = _adapter("tpm_audit", "list_tokens", library="tpm2-pytss", extra="tpm")
         return cast("tuple[SeenToken, ...]", seen(parsed)), ()
     listed = _adapter("pkcs11_audit", "list_tokens", library="python-pkcs11", extra="pkcs11")
     return cast(
         "tuple[tuple[SeenToken, ...], tuple[str, ...]]",
-        listed(None if uri is None else _pkcs11(uri)),
+        listed(parsed),
     )
 
 
 def probe_token(uri: str, *, pin_fd: int | None) -> ProbeReport:
     """Measure the token a URI names."""
+    parsed = parse_key_uri(uri)
+    if isinstance(parsed, TpmUri):
+        looked = _adapter("tpm_probe", "probe", library="tpm2-pytss", extra="tpm")
+        return cast("ProbeReport", looked(parsed))
     measured = _adapter("pkcs11_probe", "probe", library="python-pkcs11", extra="pkcs11")
-    return cast("ProbeReport", measured(_pkcs11(uri), pin=pin_reader(pin_fd), notice=say))
+    return cast("ProbeReport", measured(parsed, pin=pin_reader(pin_fd), notice=say))
 
 
 def audit_token(uri: str, *, pin_fd: int | None) -> AuditReport:
@@ -65,7 +70,7 @@ def audit_token(uri: str, *, pin_fd: int | None) -> AuditReport:
         judged = _adapter("tpm_audit", "audit_token", library="tpm2-pytss", extra="tpm")
         return cast("AuditReport", judged(parsed))
     read = _adapter("pkcs11_audit", "audit_token", library="python-pkcs11", extra="pkcs11")
-    return cast("AuditReport", read(_pkcs11(uri), pin=pin_reader(pin_fd), notice=say))
+    return cast("AuditReport", read(parsed, pin=pin_reader(pin_fd), notice=say))
 
 
 def scratch_token() -> AbstractContextManager[Token]:
@@ -82,16 +87,6 @@ def list_objects(uri: str, token: Token) -> tuple[HeldObject, ...]:
         return objects_of(token.keys())
     listed = _adapter("pkcs11_audit", "held_objects", library="python-pkcs11", extra="pkcs11")
     return cast("tuple[HeldObject, ...]", listed(token))
-
-
-def _pkcs11(uri: str) -> Pkcs11Uri:
-    parsed = parse_key_uri(uri)
-    if not isinstance(parsed, Pkcs11Uri):
-        raise Unavailable(
-            "only a PKCS#11 token is measured: a URI that begins with pkcs11:",
-            hint="what a TPM's keys may do is fixed when they are made: custody token audit",
-        )
-    return parsed
 
 
 def open_tpm(uri: str) -> HostTpm:

@@ -13,7 +13,9 @@ _RC_WARNING = 0x900
 _RC_LOCKOUT = 0x921
 
 #: Response codes (part 2 section 6.6.3) that callers tell apart, without handle and parameter.
+RC_ATTRIBUTES = 0x082
 RC_VALUE = 0x084
+RC_TYPE = 0x08A
 RC_HANDLE = 0x08B
 RC_AUTH_FAIL = 0x08E
 RC_SIGNATURE = 0x09B

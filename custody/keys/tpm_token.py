@@ -201,7 +201,7 @@ class TpmToken:
                 raise Unavailable(
                     f"the TPM has no room for another {role.value} key", where=self._tpm.where
                 )
-            made = _create(link, template, auth_value)
+            made = create_key(link, template, auth_value)
             link.esys.evict_control(ESYS_TR.OWNER, made, number)
             info = _info(link, number, self._uri)
         return self._key(info, role)
@@ -327,7 +327,8 @@ class TpmTokenKey(TpmKey):
 _CURVE_HASHES = {"secp256r1": hashes.SHA256.name, "secp384r1": hashes.SHA384.name}
 
 
-def _create(link: Connection, template: EccPublic, auth_value: bytes) -> Handle:
+def create_key(link: Connection, template: EccPublic, auth_value: bytes) -> Handle:
+    """Make a key under the owner's storage key, and load it; it has no place in the TPM yet."""
     parent = link.keep(link.create_primary(ESYS_TR.OWNER, STORAGE_TEMPLATE.pack()))
     private, public, *_ = link.esys.create(
         parent,

@@ -125,15 +125,6 @@ def test_a_poor_token_gets_no_key_that_it_cannot_use(
         assert () == token.keys()
 
 
-def test_only_pkcs11_tokens_are_measured(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A TPM named by its own kind of URI is told so, and what to ask instead."""
-    said = run("token", "probe", "tpm:", capsys=capsys, monkeypatch=monkeypatch)
-    assert (3, True) == (said.code, "a URI that begins with pkcs11:" in said.err)
-    assert "custody token audit" in said.err
-
-
 def test_a_wrong_pin_is_tried_once(uri: Pkcs11Uri) -> None:
     """A probe with a wrong PIN ends at the first login; no child process tries it again."""
     asked: list[str] = []

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from custody.formats.evidence import Attributes, EccPublic
-from custody.keys import tpm, tpm_token
+from custody.keys import tpm, tpm_probe, tpm_token
 from custody.keys.api import KeyRole
 from custody.keys.uri import TpmUri
 from custody.lab.swtpm import Swtpm
@@ -90,8 +91,35 @@ def test_a_key_of_a_tpm_that_may_do_more_is_refused(
     assert "not-its-role" in said.out + said.err
 
 
-def test_a_tpm_is_not_probed(run: Run, uri: TpmUri) -> None:
-    """What is measured is a PKCS#11 token; a TPM's keys are judged by the audit."""
-    said = run("token", "probe", str(uri))
-    assert 3 == said.code
-    assert "custody token audit" in said.err
+def test_a_tpm_is_measured_without_a_pin(run: Run, uri: TpmUri) -> None:
+    """It does what a person's token must; nothing is left in it, and no PIN is counted wrong."""
+    said = run("token", "probe", str(uri), "--json")
+    assert 0 == said.code, said.err
+    report = json.loads(said.out)
+    answers = {item["id"]: item["answer"] for item in report["measured"]}
+    assert {id_ for id_ in answers if answers[id_] == "yes"} == set(tpm_probe.MEASURERS)
+    assert "no" not in answers.values()
+    duties = {fit["duty"]: fit["verdict"] for fit in report["fitness"]}
+    able = dict.fromkeys(("officer", "publisher", "site", "ca"), "can")
+    assert {**able, "kek": "not-shown"} == duties
+    assert "the token is empty\n" == run("token", "audit", str(uri)).out
+    assert "right" == json.loads(run("token", "list", str(uri), "--json").out)["tokens"][0]["pin"]
+    assert said.out == run("token", "probe", str(uri), "--json").out
+
+
+def test_a_tpm_that_lets_keys_out_is_found(
+    run: Run, uri: TpmUri, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The measure can fail: where keys are made that may leave, no duty is allowed."""
+    right, fixed = tpm_token.key_template, Attributes.FIXED_TPM | Attributes.FIXED_PARENT
+    monkeypatch.setattr(
+        tpm_probe,
+        "key_template",
+        lambda role, curve: replace(
+            made := right(role, curve), attributes=made.attributes & ~fixed
+        ),
+    )
+    report = json.loads(run("token", "probe", str(uri), "--json").out)
+    answers = {item["id"]: item["answer"] for item in report["measured"]}
+    assert "no" == answers["enforces.extractable"]
+    assert {"cannot"} == {fit["verdict"] for fit in report["fitness"]}
