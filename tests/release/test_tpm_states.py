@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -13,6 +14,7 @@ from custody.errors import Incomplete, Refused, Unavailable
 from custody.formats.envelope import Statement
 from custody.formats.request import Request
 from custody.keys.tpm import open_host
+from custody.keys.tpm_session import Connection, Tpm
 from custody.keys.uri import TpmUri
 from custody.lab import bootlog, firmware
 from custody.lab.swtpm import Swtpm
@@ -150,8 +152,19 @@ def test_a_given_up_request_opens_nothing(cast: Cast, tmp_path: Path) -> None:
         cast.open(bundle, request, answers, tmp_path / "out")
 
 
-def test_two_requests_at_once_get_two_counters(cast: Cast, tmp_path: Path) -> None:
+def test_two_requests_at_once_get_two_counters(
+    cast: Cast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Requests made at the same time never share a counter: one would kill the other's key."""
+    turn, opened = threading.RLock(), Tpm._opened
+
+    @contextmanager
+    def in_turn(self: Tpm, doing: str) -> Iterator[Connection]:
+        # As a resource manager keeps them apart: nothing stands before a software TPM.
+        with turn, opened(self, doing) as link:
+            yield link
+
+    monkeypatch.setattr(Tpm, "_opened", in_turn)
     bundle = cast.seal()
     cast.situation("host")
     made: list[Statement[Request]] = []
