@@ -26,7 +26,7 @@ from custody.formats.manifest import Manifest
 from custody.formats.policy import ShareKey
 from custody.formats.receipt import BadShare
 from custody.ops.bundle import Bundle
-from custody.ops.folders import read_statement_file
+from custody.ops.folders import read_file, read_statement_file
 from custody.ops.keys import ShareOpener, Signer
 from custody.ops.landing import (
     check_absent,
@@ -45,6 +45,7 @@ from custody.rules.situation import Situation
 from custody.rules.verdicts import require
 
 _NONCE_BYTES = 32
+_MAX_PATH_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,10 @@ class KeyHost:
     def receipt_path(self, request: Digest) -> Path:
         """Return where the receipt of a request is kept."""
         return self.receipts / f"{request}.keyreceipt.dsse"
+
+    def place_path(self, request: Digest) -> Path:
+        """Return where it is noted at which place the one opening of a request was to appear."""
+        return self.receipts / f"{request}.place"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +170,7 @@ def open_by_key(
                     progress=progress,
                 )
                 data = _receipt(request, host, situation, "opened", "", found)
+                replace_file(host.place_path(request.digest), _place(target), mode=0o600)
                 # Before the model appears: no model is ever there without a word of it.
                 replace_file(path, data, mode=0o644)
             landed = True
@@ -200,10 +206,23 @@ def _check_mine(request: Statement[KeyRequest], host: KeyHost) -> None:
 
 
 def _check_not_ended(request: Statement[KeyRequest], target: Path, host: KeyHost) -> None:
-    path = host.receipt_path(request.digest)
-    # Killed between the receipt and the model, a run left what the next one goes on from.
-    if path.exists() and unfinished_output(target, request.digest[:16]) is None:
+    path, noted = host.receipt_path(request.digest), host.place_path(request.digest)
+    if not path.exists():
+        return
+    # Killed between the receipt and the model, a run left what the next one goes on from: there
+    # alone, or what lies unfinished at another place would be a second opening.
+    opened = read_statement_file(KeyReceipt, path).predicate.outcome == "opened"
+    unfinished = unfinished_output(target, request.digest[:16]) is not None
+    if not (opened and unfinished and noted.exists() and _is_place(noted, target)):
         raise _ended(path, request)
+
+
+def _place(target: Path) -> bytes:
+    return os.fsencode(target.absolute())
+
+
+def _is_place(noted: Path, target: Path) -> bool:
+    return read_file(noted, max_bytes=_MAX_PATH_BYTES) == _place(target)
 
 
 def _ended(path: Path, request: Statement[KeyRequest]) -> Refused:

@@ -20,7 +20,7 @@ from custody.formats.keyrequest import KeyReceipt, KeyRequest
 from custody.formats.policy import Policy, ShareKey
 from custody.ops.approve import review_requests
 from custody.ops.audit import audit_case
-from custody.ops.keyhost import KeyHost, open_by_key, request_by_key
+from custody.ops.keyhost import KeyHost, give_up_by_key, open_by_key, request_by_key
 from custody.ops.keys import ShareOpener
 from custody.ops.landing import unfinished_output
 from tests.release.cast import Cast, spki
@@ -149,6 +149,36 @@ def test_a_run_that_died_after_its_receipt_goes_on(
     assert same_tree(tmp_path / "model", out)
     kept = key_host(hosted).receipt_path(request.digest).read_bytes()
     assert opened.receipt == decode_statement(KeyReceipt, kept)
+
+
+def test_what_lies_unfinished_opens_no_second_time(
+    hosted: Cast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once opened or given up, a run that stopped earlier is not gone on with at its own place."""
+    bundle = hosted.seal()
+    for end in ("opened", "given up"):
+        request = ask(hosted, bundle)
+        answers = both_rounds(hosted, bundle, request)
+        first = tmp_path / f"first, {end}"
+        with monkeypatch.context() as patch:
+            patch.setattr("custody.ops.keyhost.open_into", _cut)
+            with pytest.raises(KeyboardInterrupt):
+                open_it(hosted, bundle, request, answers, first)
+        assert unfinished_output(first, request.digest[:16]) is not None
+        if end == "opened":
+            open_it(hosted, bundle, request, answers, tmp_path / "second")
+        else:
+            situation, host = hosted.situation(HOST), key_host(hosted)
+            give_up_by_key(request, situation=situation, host=host, reason="not wanted")
+        kept = key_host(hosted).receipt_path(request.digest).read_bytes()
+        with pytest.raises(Refused) as caught:
+            open_it(hosted, bundle, request, answers, first)
+        assert "host.ended" == caught.value.check
+        assert kept == key_host(hosted).receipt_path(request.digest).read_bytes()
+
+
+def _cut(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_a_hybrid_key_opens(hosted: Cast, tmp_path: Path) -> None:

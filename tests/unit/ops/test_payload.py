@@ -415,8 +415,16 @@ def _replace_by(path: Path, make: Callable[[Path], object]) -> Callable[[], None
     return change
 
 
-@pytest.mark.parametrize("name", ["a-long", "b-long", "small", "empty"])
-@pytest.mark.parametrize("how", ["rewritten", "cut", "gone", "link", "fifo", "appended"])
+# An empty file that is cut to nothing did not change, and not every file system says otherwise.
+@pytest.mark.parametrize(
+    ("how", "name"),
+    [
+        (how, name)
+        for how in ("rewritten", "cut", "gone", "link", "fifo", "appended")
+        for name in ("a-long", "b-long", "small", "empty")
+        if (how, name) != ("cut", "empty")
+    ],
+)
 def test_changing_model_is_refused(tmp_path: Path, name: str, how: str) -> None:
     """A file changed, cut or replaced while it is being sealed stops the sealing."""
     sizes = {"a-long": 3 * PART, "b-long": 2 * PART, "small": 9, "empty": 0}
