@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from datetime import timedelta
 
 from custody.crypto.certificates import read_certificate, spki_of
@@ -172,9 +173,14 @@ def _officer_fault(policy: Policy, name: str) -> str:
     shares = [key for key in person.keys if isinstance(key, ShareKey)]
     if not shares:
         return f"officer {name} has no share key"
-    if any(STRENGTH.index(key.suite) < STRENGTH.index(policy.weakest_suite) for key in shares):
+    if _is_any_weaker(shares, policy):
         return f"officer {name} has a share key weaker than {policy.weakest_suite}"
     return ""
+
+
+def _is_any_weaker(shares: Sequence[ShareKey], policy: Policy) -> bool:
+    weakest = STRENGTH.index(policy.weakest_suite)
+    return any(STRENGTH.index(key.suite) < weakest for key in shares)
 
 
 def _check_sites(policy: Policy, ledger: Ledger) -> None:
@@ -197,7 +203,7 @@ def _site_fault(policy: Policy, site: Principal) -> str:
     shares = [key for key in site.keys if isinstance(key, ShareKey)]
     if not shares:
         return f"site {site.id} has no share key"
-    if any(STRENGTH.index(key.suite) < STRENGTH.index(policy.weakest_suite) for key in shares):
+    if _is_any_weaker(shares, policy):
         return f"site {site.id} has a share key weaker than {policy.weakest_suite}"
     return ""
 
@@ -226,7 +232,7 @@ def _hsm_host_fault(policy: Policy, host: Principal) -> str:
         return f"host {host.id} has no signing key, or no share key"
     if any(is_oaep(key.suite) for key in shares):
         return f"host {host.id} has a share key that only decrypts"
-    if any(STRENGTH.index(key.suite) < STRENGTH.index(policy.weakest_suite) for key in shares):
+    if _is_any_weaker(shares, policy):
         return f"host {host.id} has a share key weaker than {policy.weakest_suite}"
     return ""
 
