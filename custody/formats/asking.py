@@ -88,6 +88,11 @@ class Asking(Predicate, Protocol):
         ...
 
     @property
+    def ends_at(self) -> datetime | None:
+        """From when on nobody answers or opens it; None where only its TPM's clock tells."""
+        ...
+
+    @property
     def requested_at(self) -> datetime:
         """When, by the host's clock."""
         ...

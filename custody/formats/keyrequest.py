@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, ClassVar, Literal
 
 import msgspec
@@ -86,6 +87,11 @@ class KeyRequest(Authored, frozen=True):
             raise ValueError("author: of another key than the one that is here")
         if self.terms.recipient != recipient_id(self.recipient, self.mlkem):
             raise ValueError("terms: of another key than the one that is here")
+
+    @property
+    def ends_at(self) -> datetime:
+        """The deadline of its terms: an HSM keeps none, so that programs and judges do."""
+        return self.terms.deadline
 
     def subject(self) -> tuple[str, Digest]:
         """Name the manifest that is asked for."""

@@ -116,6 +116,11 @@ class Request(Record, frozen=True):
 
         return spki(self.key.public)
 
+    @property
+    def ends_at(self) -> None:
+        """Unknown: the deadline of the terms is by the TPM's clock, and the TPM keeps it."""
+        return
+
     def subject(self) -> tuple[str, Digest]:
         """Name the manifest that is asked for."""
         return "manifest.dsse", self.terms.manifest

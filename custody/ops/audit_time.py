@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, TypeVar
@@ -50,47 +50,70 @@ def moment_of(
 
     ``policy`` is the one the request names, if it follows from his pin; else all is claimed.
 
-    Log time is when the request and every approval that matters are shown to have been there: those
-    that a receipt names, or all by officers.  Nobody can make that earlier by writing another date.
+    Log time is when the request and every answer that matters are shown to have been there: the
+    approvals that a receipt of an opening names, or else all by officers, or else their consents.
+    Nobody can make that earlier by writing another date.  A receipt that it was not opened moves
+    nothing: whoever gives up may do so long after the last moment at which it could be opened.
     """
     if at is not None:
         return Moment(at=at, basis="stated")
-    receipts = [
-        receipt.predicate
-        for receipt in documents.endings
-        if receipt.predicate.request == request.digest and passed(check_ending(receipt, request))
-    ]
-    opened = [receipt for receipt in receipts if receipt.outcome != "failed"]
+    opened = _openings(request, documents)
     named_ones = {digest for receipt in opened for digest in receipt.approvals}
-    approvals = [
-        approval
+    given = {
+        approval.digest: approval.predicate.approved_at
         for approval in documents.approvals
         if approval.predicate.request == request.digest
         and policy is not None
         and by_author(approval, policy.predicate, "officer")
         and (not opened or approval.digest in named_ones)
-    ]
-    stamp = times.of(request.digest, *(approval.digest for approval in approvals))
+    }
+    if not opened:
+        given = _in_time(given, request) or _in_time(
+            _consented(request, documents, policy), request
+        )
+    stamp = times.of(request.digest, *given)
     if stamp is not None and policy is not None:
         return Moment(at=stamp.at, basis="vouched", by=stamp.by)
-    finished = [receipt.finished_at for receipt in opened or receipts]
-    if finished:
-        return Moment(at=max(finished), basis="claimed")
-    asked = request.predicate.requested_at
-    answered = [approval.predicate.approved_at for approval in approvals]
-    return Moment(at=max([asked, *answered]), basis="claimed")
+    claimed = [receipt.finished_at for receipt in opened]
+    claimed = claimed or [request.predicate.requested_at, *given.values()]
+    return Moment(at=max(claimed), basis="claimed")
+
+
+def _consented(
+    request: Statement[Asking], documents: Documents, policy: Statement[Policy] | None
+) -> dict[Digest, datetime]:
+    return {
+        consent.digest: consent.predicate.consented_at
+        for consent in documents.consents
+        if consent.predicate.request == request.digest
+        and policy is not None
+        and by_author(consent, policy.predicate, "officer")
+    }
+
+
+def _in_time(
+    given: Mapping[Digest, datetime], request: Statement[Asking]
+) -> dict[Digest, datetime]:
+    # What came too late to open anything decided nothing: an officer whose clock is fast would
+    # otherwise have his host's request judged when it had ended.
+    ends_at = request.predicate.ends_at
+    return {said: at for said, at in given.items() if ends_at is None or at < ends_at}
 
 
 def opened_at(request: Statement[Asking], documents: Documents) -> datetime | None:
     """Return when a request was opened, the last time, as its host attests; None if it was not."""
-    ends = [
-        receipt.predicate.finished_at
+    return max((said.finished_at for said in _openings(request, documents)), default=None)
+
+
+def _openings(request: Statement[Asking], documents: Documents) -> list[Ending]:
+    """Return the good receipts of a request's openings."""
+    return [
+        receipt.predicate
         for receipt in documents.endings
         if receipt.predicate.request == request.digest
         and receipt.predicate.outcome != "failed"
         and passed(check_ending(receipt, request))
     ]
-    return max(ends, default=None)
 
 
 def by_author(statement: Statement[P], policy: Policy, role: Role) -> bool:

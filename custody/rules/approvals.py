@@ -225,6 +225,15 @@ def _check_answer(
         otherwise=f"expired, not yet good, or longer than the policy allows: "
         f"{format_time(approval.approved_at)} to {format_time(approval.expires_at)}",
     )
+    ends_at = request.predicate.ends_at
+    if ends_at is not None:
+        ledger.add(
+            "approval.deadline",
+            approval.approved_at < ends_at + SKEW,
+            "given before the request's deadline",
+            otherwise=f"given {format_time(approval.approved_at)}, after the request's deadline, "
+            f"{format_time(ends_at)}",
+        )
 
 
 def _check_place(

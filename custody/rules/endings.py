@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Literal, TypeVar
 
-from custody.encoding import Digest
+from custody.encoding import Digest, format_time
 from custody.formats.asking import Asking, Ending
 from custody.formats.burn import Burn
 from custody.formats.case import Documents
@@ -51,7 +51,25 @@ def judge_receipts(
     if not judged:
         ledger.skip("receipt.signature", "there is no receipt")
     good = _best_copies(ledger, judged)
+    for receipt in good:
+        _judge_lateness(ledger, receipt, request)
     return tuple(sorted(good, key=lambda receipt: _WORST_FIRST.index(receipt.predicate.outcome)))
+
+
+def _judge_lateness(ledger: Ledger, receipt: Statement[Ending], request: Statement[Asking]) -> None:
+    """Judge whether an opening came before its request's end, by the host's word."""
+    said, ends_at = receipt.predicate, request.predicate.ends_at
+    if ends_at is None or said.outcome == "failed":
+        return
+    # Not among what makes a receipt good: a host that owns up to an opening would take it back by
+    # owning up to a second fault.
+    at, until = format_time(said.finished_at), format_time(ends_at)
+    ledger.add(
+        "receipt.deadline",
+        said.finished_at < ends_at,
+        f"opened at {at}, before the deadline of its terms, {until}, by the host's word",
+        otherwise=f"opened at {at}, after the deadline of its terms, {until}",
+    )
 
 
 def judge_burns(

@@ -18,7 +18,7 @@ from custody.encoding import key_id
 from custody.errors import Incomplete, Refused
 from custody.formats.approval import Approval
 from custody.formats.case import merge, sort_documents
-from custody.formats.envelope import Statement, decode_statement
+from custody.formats.envelope import Statement, decode_statement, encode_statement
 from custody.formats.keyrequest import Consent, KeyReceipt, KeyRequest
 from custody.formats.receipt import Receipt
 from custody.formats.request import Request
@@ -411,24 +411,129 @@ def test_an_hsm_host_has_no_tpms_evidence(hosted: Cast) -> None:
 
 
 def test_a_receipt_is_by_the_key_that_asked(hosted: Cast, tmp_path: Path) -> None:
-    """Another host's, or another's about this request, or one after the deadline, is none."""
+    """Another host's, or another's about this request, is none, in time or late.
+
+    One that comes late by the key that asked is judged apart: it is an opening all the same.
+    """
     add_host(hosted, "other")
     bundle = hosted.seal()
     request = ask(hosted, bundle)
     answers = both_rounds(hosted, bundle, request)
     good = open_it(hosted, bundle, request, answers, tmp_path / "out").receipt.predicate
     host, other = hosted.people[HOST].signer, hosted.people["other"].signer
-    late = request.predicate.terms.deadline
+    late = msgspec.structs.replace(good, finished_at=request.predicate.terms.deadline)
+    signed = decode_statement(KeyReceipt, host.statement(good)).envelope.signatures
     for data, check in (
         (other.statement(good), "receipt.author"),
-        (other.statement(msgspec.structs.replace(good, author=other.key_id)), "receipt.author"),
-        (host.statement(msgspec.structs.replace(good, finished_at=late)), "receipt.deadline"),
+        (other.statement(late), "receipt.author"),
+        (other.statement(msgspec.structs.replace(late, author=other.key_id)), "receipt.author"),
+        (hosted.people["sec1"].signer.statement(late), "receipt.author"),
+        (encode_statement(late, signed), "receipt.signature"),
         (host.statement(msgspec.structs.replace(good, terms="0" * 64)), "receipt.request"),
+        (host.statement(msgspec.structs.replace(late, manifest="0" * 64)), "receipt.request"),
     ):
         receipt = decode_statement(KeyReceipt, data)
         assert check in failed(check_ending(receipt, request))
         release = audited(hosted, bundle, request, [*answers, data])
-        assert "opened-burn-not-provable" != release.outcome
+        assert ("refused", False, None) == (release.outcome, release.sound, release.receipt)
+        assert check in failed(release.verdicts)
+
+
+def test_an_opening_after_the_deadline_stays_an_opening(hosted: Cast, tmp_path: Path) -> None:
+    """A host that owns up to opening too late is told so, and nothing it adds takes that back."""
+    bundle = hosted.seal()
+    request = ask(hosted, bundle)
+    answers = both_rounds(hosted, bundle, request)
+    good = open_it(hosted, bundle, request, answers, tmp_path / "out").receipt.predicate
+    host, deadline = hosted.people[HOST].signer, request.predicate.terms.deadline
+    in_time, gave_up = good, msgspec.structs.replace(good, outcome="failed", approvals=())
+    for at in (deadline, deadline + timedelta(days=2)):
+        late = host.statement(msgspec.structs.replace(good, finished_at=at))
+        for beside in ((), (gave_up,), (in_time,)):
+            more = [host.statement(receipt) for receipt in beside]
+            release = audited(hosted, bundle, request, [*answers, late, *more])
+            assert ("opened-burn-not-provable", False) == (release.outcome, release.sound)
+            words = {v.reason for v in release.verdicts if v.check == "receipt.deadline"}
+            assert any("after the deadline of its terms" in reason for reason in words)
+            assert "receipt.deadline" in failed(release.verdicts)
+    # A second before, nothing is wrong.
+    just = msgspec.structs.replace(good, finished_at=deadline - timedelta(seconds=1))
+    release = audited(hosted, bundle, request, [*answers, host.statement(just)])
+    assert ("opened-burn-not-provable", True) == (release.outcome, release.sound)
+
+
+def test_a_late_opening_is_collected_with_its_case(hosted: Cast, tmp_path: Path) -> None:
+    """Who collects the case of a host that opened late cannot leave that receipt out unseen."""
+    bundle = hosted.seal()
+    request = ask(hosted, bundle)
+    answers = both_rounds(hosted, bundle, request)
+    good = open_it(hosted, bundle, request, answers, tmp_path / "out").receipt.predicate
+    late = msgspec.structs.replace(good, finished_at=request.predicate.terms.deadline)
+    data = hosted.people[HOST].signer.statement(late)
+    found = collect(case_of(hosted, bundle, request, [*answers, data]), pin=hosted.pin)
+    assert any(name.startswith("keyreceipt") for name in found.members)
+
+
+# ── given up ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_giving_up_after_the_deadline_is_no_fault(hosted: Cast) -> None:
+    """A host that says long afterwards that it opened nothing is believed as if it said so at once.
+
+    The deadline is held against answers and openings; no answer, some, or a quorum may be there.
+    """
+    bundle = hosted.seal()
+    for upto in (0, 1, len(QUORUM), len(QUORUM) + 1, 2 * len(QUORUM)):
+        request = ask(hosted, bundle)
+        answers = both_rounds(hosted, bundle, request)[:upto]
+        for late in (request.predicate.terms.deadline, NOW + timedelta(days=20)):
+            said = KeyReceipt(
+                author=hosted.people[HOST].signer.key_id,
+                request=request.digest,
+                manifest=bundle.statement.digest,
+                terms=request.predicate.terms.digest().hex(),
+                outcome="failed",
+                reason="given up",
+                approvals=(),
+                bad_shares=(),
+                finished_at=late,
+            )
+            data = hosted.people[HOST].signer.statement(said)
+            release = audited(hosted, bundle, request, [*answers, data])
+            assert ("failed", True) == (release.outcome, release.sound), failed(release.verdicts)
+
+
+def test_a_late_approval_spoils_no_request_that_was_given_up(hosted: Cast) -> None:
+    """An officer's approval from after the deadline is passed over, and moves no judgement."""
+    bundle = hosted.seal()
+    request = ask(hosted, bundle)
+    answers = both_rounds(hosted, bundle, request)
+    deadline = request.predicate.terms.deadline
+    for late in (deadline + timedelta(minutes=5), deadline + timedelta(days=3)):
+        said = msgspec.structs.replace(
+            decode_statement(Approval, answers[-1]).predicate,
+            approved_at=late,
+            expires_at=late + HOUR,
+        )
+        data = hosted.people[QUORUM[-1]].signer.statement(said)
+        release = audited(hosted, bundle, request, [*answers[:-1], data])
+        assert ("open", True) == (release.outcome, release.sound)
+        assert release.tally is not None
+        (over,) = release.tally.passed_over
+        assert "approval.deadline" in failed(over.verdicts)
+
+
+def test_a_case_of_consents_alone_is_judged_when_they_were_given(hosted: Cast) -> None:
+    """Before anybody approved, consents count in an audit as they do at the host."""
+    bundle = hosted.seal()
+    request = ask(hosted, bundle)
+    later = NOW + HOUR
+    given = [consent(hosted, bundle, request, name, now=later) for name in QUORUM]
+    release = audited(hosted, bundle, request, given)
+    assert ("open", True, later) == (release.outcome, release.sound, release.at)
+    assert release.tally is not None
+    assert set(QUORUM) == {judged.officer for judged in release.tally.consents if judged.counts}
+    assert not release.tally.unconsented
 
 
 def test_judging_a_collected_file_is_judging_its_case(hosted: Cast, tmp_path: Path) -> None:

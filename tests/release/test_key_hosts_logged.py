@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from custody.errors import Incomplete
@@ -101,3 +102,19 @@ def test_a_consent_that_is_not_logged_does_not_count(hosted: LoggedCast) -> None
         {v.check for v in over.verdicts if v.outcome == "fail"},
     )
     assert judged.tally.complete
+
+
+def test_a_late_opening_of_a_logged_release(hosted: LoggedCast, tmp_path: Path) -> None:
+    """Where witnesses vouch for the time, lateness is all that is wrong with it."""
+    bundle = hosted.seal()
+    request = asked(hosted, bundle)
+    answers = both_rounds(hosted, bundle, request)
+    word = signed(hosted, bundle, request, answers)
+    good = open_it(hosted, bundle, request, [*answers, word], tmp_path / "out").receipt.predicate
+    late = msgspec.structs.replace(good, finished_at=request.predicate.terms.deadline)
+    data = hosted.people[HOST].signer.statement(late)
+    (release,) = audit_case(
+        case_of(hosted, bundle, request, [*answers, word, data]), pin=hosted.pin
+    ).releases
+    assert ("opened-burn-not-provable", "vouched") == (release.outcome, release.time)
+    assert {"receipt.deadline"} == {v.check for v in release.verdicts if v.outcome == "fail"}
