@@ -47,7 +47,7 @@ def append(
     log: StoreArgument,
     files: Annotated[
         list[Path] | None,
-        typer.Argument(help="Statements.", metavar="[FILE]...", show_default=False),
+        typer.Argument(help="Statements.", metavar="FILE", show_default=False),
     ] = None,
     offered: Annotated[
         bool, typer.Option("--offered", help="Log also what others have offered.")

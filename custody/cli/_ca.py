@@ -178,7 +178,7 @@ def issue_ak(
     out: OutOption,
     request: Annotated[
         Path | None,
-        typer.Argument(help="A host's enrolment request.", metavar="[FILE]", show_default=False),
+        typer.Argument(help="A host's enrolment request.", metavar="FILE", show_default=False),
     ] = None,
     answer: Annotated[
         Path | None,

@@ -72,7 +72,7 @@ def countersign(
     out: OutOption,
     case: Annotated[
         list[Path] | None,
-        typer.Argument(help="Manifest and answers.", metavar="[CASE]...", show_default=False),
+        typer.Argument(help="Manifest and answers.", metavar="CASE", show_default=False),
     ] = None,
     env: EnvOption = None,
     home: HomeOption = None,

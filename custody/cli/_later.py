@@ -1,4 +1,7 @@
-"""Groups of commands: each is imported only when it is asked for, and its values read plainly."""
+"""Groups of commands: each is imported only when it is asked for.
+
+Its values are read plainly, and named in words.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,12 @@ from typing import Any, NamedTuple
 import typer.core
 import typer.main
 
+from custody.cli._help import name_values, spoken_help
 from custody.cli._plain import read_plainly
 
 _BEGIN = ("init", "enroll", "trust")
+#: No first sentence is longer: what is cut off is what one would have asked for.
+_WHOLE = 400
 
 
 class Verbs(NamedTuple):
@@ -37,7 +43,7 @@ class Group(typer.core.TyperGroup):
     # Any: the private types of typer's own click.
     def get_params(self, ctx: Any) -> list[Any]:
         """Return its options."""
-        return read_plainly(super().get_params(ctx))
+        return _made_ready(super().get_params(ctx))
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the names of its commands: first what everybody begins with."""
@@ -49,8 +55,25 @@ class Group(typer.core.TyperGroup):
         name, command, rest = super().resolve_command(ctx, args)
         if command is not None:
             # With the group's own context: all that is asked of it is what help is called.
-            read_plainly(command.get_params(ctx))
+            _made_ready(command.get_params(ctx))
+            command.help = spoken_help(command.help)
         return name, command, rest
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """List its commands, each with the whole first sentence of its help."""
+        found = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [
+            (name, spoken_help(command.get_short_help_str(_WHOLE)))
+            for name, command in found
+            if command is not None and not command.hidden
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+def _made_ready(params: list[Any]) -> list[Any]:
+    name_values(params)
+    return read_plainly(params)
 
 
 def later(*further: Verbs) -> type[Group]:

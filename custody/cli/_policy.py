@@ -18,6 +18,7 @@ from custody.cli._home import (
     moment,
     open_home,
 )
+from custody.cli._later import Group
 from custody.cli._log import LogOption, offer
 from custody.cli._ui import Screen
 from custody.cli._wiring import open_token
@@ -34,6 +35,7 @@ from custody.ops.landing import check_absent, write_new_file
 from custody.rules.verdicts import passed, require
 
 policy_app = typer.Typer(
+    cls=Group,
     no_args_is_help=True,
     rich_markup_mode=None,
     help="Draft, sign and show policies.",
@@ -101,7 +103,7 @@ def propose(
     ] = None,
     admission: Annotated[
         list[Path] | None,
-        typer.Option("--admission", help="The same; may be repeated.", metavar="FILE"),
+        typer.Option("--admission", help="As ADMISSION; may be repeated.", metavar="FILE"),
     ] = None,
     previous: PreviousOption = None,
     env: KnownOption = None,

@@ -17,6 +17,7 @@ from custody.cli._home import (
     moment,
     open_home,
 )
+from custody.cli._later import Group
 from custody.cli._sealed import SealToOption, read_recipients
 from custody.cli._session import unlocked
 from custody.cli._shares import check_ready
@@ -33,6 +34,7 @@ if TYPE_CHECKING:  # SLIP-0039 is an extra: who reads help needs none of it
     from custody.ops.recovery import MadeRecovery
 
 recovery_app = typer.Typer(
+    cls=Group,
     no_args_is_help=True,
     rich_markup_mode=None,
     help="Make the recovery key of an environment.",

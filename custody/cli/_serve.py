@@ -157,7 +157,11 @@ def sign(
     inventory: InventoryOption,
     request: Annotated[
         str | None,
-        typer.Argument(help="Which, by the digest shown.", metavar="[REQUEST]", show_default=False),
+        typer.Argument(
+            help="The host to vouch for, by the digest shown without one.",
+            metavar="REQUEST",
+            show_default=False,
+        ),
     ] = None,
     trust_class: Annotated[
         TpmClass | None, typer.Option("--trust-class", help="What kind of TPM this is.")

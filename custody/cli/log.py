@@ -22,7 +22,7 @@ from custody.cli._home import (
     open_home,
     role_app,
 )
-from custody.cli._later import Verbs
+from custody.cli._later import Group, Verbs
 from custody.cli._ui import Screen
 from custody.cli._wiring import open_token
 from custody.crypto.notekeys import parse_vkey
@@ -73,6 +73,7 @@ app = role_app(
 
 
 witness_app = typer.Typer(
+    cls=Group,
     no_args_is_help=True,
     rich_markup_mode=None,
     help="Be a witness, or ask witnesses.",
@@ -250,7 +251,7 @@ def verify(
 )
 def serve(
     log: Annotated[
-        str | None, typer.Argument(help="Where the log lies.", metavar="[LOG]", show_default=False)
+        str | None, typer.Argument(help="Where the log lies.", metavar="LOG", show_default=False)
     ] = None,
     listen: Annotated[
         str, typer.Option("--listen", help="Address and port.", metavar="ADDRESS:PORT")

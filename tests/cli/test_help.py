@@ -45,6 +45,42 @@ def test_every_help_has_an_example(
     assert " ".join(("custody", *words)) in said.out.partition("Example:")[2]
 
 
+@pytest.mark.parametrize("words", sorted(commands()), ids=" ".join)
+def test_help_names_values_in_words(
+    words: tuple[str, ...],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No type of Python stands in a help text, no brackets to be typed, and no line is too long."""
+    monkeypatch.setenv("COLUMNS", "80")
+    said = run(*words, "--help", capsys=capsys, monkeypatch=monkeypatch).out
+    shown = said.partition("Example:")[0]
+    usage = shown.splitlines()[0]
+    assert not set("<>{}") & set(shown), shown
+    assert "[[" not in usage
+    given = usage.partition("[OPTIONS]")[2].partition("[ARGS]")[0]
+    assert given == given.upper()
+    assert all(len(line) <= 80 for line in shown.splitlines())
+
+
+def test_help_says_what_may_be_chosen_and_in_which_bounds(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few short words stand for the value itself; many are listed in the words beside it."""
+    monkeypatch.setenv("COLUMNS", "80")
+    helps = {
+        words: " ".join(run(*words, "--help", capsys=capsys, monkeypatch=monkeypatch).out.split())
+        for words in (("publisher", "seal"), ("officer", "enroll"), ("auditor", "show"))
+    }
+    assert "--compress none|auto " in helps["publisher", "seal"]
+    assert "[default: 90; 1 to 36500]" in helps["publisher", "seal"]
+    assert "seal [OPTIONS] MODEL " in helps["publisher", "seal"]
+    listed = "--suite SUITE What shares are sealed to you by: RSA2048_OAEP_SHA1, "
+    assert listed in helps["officer", "enroll"]
+    assert "P384, MLKEM1024_P384. [default: " in helps["officer", "enroll"]
+    assert "show [OPTIONS] ARCHIVE... REQUEST " in helps["auditor", "show"]
+
+
 def test_help_lists_first_what_everybody_begins_with(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -52,7 +88,21 @@ def test_help_lists_first_what_everybody_begins_with(
     for role, first in (("enroller", ["enroll", "trust"]), ("custodian", ["init", "enroll"])):
         listed = run(role, "--help", capsys=capsys, monkeypatch=monkeypatch).out
         lines = listed.partition("Commands:\n")[2].splitlines()
-        assert first == [line.split()[0] for line in lines[:2]]
+        names = [line.split()[0] for line in lines if line.strip() and line[2] != " "]
+        assert first == names[:2]
+
+
+def test_help_lists_commands_with_whole_sentences(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing that a command does is cut off in the list, and no marks of docstrings are shown."""
+    monkeypatch.setenv("COLUMNS", "80")
+    for role in ROLES:
+        listed = run(role, "--help", capsys=capsys, monkeypatch=monkeypatch).out
+        assert "..." not in listed.partition("COMMAND [ARGS]...")[2], listed
+        assert "``" not in listed
+    words = ("auditor", "report", "--help")
+    assert "Judge a case as verify does" in run(*words, capsys=capsys, monkeypatch=monkeypatch).out
 
 
 def test_the_version_is_shown(
@@ -76,7 +126,7 @@ def test_help_imports_no_role() -> None:
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
-    needed = ["custody", "custody.cli", "custody.cli._later", "custody.cli._plain"]
+    needed = ["custody", *(f"custody.cli{name}" for name in ("", "._help", "._later", "._plain"))]
     assert str(needed) == done.stderr.strip()
     assert all(f"  {role} " in done.stdout for role in ROLES)
 
@@ -86,7 +136,7 @@ def test_help_imports_no_role() -> None:
     [
         (("oficer",), "no such command 'oficer'. Did you mean 'officer'?"),
         (("--nonsense",), "no such option: --nonsense"),
-        (("officer", "trust"), "missing argument 'digest'"),
+        (("officer", "trust"), "missing argument 'DIGEST'"),
         (("officer", "gibberish"), "no such command 'gibberish'"),
         (
             ("custodian", "revoke", "a.cer", "--out", "a.crl", "--reason", "lost"),
