@@ -135,6 +135,8 @@ def enroll(
                 ShareKeyPair(share, find_share_key(token, role, share)) for share in identity.shares
             )
         else:
+            # Before there are keys that only it would know of.
+            home.begin()
             label = f"{invitation.environment} {principal}"
             signer = Signer(token.make(KeyRole.SIGN, f"{label} sign", ec.SECP256R1()))
             suites = _suites_for(suite, role)
@@ -193,6 +195,7 @@ def upgrade(home: Home, token: Token, *, invitation: Invitation) -> bytes:
     Done again it offers the same key, for a new invitation.  His other share keys stay: what was
     sealed to them opens by them.  Who shares nothing: `Refused` (``upgrade.role``).
     """
+    home.identity()
     with home.lock(), token.session():
         identity = home.identity()
         if identity.role not in ("officer", "auditor"):

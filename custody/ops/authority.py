@@ -87,6 +87,8 @@ def found_authority(
                 where=str(home.path),
             )
         return known
+    # Before there is a key that it would be about.
+    home.begin()
     curve = ec.SECP384R1()
     if recoverable:
         key = make_recoverable(token, KeyRole.CA, name, curve)

@@ -26,7 +26,7 @@ from custody.formats.witnessing import CosignRequest
 from custody.log.reader import Conflict, Followed, clash, follow
 from custody.log.storage import Source
 from custody.ops.files import read_file, reading
-from custody.ops.home import SEEN, Home, ensure_file
+from custody.ops.home import SEEN, Home, ensure_file, nothing_seen
 from custody.ops.landing import replace_file
 from custody.rules.heads import goes_with, links_of
 from custody.rules.history import History, heads_in, histories_of, is_by
@@ -202,11 +202,13 @@ def remember_head(home: Home, name: str, signed: SignedCheckpoint) -> None:
 def seen_logs(home: Home, name: str = SEEN) -> SeenLogs:
     """Return the newest checkpoint of every log that a home has seen, or has cosigned.
 
-    Such a file is there from the beginning, and says that nothing was seen.  So one that is gone
+    Such a file is the first that a home has, and says that nothing was seen.  So one that is gone
     was lost, and with it why a log's word was to be doubted: `Refused` (``log.rewound``).
     """
     found = load_record(home, SeenLogs, name)
     if found is None:
+        if name == SEEN and home.is_fresh():
+            return nothing_seen()
         raise lost(home, name)
     return found
 

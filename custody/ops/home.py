@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -52,20 +53,51 @@ def ensure_file(path: Path, data: bytes) -> None:
             raise
 
 
+def _make_private(path: Path) -> None:
+    """Make a folder, and what lacks on the way to it, for this user alone."""
+    if path.exists():
+        return
+    for folder in (*reversed(path.parents), path):
+        if not folder.exists():
+            folder.mkdir(mode=0o700, exist_ok=True)
+
+
 class Home:
-    """A private state directory.  It is made on first use, for this user alone."""
+    """A private state directory.  It is made at the first write, for this user alone."""
 
     def __init__(self, path: Path, *, role: str = "ROLE") -> None:
-        """Open ``path``; one that others can reach is `Refused` (``home.private``).
+        """Open ``path``, where nothing need be; one that others can reach is `Refused`
+        (``home.private``).
 
         ``role`` is whose commands to hint at.
         """
         self.path = path.absolute()
         self._role = role
+        self._check_private()
+
+    def begin(self) -> None:
+        """Make the home, if it is not there.  Whatever writes into one calls this first."""
         with disk_errors(self.path):
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            about = self.path.stat()
-            fresh = not any((self.path / name).exists() for name in _OWN)
+            _make_private(self.path)
+        # Between the two, somebody else may have made it.
+        self._check_private()
+        if self.is_fresh():
+            # From here on a missing memory is a lost one, and no first contact.
+            ensure_file(self.path / SEEN, encode(nothing_seen()))
+
+    def is_fresh(self) -> bool:
+        """Tell whether nothing was ever written here."""
+        with disk_errors(self.path):
+            return not any((self.path / name).exists() for name in _OWN)
+
+    def _check_private(self) -> None:
+        with disk_errors(self.path):
+            try:
+                about = self.path.stat()
+            except FileNotFoundError:
+                return
+            if not stat.S_ISDIR(about.st_mode):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         # Whoever can write here can move the pin, and with it everything that is believed.
         if about.st_uid != os.geteuid() or stat.S_IMODE(about.st_mode) & 0o077:
             raise Refused(
@@ -74,9 +106,6 @@ class Home:
                 where=str(self.path),
                 hint=f"chmod 700 {self.path}",
             )
-        if fresh:
-            # From here on a missing memory is a lost one, and no first contact.
-            ensure_file(self.path / SEEN, encode(nothing_seen()))
 
     def __repr__(self) -> str:
         return f"Home({str(self.path)!r})"
@@ -84,6 +113,7 @@ class Home:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Let no other process rewrite what is remembered while the block runs."""
+        self.begin()
         with disk_errors(self.path):
             descriptor = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -94,6 +124,7 @@ class Home:
 
     def folder(self, *names: str) -> Path:
         """Return a folder of this home, made if it is not there."""
+        self.begin()
         folder = self.path.joinpath(*names)
         with disk_errors(folder):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -116,6 +147,7 @@ class Home:
 
     def save_identity(self, identity: Identity) -> None:
         """Write down who uses this home; a home keeps its first user."""
+        self.begin()
         write_new_file(self.path / _IDENTITY, encode(identity), mode=0o600)
 
     def change_identity(self, identity: Identity) -> None:
@@ -139,6 +171,7 @@ class Home:
 
     def save_memory(self, memory: Memory) -> None:
         """Remember; call it under `lock`."""
+        self.begin()
         replace_file(self.path / _MEMORY, encode(memory))
 
     def _read(self, kind: type[R], name: str) -> R:

@@ -270,6 +270,7 @@ def init_witness(home: Home, *, name: str) -> NoteKey:
     """Make a witness's key; return the public half to be told."""
     identity = WitnessIdentity(kind="custody/witness/v1", name=name, seed=bytes(fresh_secret()))
     key = identity.signer().note_key
+    home.begin()
     ensure_file(home.path / _WITNESSED, encode(nothing_seen()))
     write_new_file(home.path / _WITNESS, encode(identity), mode=0o600)
     return key

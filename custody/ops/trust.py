@@ -7,6 +7,7 @@ that nobody can offer yesterday's policy or revocation list today.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 import msgspec
@@ -35,34 +36,43 @@ def pin(home: Home, *, documents: Documents, digest: Digest, now: datetime) -> S
     stays remembered.  Raises `Refused` with the check that fails, or ``trust.environment`` if this
     home already belongs to another environment.
     """
+    if home.is_fresh():
+        # One that is refused leaves no home behind.
+        _pinned(home, documents=documents, digest=digest, now=now)
     with home.lock():
-        known = home.memory() if home.has_memory() else None
-        floor = known.policy_version if known else 0
-        trusted = trust_chain(documents.policies, pin=digest, floor=floor, now=now)
-        if known is not None and known.environment != trusted.genesis:
-            raise Refused(
-                "this home trusts another environment",
-                check="trust.environment",
-                where=str(home.path),
-                hint="take another --home for another environment",
-            )
-        if known is None:
-            known = Memory(
-                kind="custody/memory/v1",
-                pin=digest,
-                environment=trusted.genesis,
-                policy=trusted.digest,
-                policy_version=trusted.policy.version,
-                crls=(),
-                golden_sets=(),
-                hosts=(),
-                enrolments=(),
-            )
-        known = msgspec.structs.replace(known, pin=digest)
-        memory = _advance(known, trusted, documents, now=now)
+        trusted, memory = _pinned(home, documents=documents, digest=digest, now=now)
         home.save_memory(memory)
         seen = _seen(home, trusted, documents)
     return Situation(trusted=trusted, documents=documents, memory=memory, now=now, seen=seen)
+
+
+def _pinned(
+    home: Home, *, documents: Documents, digest: Digest, now: datetime
+) -> tuple[TrustedPolicy, Memory]:
+    known = home.memory() if home.has_memory() else None
+    floor = known.policy_version if known else 0
+    trusted = trust_chain(documents.policies, pin=digest, floor=floor, now=now)
+    if known is not None and known.environment != trusted.genesis:
+        raise Refused(
+            "this home trusts another environment",
+            check="trust.environment",
+            where=str(home.path),
+            hint="take another --home for another environment",
+        )
+    if known is None:
+        known = Memory(
+            kind="custody/memory/v1",
+            pin=digest,
+            environment=trusted.genesis,
+            policy=trusted.digest,
+            policy_version=trusted.policy.version,
+            crls=(),
+            golden_sets=(),
+            hosts=(),
+            enrolments=(),
+        )
+    known = msgspec.structs.replace(known, pin=digest)
+    return trusted, _advance(known, trusted, documents, now=now)
 
 
 def current(home: Home, *, documents: Documents, now: datetime) -> Situation:
@@ -72,6 +82,8 @@ def current(home: Home, *, documents: Documents, now: datetime) -> Situation:
     head of the policy's log.  Nothing pinned: `Incomplete`; an older policy than remembered, a
     fork, an expired one, two heads of the log that contradict each other: `Refused`.
     """
+    # Whoever trusts nothing yet is told so, and no home is made for him.
+    home.memory()
     with home.lock():
         known = home.memory()
         trusted = trust_chain(
@@ -82,6 +94,17 @@ def current(home: Home, *, documents: Documents, now: datetime) -> Situation:
             home.save_memory(memory)
         seen = _seen(home, trusted, documents)
     return Situation(trusted=trusted, documents=documents, memory=memory, now=now, seen=seen)
+
+
+def later(home: Home, situation: Situation, *, now: datetime) -> Situation:
+    """Return a situation as it is at a later moment, with what the home has learnt since.
+
+    The documents stay those that it has.  Raises as `current`.
+    """
+    found = current(home, documents=situation.documents, now=now)
+    return replace(
+        situation, trusted=found.trusted, memory=found.memory, now=found.now, seen=found.seen
+    )
 
 
 def _seen(home: Home, trusted: TrustedPolicy, documents: Documents) -> SignedCheckpoint | None:
