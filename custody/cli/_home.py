@@ -60,6 +60,12 @@ OutOption = Annotated[
     Path,
     typer.Option("--out", help="Where to write; never overwrites.", metavar="PATH"),
 ]
+OutFolderOption = Annotated[
+    Path,
+    typer.Option(
+        "--out", help="The folder to write into; no file there is overwritten.", metavar="DIR"
+    ),
+]
 LabOption = Annotated[
     Path,
     typer.Option(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,45 +14,34 @@ from custody.cli._home import (
     EnvOption,
     HomeOption,
     JsonOption,
-    OutOption,
+    OutFolderOption,
     PinFdOption,
     YesOption,
     example,
 )
 from custody.cli._log import LogOption, followed, offer
-from custody.cli._session import read_requests, stand, unlocked
+from custody.cli._reviewed import (
+    Given,
+    HoursOption,
+    PreviousOption,
+    RequestsArgument,
+    answer_paths,
+    answer_reviewed,
+    judged_anew,
+    stop_if_unsound,
+    write_answers,
+)
+from custody.cli._session import Standing, read_requests, stand, unlocked
 from custody.cli._ui import Screen
 from custody.encoding import check_text
-from custody.errors import Malformed, Refused
+from custody.errors import Malformed
 from custody.formats.approval import Approval
 from custody.formats.asking import Asking
 from custody.formats.envelope import Statement, decode_statement
-from custody.ops.answers import Answered, own_answers
-from custody.ops.approve import (
-    Review,
-    approve_requests,
-    deny_requests,
-    review_requests,
-)
+from custody.ops.approve import approve_requests, deny_requests, review_requests
 from custody.ops.bundle import Bundle
-from custody.ops.landing import check_absent, check_folder, disk_errors, write_new_file
-
-#: Six minutes: less would be over before the answer is carried to the host.
-_LEAST_SECONDS = 360
-
-RequestsArgument = Annotated[
-    list[Path], typer.Argument(help="One or more request.dsse.", metavar="REQUEST")
-]
-PreviousOption = Annotated[
-    Path | None,
-    typer.Option("--previous", help="The release that runs now, to compare.", metavar="BUNDLE"),
-]
-HoursOption = Annotated[
-    float | None,
-    typer.Option(
-        "--hours", help="How long it is good  [default: the policy's limit]", metavar="HOURS"
-    ),
-]
+from custody.ops.landing import check_folder
+from custody.ops.officers import check_may_approve, yes_before
 
 
 def add_review(app: typer.Typer) -> None:
@@ -120,7 +107,7 @@ def review(
 def approve(
     bundle: BundleArgument,
     requests: RequestsArgument,
-    out: OutOption,
+    out: OutFolderOption,
     env: EnvOption = None,
     previous: PreviousOption = None,
     answers: AnswersOption = None,
@@ -131,39 +118,39 @@ def approve(
     pin_fd: PinFdOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Review requests for one bundle, then approve all of them with one PIN."""
+    """Review requests for one bundle, then approve all of them with one PIN.
+
+    Those of hosts without a TPM need the consents of a quorum first: custody officer consent.
+    """
     screen = Screen(as_json=as_json)
-    check_folder(out)
-    opened, asked = Bundle.at(bundle), read_requests(requests)
-    standing = stand(home, env, "officer", more=answers or (), answers=out, requests=asked)
-    standing = followed(screen, standing, log)
-    lifetime = answer_lifetime(
-        hours, longest=standing.situation.trusted.policy.limits.approval_seconds
+    given = answer_reviewed(
+        screen,
+        Given(
+            bundle=bundle,
+            requests=requests,
+            out=out,
+            env=env,
+            previous=previous,
+            answers=answers,
+            hours=hours,
+            yes=yes,
+            log=log,
+            home=home,
+            pin_fd=pin_fd,
+        ),
+        "approval",
+        asks="approve",
+        may=check_may_approve,
+        act=lambda agreed: approve_requests(
+            agreed.bundle,
+            agreed.requests,
+            situation=agreed.situation,
+            home=agreed.home,
+            signer=agreed.keys.signer,
+            opener=agreed.keys.opener_for(agreed.bundle),
+            lifetime=agreed.lifetime,
+        ),
     )
-    paths = answer_paths(out, asked, standing.home.identity().principal, "approval")
-    with unlocked(standing.home, pin_fd) as keys:
-        found = review_requests(
-            opened,
-            asked,
-            situation=standing.situation,
-            opener=keys.opener_for(opened),
-            previous=Bundle.at(previous) if previous else None,
-        )
-        if not as_json:
-            _words.show_review(screen, found, checks=False, to_stderr=True)
-        stop_if_unsound(found)
-        screen.confirm(f"approve {_words.count(len(asked), 'request')}?", yes=yes)
-        given = approve_requests(
-            opened,
-            asked,
-            situation=standing.situation,
-            home=standing.home,
-            signer=keys.signer,
-            opener=keys.opener_for(opened),
-            lifetime=lifetime,
-        )
-    write_answers(screen, given, paths)
-    offer(screen, standing.situation.trusted.policy, log, [one.data for one in given])
     until = {decode_statement(Approval, one.data).predicate.expires_at for one in given}
     screen.say(f"approved until {_words.time(min(until))}")
 
@@ -171,9 +158,10 @@ def approve(
 def deny(
     bundle: BundleArgument,
     requests: RequestsArgument,
-    out: OutOption,
+    out: OutFolderOption,
     reason: Annotated[str, typer.Option("--reason", help="Why, for the record.")],
     env: EnvOption = None,
+    answers: AnswersOption = None,
     yes: YesOption = False,
     log: LogOption = None,
     home: HomeOption = None,
@@ -182,28 +170,24 @@ def deny(
 ) -> None:
     """Refuse requests, for the record.  A denial blocks nobody; it is shown to everybody.
 
-    Whoever denies cannot approve the same request later.  An approval given before counts no more
-    where the denial is seen, but who has only the approval does not see it: ask before you deny.
+    Whoever denies cannot consent to or approve the same request later.  A consent or an approval he
+    gave before counts no more where the denial is seen too; so if this home remembers one, or one
+    lies in --answers or --out, you are told, and asked, first.
     """
     screen = Screen(as_json=as_json)
     _check_reason(reason)
     check_folder(out)
-    standing = stand(home, env, "officer")
     asked = read_requests(requests)
-    paths = answer_paths(out, asked, standing.home.identity().principal, "denial")
-    for request in asked:
-        if own_answers(standing.home, Approval, request):
-            host = request.predicate.host
-            screen.say(
-                f"you approved {host}'s request; denied, it counts no more where both are seen"
-            )
-            screen.confirm("withdraw your approval?", yes=yes)
+    standing = stand(home, env, "officer", more=answers or (), answers=out)
+    officer = standing.home.identity().principal
+    paths = answer_paths(out, asked, officer, "denial")
+    _warn_of_yes(screen, officer, asked, standing, yes=yes)
     with unlocked(standing.home, pin_fd) as keys:
         given = deny_requests(
             Bundle.at(bundle).statement,
             asked,
             reason=reason,
-            situation=standing.situation,
+            situation=judged_anew(screen, standing),
             home=standing.home,
             signer=keys.signer,
         )
@@ -230,17 +214,26 @@ def status(
     screen.result(_words.review_view(found), lambda: _words.show_status(screen, found, unreadable))
 
 
-def answer_lifetime(hours: float | None, *, longest: int) -> timedelta | None:
-    """Read --hours; what the policy does not allow is not cut to what it does."""
-    if hours is None:
-        return None
-    # So asked that what is no number is refused too.
-    if not _LEAST_SECONDS <= hours * 3600 <= longest:
-        raise typer.BadParameter(
-            f"from {_LEAST_SECONDS / 3600:g} to {longest / 3600:g}, the policy's limit",
-            param_hint="--hours",
-        )
-    return timedelta(seconds=int(hours * 3600))
+def _warn_of_yes(
+    screen: Screen,
+    officer: str,
+    asked: Sequence[Statement[Asking]],
+    standing: Standing,
+    *,
+    yes: bool,
+) -> None:
+    """Say which of the requests this officer said yes to before, and ask whether he means it."""
+    for request in asked:
+        before = yes_before(officer, request, standing.situation, standing.home)
+        for kind in before:
+            did = "approved" if kind is Approval else "consented to"
+            screen.say(
+                f"you {did} {request.predicate.host}'s request; denied, "
+                "that counts no more where both are seen"
+            )
+        if before:
+            what = " and ".join("approval" if k is Approval else "consent" for k in before)
+            screen.confirm(f"withdraw your {what}?", yes=yes)
 
 
 def _check_reason(reason: str) -> None:
@@ -248,34 +241,3 @@ def _check_reason(reason: str) -> None:
         check_text(reason)
     except Malformed as error:
         raise typer.BadParameter(error.reason, param_hint="--reason") from error
-
-
-def stop_if_unsound(found: Review) -> None:
-    """Refuse with the first check that fails."""
-    for verdict in (*found.verdicts, *(v for r in found.requests for v in r.verdicts)):
-        if verdict.outcome == "fail":
-            raise Refused(
-                verdict.reason,
-                check=verdict.check,
-                where=verdict.subject or None,
-                hint="to say so for the record: custody officer deny",
-            )
-
-
-def answer_paths(
-    out: Path, asked: Sequence[Statement[Asking]], officer: str, kind: str
-) -> list[Path]:
-    """Name the files of answers, none of which may be there: sooner said than after the PIN."""
-    paths = [out / f"{request.digest[:16]}.{officer}.{kind}.dsse" for request in asked]
-    for path in paths:
-        check_absent(path)
-    return paths
-
-
-def write_answers(screen: Screen, given: Sequence[Answered], paths: Sequence[Path]) -> None:
-    """Write answers where `answer_paths` has them."""
-    for answer, path in zip(given, paths, strict=True):
-        with disk_errors(path.parent):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        write_new_file(path, answer.data)
-    screen.made(*paths)

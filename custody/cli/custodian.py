@@ -13,6 +13,7 @@ from custody.cli._expiry import status, status_epilog
 from custody.cli._home import (
     HomeOption,
     JsonOption,
+    OutFolderOption,
     OutOption,
     PinFdOption,
     YesOption,
@@ -90,11 +91,11 @@ def admit(
         list[Path],
         typer.Argument(help="Admissions that answer your invitation.", metavar="FILE"),
     ],
-    out: OutOption,
+    out: OutFolderOption,
     answers: Annotated[
         list[Path] | None,
         typer.Option(
-            "--answer", help="An answer to your challenge of one; repeatable.", metavar="FILE"
+            "--answer", help="An answer to your challenge of one; may be repeated.", metavar="FILE"
         ),
     ] = None,
     days: Annotated[

@@ -20,21 +20,20 @@ from custody.formats.contents import Contents
 from custody.formats.envelope import Statement, of_kind
 from custody.formats.goldenset import GoldenSet
 from custody.formats.manifest import KeySlot, Manifest
-from custody.formats.policy import Principal, TokenClass, TrustClass
+from custody.formats.policy import TokenClass, TrustClass
 from custody.formats.request import Request
-from custody.ops.answers import Answered, keep_answers, own_answers
+from custody.ops.answers import Answered, keep_answers
 from custody.ops.bundle import Bundle
 from custody.ops.folders import reading
 from custody.ops.home import Home
 from custody.ops.keys import ShareOpener, Signer
 from custody.ops.model_signature import judge_contents
+from custody.ops.officers import answer_lifetime, check_may_approve, officer_of
 from custody.rules.approvals import Tally, tally
 from custody.rules.asking import check_asked
 from custody.rules.manifest import check_manifest
 from custody.rules.memory import remember_request
-from custody.rules.people import check_key
 from custody.rules.quorum import leaf_of, policy_signed_bytes
-from custody.rules.release import unconsented
 from custody.rules.request import enrolment_of, golden_of
 from custody.rules.situation import Situation
 from custody.rules.verdicts import Verdict, passed, require
@@ -197,13 +196,10 @@ def approve_requests(
     manifest = bundle.statement
     lifetime = answer_lifetime(lifetime, situation)
     require(check_manifest(manifest, situation))
-    officer = officer_of(signer, situation)
     for request in requests:
         require(check_asked(request, manifest, situation))
-        standing = check_may_answer(officer, request, manifest, situation, home)
-        if standing.unconsented:
-            # Before the token is asked for anything.
-            raise unconsented(standing, f"request of {request.predicate.host}")
+    # Before the token is asked for anything.
+    officer = check_may_approve(manifest, requests, situation, home, signer)
     slot = _own_slot(manifest, officer, opener, situation)
     secret = bytearray(_open_share(manifest.predicate, slot, opener, situation))
     try:
@@ -217,19 +213,6 @@ def approve_requests(
         wipe(secret)
     _remember(home, requests)
     return keep_answers(home, Approval, requests, answers)
-
-
-def answer_lifetime(wanted: timedelta | None, situation: Situation) -> timedelta:
-    """Return how long an answer counts: as wanted, if the policy allows it, or as it allows."""
-    longest = timedelta(seconds=situation.trusted.policy.limits.approval_seconds)
-    if wanted is None:
-        return longest
-    if not timedelta(seconds=1) <= wanted <= longest or wanted.microseconds:
-        raise Refused(
-            f"an approval lives from 1 to {longest.total_seconds():.0f} whole seconds",
-            check="approve.lifetime",
-        )
-    return wanted
 
 
 def deny_requests(
@@ -260,51 +243,6 @@ def deny_requests(
         for request in requests
     ]
     return keep_answers(home, Denial, requests, denials)
-
-
-def officer_of(signer: Signer, situation: Situation) -> str:
-    """Return whose key this is; nobody's, no officer's, or one revoked: `Refused`."""
-    policy = situation.trusted.policy
-    holder, key = policy.holder(signer.key_id), policy.signing_key(signer.key_id)
-    if holder is None or key is None or "officer" not in holder.roles:
-        raise Refused(
-            f"{_whose(holder)} in policy version {policy.version}", check="approve.officer"
-        )
-    require(check_key(holder, key, situation))
-    return holder.id
-
-
-def _whose(holder: Principal | None) -> str:
-    if holder is None:
-        return "this key is nobody's"
-    return f"{holder.id} is {' and '.join(holder.roles)}, and no officer,"
-
-
-def check_may_answer(
-    officer: str,
-    request: Statement[Asking],
-    manifest: Statement[Manifest],
-    situation: Situation,
-    home: Home,
-) -> Tally:
-    """Refuse a publisher's answer to his own manifest, and one by who denied these terms.
-
-    Returns where the request stands.
-    """
-    policy = situation.trusted.policy
-    publisher = policy.holder(manifest.predicate.core.publisher)
-    if publisher is not None and publisher.id == officer and not policy.self_approval:
-        raise Refused("you published this manifest yourself", check="approval.self")
-    # His own home remembers what he said, though nobody brought it along.
-    denials = (*situation.documents.denials, *own_answers(home, Denial, request))
-    now = tally((), denials, request, manifest, situation)
-    if any(denial.officer == officer and denial.counts for denial in now.denials):
-        raise Refused(
-            "you denied these terms; a new request is needed",
-            check="approval.denied",
-            where=f"request of {request.predicate.host}",
-        )
-    return now
 
 
 def _own_slot(

@@ -11,9 +11,9 @@ from custody.formats.envelope import Statement
 from custody.formats.keyrequest import Consent
 from custody.formats.manifest import Manifest
 from custody.ops.answers import Answered, keep_answers
-from custody.ops.approve import answer_lifetime, check_may_answer, officer_of
 from custody.ops.home import Home
 from custody.ops.keys import Signer
+from custody.ops.officers import answer_lifetime, check_may_answer, officer_of
 from custody.rules.asking import check_asked
 from custody.rules.manifest import check_manifest
 from custody.rules.situation import Situation
@@ -37,18 +37,9 @@ def consent_to(
     """
     lifetime = answer_lifetime(lifetime, situation)
     require(check_manifest(manifest, situation))
-    officer = officer_of(signer, situation)
+    check_may_consent(manifest, requests, situation, home, signer)
     for request in requests:
-        where = f"request of {request.predicate.host}"
-        if not request.predicate.CONSENT_FIRST:
-            raise Refused(
-                "its TPM keeps shares of several requests apart: no consent is taken first",
-                check="consent.kind",
-                where=where,
-                hint="custody officer approve",
-            )
         require(check_asked(request, manifest, situation))
-        check_may_answer(officer, request, manifest, situation, home)
     consents = [
         signer.statement(
             Consent(
@@ -64,3 +55,28 @@ def consent_to(
         for request in requests
     ]
     return keep_answers(home, Consent, requests, consents)
+
+
+def check_may_consent(
+    manifest: Statement[Manifest],
+    requests: Sequence[Statement[Asking]],
+    situation: Situation,
+    home: Home,
+    signer: Signer,
+) -> str:
+    """Return whose key ``signer`` is, if he may consent to these requests now; whether they are
+    sound is not asked.
+
+    Raises as `officer_of` and `check_may_answer`, and ``consent.kind`` for a TPM's request.
+    """
+    officer = officer_of(signer, situation)
+    for request in requests:
+        if not request.predicate.CONSENT_FIRST:
+            raise Refused(
+                "its TPM keeps shares of several requests apart: no consent is taken first",
+                check="consent.kind",
+                where=f"request of {request.predicate.host}",
+                hint="custody officer approve",
+            )
+        check_may_answer(officer, request, manifest, situation, home)
+    return officer

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 import typer
 
-from custody.cli._review import answer_lifetime
+from custody.cli._reviewed import answer_lifetime
 
 _DAY = 24 * 3600
 

@@ -1,0 +1,198 @@
+"""What comes before and after an officer's yes: requests are shown, judged anew, and answered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from custody.cli import _words
+from custody.cli._home import moment
+from custody.cli._log import followed, offer
+from custody.cli._session import Standing, Unlocked, read_requests, stand, unlocked
+from custody.cli._ui import Screen
+from custody.errors import Refused
+from custody.formats.asking import Asking
+from custody.formats.envelope import Statement
+from custody.formats.manifest import Manifest
+from custody.ops.answers import Answered
+from custody.ops.approve import Review, review_requests
+from custody.ops.bundle import Bundle
+from custody.ops.home import Home
+from custody.ops.keys import Signer
+from custody.ops.landing import check_absent, check_folder, disk_errors, write_new_file
+from custody.ops.trust import later
+from custody.rules.situation import Situation
+
+#: Six minutes: less would be over before the answer is carried to the host.
+_LEAST_SECONDS = 360
+#: Whoever took longer to answer is told that what he read is judged anew.
+_LONG_WAIT = timedelta(minutes=1)
+
+RequestsArgument = Annotated[
+    list[Path], typer.Argument(help="One or more request.dsse.", metavar="REQUEST")
+]
+PreviousOption = Annotated[
+    Path | None,
+    typer.Option("--previous", help="The release that runs now, to compare.", metavar="BUNDLE"),
+]
+HoursOption = Annotated[
+    float | None,
+    typer.Option(
+        "--hours", help="How long it is good  [default: the policy's limit]", metavar="HOURS"
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """What was given to a command that shows requests and then answers them."""
+
+    bundle: Path
+    requests: Sequence[Path]
+    out: Path
+    env: Sequence[Path] | None
+    previous: Path | None
+    answers: Sequence[Path] | None
+    hours: float | None
+    yes: bool
+    log: str | None
+    home: Path | None
+    pin_fd: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreed:
+    """Requests that an officer was shown and said yes to; ``situation`` is that of his yes."""
+
+    bundle: Bundle
+    requests: Sequence[Statement[Asking]]
+    situation: Situation
+    home: Home
+    keys: Unlocked
+    lifetime: timedelta | None
+
+
+#: What refuses an officer's yes to requests before he is asked for it, by who and when he is.
+MayAnswer = Callable[
+    [Statement[Manifest], Sequence[Statement[Asking]], Situation, Home, Signer], object
+]
+
+
+def answer_reviewed(
+    screen: Screen,
+    given: Given,
+    kind: Literal["approval", "consent"],
+    *,
+    asks: str,
+    may: MayAnswer,
+    act: Callable[[Agreed], Sequence[Answered]],
+) -> Sequence[Answered]:
+    """Show requests, ask (``asks``, to which their number is added), and write what ``act`` gives.
+
+    ``may`` is asked before the officer is.  The answer is of the moment after his yes, and so is
+    what it is judged by: a terminal may have stood open over night.
+    """
+    check_folder(given.out)
+    opened, asked = Bundle.at(given.bundle), read_requests(given.requests)
+    standing = stand(
+        given.home,
+        given.env,
+        "officer",
+        more=given.answers or (),
+        answers=given.out,
+        requests=asked,
+    )
+    standing = followed(screen, standing, given.log)
+    policy = standing.situation.trusted.policy
+    lifetime = answer_lifetime(given.hours, longest=policy.limits.approval_seconds)
+    paths = answer_paths(given.out, asked, standing.home.identity().principal, kind)
+    with unlocked(standing.home, given.pin_fd) as keys:
+        found = review_requests(
+            opened,
+            asked,
+            situation=standing.situation,
+            opener=keys.opener_for(opened),
+            previous=Bundle.at(given.previous) if given.previous else None,
+        )
+        if not screen.as_json:
+            _words.show_review(screen, found, checks=False, to_stderr=True)
+        stop_if_unsound(found)
+        may(opened.statement, asked, standing.situation, standing.home, keys.signer)
+        screen.confirm(f"{asks} {_words.count(len(asked), 'request')}?", yes=given.yes)
+        answers = act(
+            Agreed(
+                bundle=opened,
+                requests=asked,
+                situation=judged_anew(screen, standing),
+                home=standing.home,
+                keys=keys,
+                lifetime=lifetime,
+            )
+        )
+    write_answers(screen, answers, paths)
+    offer(screen, policy, given.log, [one.data for one in answers])
+    return answers
+
+
+def judged_anew(screen: Screen, standing: Standing) -> Situation:
+    """Return the situation of this moment, after somebody was waited for; its policy over: Refused.
+
+    What is answered by it is judged by it: consents, deadlines and certificates end while a
+    terminal waits.
+    """
+    before, now = standing.situation.now, moment(None)
+    if now - before >= _LONG_WAIT:
+        screen.say(
+            f"begun {_words.time(before)}, answered {_words.time(now)}: "
+            "judged anew, as of the answer"
+        )
+    return later(standing.home, standing.situation, now=now)
+
+
+def answer_lifetime(hours: float | None, *, longest: int) -> timedelta | None:
+    """Read --hours; what the policy does not allow is not cut to what it does."""
+    if hours is None:
+        return None
+    # So asked that what is no number is refused too.
+    if not _LEAST_SECONDS <= hours * 3600 <= longest:
+        raise typer.BadParameter(
+            f"from {_LEAST_SECONDS / 3600:g} to {longest / 3600:g}, the policy's limit",
+            param_hint="--hours",
+        )
+    return timedelta(seconds=int(hours * 3600))
+
+
+def stop_if_unsound(found: Review) -> None:
+    """Refuse with the first check that fails."""
+    for verdict in (*found.verdicts, *(v for r in found.requests for v in r.verdicts)):
+        if verdict.outcome == "fail":
+            raise Refused(
+                verdict.reason,
+                check=verdict.check,
+                where=verdict.subject or None,
+                hint="to say so for the record: custody officer deny",
+            )
+
+
+def answer_paths(
+    out: Path, asked: Sequence[Statement[Asking]], officer: str, kind: str
+) -> list[Path]:
+    """Name the files of answers, none of which may be there: sooner said than after the PIN."""
+    paths = [out / f"{request.digest[:16]}.{officer}.{kind}.dsse" for request in asked]
+    for path in paths:
+        check_absent(path)
+    return paths
+
+
+def write_answers(screen: Screen, given: Sequence[Answered], paths: Sequence[Path]) -> None:
+    """Write answers where `answer_paths` has them."""
+    for answer, path in zip(given, paths, strict=True):
+        with disk_errors(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_new_file(path, answer.data)
+    screen.made(*paths)
