@@ -25,6 +25,8 @@ from custody.cli._ui import Screen
 from custody.encoding import Digest, Record
 from custody.errors import Refused
 from custody.formats.ceremony import (
+    PAGE,
+    TRANSCRIPT,
     Enrol,
     Invite,
     MakeAuthority,
@@ -40,14 +42,13 @@ from custody.ops.folders import read_file
 from custody.ops.home import Home
 from custody.ops.landing import check_absent, write_new_file
 from custody.ops.transcript import (
-    PAGE,
-    TRANSCRIPT,
     HeldScript,
     read_script,
     read_script_file,
     read_transcript,
 )
 from custody.rules.ceremony import progress_of
+from custody.rules.verdicts import require
 
 _MAX_ADMISSION_BYTES = 1 << 20
 
@@ -95,7 +96,9 @@ def add_ceremony(app: typer.Typer) -> None:
 
 def init(
     name: NameArgument,
-    environment: Annotated[str, typer.Option("--environment", help="Its name, as production.")],
+    environment: Annotated[
+        str, typer.Option("--environment", help="Its name, as production.", metavar="NAME")
+    ],
     token: TokenOption,
     out: OutOption,
     authority: Annotated[
@@ -259,7 +262,10 @@ def _hold(held: HeldScript, out: Path, table: TerminalTable, *, beside: Path) ->
         if error.check != "ceremony.over":
             raise
         digest = read_transcript(out)[-1].digest
-    write_new_file(out / PAGE, render_ceremony(judge_ceremony(out, pin=None)))
+    judged = judge_ceremony(out, pin=None)
+    write_new_file(out / PAGE, render_ceremony(judged))
+    # Nobody goes home with a record that every auditor refuses.
+    require(judged.verdicts)
     return digest
 
 

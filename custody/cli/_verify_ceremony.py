@@ -36,7 +36,12 @@ def add_verify_ceremony(app: typer.Typer) -> None:
 
 def verify_ceremony(
     folder: Annotated[
-        Path, typer.Argument(help="The ceremony's folder.", metavar="DIR", show_default=False)
+        Path,
+        typer.Argument(
+            help="The ceremony's folder, whole: ceremony.toml, transcript.jsonl, what was written.",
+            metavar="DIR",
+            show_default=False,
+        ),
     ],
     digest: Annotated[
         str | None,
@@ -54,7 +59,9 @@ def verify_ceremony(
 ) -> None:
     """Judge a ceremony by its files: script, order, tokens, signatures, and what was written down.
 
-    Without --digest the files agree with each other, and may all be somebody else's.
+    Each file that a step wrote is verified by its signer's key and held to its record: admissions,
+    certificates, the policy, recovery records, wrapping keys, backups. Without --digest the files
+    agree with each other, and may all be somebody else's.
     """
     from custody.ops.audit_ceremony import judge_ceremony
     from custody.ops.landing import check_absent, write_new_file

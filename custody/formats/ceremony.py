@@ -6,13 +6,17 @@ everybody before anybody meets.  It is not signed; the transcript names its dige
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Callable, Iterable
 from typing import Annotated, Literal
 
 import msgspec
 
+from custody.crypto.quorum import Node, leaves
 from custody.encoding import Name, Text, check_nesting, first_line
 from custody.errors import Malformed
 from custody.formats.policy import HpkeSuite, Role, SuiteName
+from custody.formats.policy_text import parse_quorum
 
 #: A script is read aloud; one that is longer is not.
 MAX_SCRIPT_BYTES = 256 << 10
@@ -31,6 +35,72 @@ TokenUri = Annotated[
 Epoch = Annotated[int, msgspec.Meta(ge=1, le=2**31)]
 _Names = Annotated[tuple[Name, ...], msgspec.Meta(max_length=MAX_PEOPLE)]
 
+#: What the steps of a ceremony call the files that they write into its folder (ceremony.md).
+INVITATION = "invitation.json"
+AUTHORITY = "authority.cer"
+CRL = "authority.crl"
+POLICY = "policy-1.dsse"
+#: What is in the folder besides: the script, the transcript, the page.
+SCRIPT = "ceremony.toml"
+TRANSCRIPT = "transcript.jsonl"
+PAGE = "ceremony.html"
+
+_ALIKE = str.maketrans({"0": "o", "1": "l", "_": "-", ".": "-"})
+
+
+def admission_name(person: str) -> str:
+    """Name the file of somebody's admission."""
+    return f"{person}.admission.dsse"
+
+
+def challenge_names(person: str) -> tuple[str, str]:
+    """Name the files of the challenge to somebody's share key, and of its answer."""
+    return f"{person}.challenge.json", f"{person}.answer.json"
+
+
+def recovery_name(epoch: int) -> str:
+    """Name the file of a recovery record."""
+    return f"recovery-{epoch}.dsse"
+
+
+def share_name(epoch: int, holder: str) -> str:
+    """Name the file of a share that is sealed to its holder's token."""
+    return f"recovery-{epoch}.{holder}.share.json"
+
+
+def wrapping_name(epoch: int) -> str:
+    """Name the file of the key that others leave tokens under."""
+    return f"wrapping-{epoch}.dsse"
+
+
+def folded(text: str) -> str:
+    """Return what two labels or file names have in common that people, or disks, take for one."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
+
+
+def looks_like(name: str) -> str:
+    """Return what two names have in common that are mistaken for each other on paper."""
+    return folded(name).translate(_ALIKE).replace("rn", "m").replace("vv", "w")
+
+
+def doubled(names: Iterable[str], *, by: Callable[[str], str]) -> tuple[str, str] | None:
+    """Return the first two of a list that are one ``by`` that measure; None if all differ."""
+    seen: dict[str, str] = {}
+    for name in names:
+        if by(name) in seen:
+            return seen[by(name)], name
+        seen[by(name)] = name
+    return None
+
+
+def _distinct(field: str, names: Iterable[str], *, by: Callable[[str], str]) -> None:
+    two = doubled(names, by=by)
+    if two is None:
+        return
+    first, second = two
+    like = "is there twice" if first == second else f"and {second!r} look the same"
+    raise ValueError(f"{field}: {first!r} {like}")
+
 
 class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One table of a script."""
@@ -47,6 +117,9 @@ class Seat(_Table, frozen=True, kw_only=True):
     token: TokenUri
     display: Text = ""
     holds: Annotated[tuple[Words, ...], msgspec.Meta(max_length=MAX_LISTED)] = ()
+
+    def __post_init__(self) -> None:
+        _distinct("holds", self.holds, by=folded)
 
 
 class _Step(_Table, frozen=True, kw_only=True, tag_field="do"):
@@ -135,6 +208,10 @@ class Admit(_Step, frozen=True, kw_only=True, tag="admit"):
     files: Annotated[tuple[FileName, ...], msgspec.Meta(max_length=MAX_LISTED)] = ()
     days: Annotated[int, msgspec.Meta(ge=1, le=397)] = 397
 
+    def __post_init__(self) -> None:
+        _distinct("who", self.who, by=looks_like)
+        _distinct("files", (*map(admission_name, self.who), *self.files), by=folded)
+
     @property
     def hands(self) -> tuple[str, ...]:
         """Whose token works in this step."""
@@ -154,6 +231,18 @@ class SplitRecovery(_Step, frozen=True, kw_only=True, tag="recovery"):
     passphrase: bool = False
     seal_to: _Names = ()
 
+    def __post_init__(self) -> None:
+        _distinct("seal_to", self.seal_to, by=looks_like)
+        _distinct("among", (leaf.principal for leaf in leaves(self.tree)), by=looks_like)
+
+    @property
+    def tree(self) -> Node:
+        """Whose shares are enough; what is no tree is a `ValueError`, as any field's fault is."""
+        try:
+            return parse_quorum(self.among)
+        except Malformed as error:
+            raise ValueError(f"among: {error.reason}") from error
+
     @property
     def hands(self) -> tuple[str, ...]:
         """Whose token works in this step."""
@@ -165,6 +254,9 @@ class MakePolicy(_Step, frozen=True, kw_only=True, tag="policy"):
 
     draft: FileName
     signers: Annotated[tuple[Name, ...], msgspec.Meta(min_length=1, max_length=MAX_PEOPLE)]
+
+    def __post_init__(self) -> None:
+        _distinct("signers", self.signers, by=looks_like)
 
     @property
     def hands(self) -> tuple[str, ...]:
@@ -181,6 +273,9 @@ class MakeWrapping(_Step, frozen=True, kw_only=True, tag="wrapping-key"):
     by: Name
     epoch: Epoch = 1
     opened: _Names = ()
+
+    def __post_init__(self) -> None:
+        _distinct("opened", self.opened, by=looks_like)
 
     @property
     def hands(self) -> tuple[str, ...]:

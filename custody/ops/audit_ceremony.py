@@ -5,26 +5,33 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from custody.crypto.certificates import read_csr
 from custody.crypto.signature import verify
-from custody.encoding import Digest
-from custody.errors import Refused
-from custody.formats.admission import Admission
-from custody.formats.ceremony import Admit, MakePolicy, Script
+from custody.encoding import Digest, sha256
+from custody.errors import Refused, Unavailable
+from custody.formats.ceremony import (
+    PAGE,
+    POLICY,
+    SCRIPT,
+    TRANSCRIPT,
+    Admit,
+    MakePolicy,
+    Script,
+)
 from custody.formats.envelope import decode_statement
 from custody.formats.policy import Policy
 from custody.formats.transcript import Line
-from custody.ops.ceremony_place import POLICY, check_of_table
+from custody.ops.ceremony_place import check_of_table
 from custody.ops.folders import read_file
 from custody.ops.transcript import (
     MAX_FILE_BYTES,
-    SCRIPT,
     HeldScript,
-    digests_of,
+    contents_of,
     read_script_file,
     read_transcript,
 )
 from custody.rules.ceremony import Progress, progress_of
+from custody.rules.ceremony_script import written_by
+from custody.rules.ceremony_statements import judge_statements
 from custody.rules.transcript import judge_transcript
 from custody.rules.verdicts import Ledger, Verdict, passed
 
@@ -50,46 +57,59 @@ class JudgedCeremony:
 
 
 def judge_ceremony(folder: Path, *, pin: Digest | None) -> JudgedCeremony:
-    """Judge a ceremony's folder; ``pin`` is its policy's or its last record's digest."""
+    """Judge a ceremony's folder; ``pin`` is its policy's or its last record's digest.
+
+    A folder that is no ceremony's is `Unavailable`, and what one holds is said.
+    """
+    _check_folder(folder)
     held = read_script_file(folder / SCRIPT)
     lines = read_transcript(folder)
     progress = progress_of(lines)
+    # Read once: what is judged are the bytes whose digests were compared.
+    contents = contents_of(folder, tuple(progress.files))
     verdicts = judge_transcript(
         held.script,
         held.digest,
         lines,
         held.tokens,
-        files=digests_of(folder, tuple(progress.files)),
+        files={name: sha256(data).hex() for name, data in contents.items()},
         pin=pin,
     )
     ledger = Ledger(subject=f"ceremony of {held.script.environment}")
     ledger.extend(verdicts)
-    check_admissions(folder, progress, ledger)
+    _check_unrecorded(folder, held.script, progress, ledger)
+    ledger.extend(judge_statements(held.script, lines, contents))
     if progress.policy is not None:
         with ledger.failing("ceremony.policy"):
             check_policy_made(folder, held.script, progress, ledger)
     return JudgedCeremony(held=held, lines=lines, progress=progress, verdicts=ledger.done())
 
 
-def check_admissions(folder: Path, progress: Progress, ledger: Ledger) -> None:
-    """Check that everybody's admission offers the very keys that the transcript says he made."""
-    for name in progress.signers:
-        with ledger.failing("ceremony.admission"):
-            path = folder / f"{name}.admission.dsse"
-            if not path.is_file():
-                raise Refused(f"the admission of {name} is not here", check="ceremony.admission")
-            statement = decode_statement(Admission, read_file(path, max_bytes=MAX_FILE_BYTES))
-            said, signature = statement.predicate, statement.envelope.signatures[0]
-            spki = read_csr(said.csr).spki
-            verify(spki, statement.envelope.signed_bytes(), signature.sig)
-            made = {key.spki for key in progress.keys if key.person == name}
-            offered = {spki, *(share.spki for share in said.shares)}
-            ledger.add(
-                "ceremony.admission",
-                said.principal == name and offered <= made,
-                f"{name} offered the keys that were made here",
-                otherwise=f"the admission of {name} offers other keys than were made here",
-            )
+def _check_folder(folder: Path) -> None:
+    missing = [name for name in (SCRIPT, TRANSCRIPT) if not (folder / name).is_file()]
+    if missing:
+        raise Unavailable(
+            f"is no ceremony's folder: {' and '.join(missing)} not here",
+            where=str(folder),
+            hint=f"it holds {SCRIPT}, the script; {TRANSCRIPT}, what was done; {PAGE}, and what the"
+            " steps wrote: the folder that custodian init --out or ceremony --out made, whole",
+        )
+
+
+def _check_unrecorded(folder: Path, script: Script, progress: Progress, ledger: Ledger) -> None:
+    """Say what lies here of steps that are not on record: a transcript that was cut, or a kill."""
+    coming = (name for step in script.steps[progress.done :] for name in written_by(step))
+    here = sorted({name for name in coming if name not in progress.files} & _listed(folder))
+    if here:
+        ledger.add(
+            "ceremony.files",
+            False,
+            f"here, but the steps that write them are not on record: {', '.join(here[:5])}",
+        )
+
+
+def _listed(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
 
 
 def check_policy_made(folder: Path, script: Script, progress: Progress, ledger: Ledger) -> None:

@@ -34,7 +34,14 @@ from custody.ops.ceremony_steps import do_step, words_of
 from custody.ops.keys import Signer
 from custody.ops.table import Table
 from custody.ops.transcript import HeldScript, Transcript, begin, going_on
-from custody.rules.ceremony import Progress, kind_of, labels_of, missing_keys, unexpected
+from custody.rules.ceremony import (
+    Progress,
+    kind_of,
+    labels_of,
+    missing_keys,
+    plain,
+    unexpected,
+)
 from custody.rules.transcript import who_signs
 
 
@@ -234,7 +241,7 @@ class _Hands(Hands):
                 MadeKey(
                     person=made.person,
                     use=made.use,
-                    label=_plain(label),
+                    label=plain(label),
                     id=id_,
                     spki=made.spki,
                     check=made.check,
@@ -270,26 +277,21 @@ def _place_of(token: Token, made: NewKey) -> tuple[str, str] | None:
 
 
 def _found(person: str, item: HeldObject) -> FoundObject:
-    return FoundObject(person=person, kind=item.kind, label=_plain(item.label), id=item.id)
+    return FoundObject(person=person, kind=item.kind, label=plain(item.label), id=item.id)
 
 
 def _used(person: str, token: Token) -> UsedToken:
     info = token.info
     return UsedToken(
         person=person,
-        label=_plain(info.label),
-        manufacturer=_plain(info.manufacturer),
-        model=_plain(info.model),
-        serial=_plain(info.serial),
-        firmware=_plain(info.firmware),
-        library=_plain(info.library),
-        profile=_plain(info.profile),
+        label=plain(info.label),
+        manufacturer=plain(info.manufacturer),
+        model=plain(info.model),
+        serial=plain(info.serial),
+        firmware=plain(info.firmware),
+        library=plain(info.library),
+        profile=plain(info.profile),
         token_class=info.token_class,
         # No vendor's chain is verified here: admission.md, "Verifying".
         attested="not-attested",
     )
-
-
-def _plain(text: str) -> str:
-    """Write a token's word for itself as one line: it may be any bytes."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)[:200]

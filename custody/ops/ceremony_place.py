@@ -9,7 +9,13 @@ from typing import Protocol
 from custody.crypto.certificates import spki_of
 from custody.encoding import Digest, sha256
 from custody.errors import Incomplete, Refused
-from custody.formats.ceremony import Invite, MakePolicy, Script, SplitRecovery
+from custody.formats.ceremony import (
+    Invite,
+    MakePolicy,
+    Script,
+    SplitRecovery,
+    recovery_name,
+)
 from custody.formats.policy import Policy
 from custody.formats.recovery import RecoveryRecord
 from custody.formats.transcript import KeyUse, Told
@@ -20,11 +26,6 @@ from custody.ops.landing import replace_file
 from custody.ops.table import Table
 from custody.ops.transcript import MAX_FILE_BYTES, Transcript
 from custody.rules.ceremony import Progress
-
-INVITATION = "invitation.json"
-AUTHORITY = "authority.cer"
-CRL = "authority.crl"
-POLICY = "policy-1.dsse"
 
 
 class Hands(Protocol):
@@ -114,12 +115,12 @@ def check_of_table(policy: Policy, script: Script, progress: Progress, folder: P
     listed = {spki_of(der) for der in policy.authorities}
     if any(key.use == "ca" and key.spki not in listed for key in progress.keys):
         raise Refused("does not list the authority that was made here", check="ceremony.policy")
-    made = set()
+    made = []
     for step in script.steps:
         if isinstance(step, MakePolicy):
             break
         if isinstance(step, SplitRecovery):
-            path = folder / f"recovery-{step.epoch}.dsse"
-            made.add(read_statement_file(RecoveryRecord, path).digest)
-    if made and (policy.recovery is None or policy.recovery.record not in made):
+            record = read_statement_file(RecoveryRecord, folder / recovery_name(step.epoch))
+            made.append(record.predicate.in_policy(record.digest))
+    if made and policy.recovery not in made:
         raise Refused("names another recovery key than was made here", check="ceremony.policy")

@@ -5,7 +5,17 @@ from __future__ import annotations
 from custody.crypto.certificates import spki_of
 from custody.encoding import decode
 from custody.errors import Refused
-from custody.formats.ceremony import BackUp, MakeWrapping, SplitRecovery, TrustKey
+from custody.formats.ceremony import (
+    AUTHORITY,
+    BackUp,
+    MakeWrapping,
+    SplitRecovery,
+    TrustKey,
+    admission_name,
+    recovery_name,
+    share_name,
+    wrapping_name,
+)
 from custody.formats.envelope import Statement, decode_statement
 from custody.formats.keybackup import KeyBackup, WrappingKey
 from custody.formats.policy import ShareKey
@@ -16,7 +26,7 @@ from custody.keys.wrapapi import WrappedKey, wrapping_of
 from custody.ops import admit as people
 from custody.ops import backup
 from custody.ops.actor import signer_of
-from custody.ops.ceremony_place import AUTHORITY, NewKey, Outcome, Place
+from custody.ops.ceremony_place import NewKey, Outcome, Place
 from custody.ops.folders import read_file, read_folder, read_statement_file
 from custody.ops.sealed_share import open_share, recipient_of
 from custody.ops.transcript import MAX_FILE_BYTES
@@ -38,8 +48,8 @@ def split(place: Place, step: SplitRecovery) -> Outcome:
     )
     record = decode_statement(RecoveryRecord, handed.statement)
     for sealed in handed.sealed:
-        place.put(outcome, _share(step.epoch, sealed.holder), sealed.data)
-    place.put(outcome, _record(step.epoch), handed.statement)
+        place.put(outcome, share_name(step.epoch, sealed.holder), sealed.data)
+    place.put(outcome, recovery_name(step.epoch), handed.statement)
     outcome.told.append(Told(what="the recovery record", digest=record.digest))
     outcome.said += [
         f"group {share.group + 1}, share {share.member + 1} to {share.holder}"
@@ -52,10 +62,10 @@ def split(place: Place, step: SplitRecovery) -> Outcome:
 def make_wrapping(place: Place, step: MakeWrapping) -> Outcome:
     """Make the key that others leave tokens under, by shares that tokens open and people type."""
     outcome = Outcome()
-    record = read_statement_file(RecoveryRecord, place.read(outcome, _record(step.epoch)))
+    record = read_statement_file(RecoveryRecord, place.read(outcome, recovery_name(step.epoch)))
     words = []
     for name in step.opened:
-        path = place.read(outcome, _share(step.epoch, name))
+        path = place.read(outcome, share_name(step.epoch, name))
         sealed = decode(SealedShare, read_file(path, max_bytes=MAX_FILE_BYTES))
         token = place.hands.take(name)
         with token.session():
@@ -69,7 +79,7 @@ def make_wrapping(place: Place, step: MakeWrapping) -> Outcome:
         signer=signer_of(place.home(step.by).identity(), token),
         now=place.table.now(),
     )
-    place.put(outcome, _wrapping(step.epoch), data)
+    place.put(outcome, wrapping_name(step.epoch), data)
     made = decode_statement(WrappingKey, data)
     outcome.told.append(Told(what="the wrapping key", digest=made.digest))
     outcome.said.append(f"by the shares of {', '.join(step.opened) or 'who typed their words'}")
@@ -149,24 +159,12 @@ def _trusting(
     policy = place.held.progress.policy
     if policy is None:
         raise Refused("there is no policy yet", check="ceremony.policy")
-    said = read_statement_file(WrappingKey, place.read(outcome, _wrapping(epoch)))
+    said = read_statement_file(WrappingKey, place.read(outcome, wrapping_name(epoch)))
     documents = read_folder(place.held.folder)
     situation = pin(place.home(name), documents=documents, digest=policy, now=place.table.now())
     return situation, said
 
 
 def _recipient(place: Place, outcome: Outcome, name: str) -> ShareKey:
-    path = place.read(outcome, f"{name}.admission.dsse")
+    path = place.read(outcome, admission_name(name))
     return recipient_of(people.check(place.home(place.invited_by), path).principal)
-
-
-def _record(epoch: int) -> str:
-    return f"recovery-{epoch}.dsse"
-
-
-def _share(epoch: int, holder: str) -> str:
-    return f"recovery-{epoch}.{holder}.share.json"
-
-
-def _wrapping(epoch: int) -> str:
-    return f"wrapping-{epoch}.dsse"

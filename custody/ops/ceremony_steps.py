@@ -12,6 +12,10 @@ from custody.encoding import Digest, encode, sha256
 from custody.errors import Refused
 from custody.formats.admission import Admission
 from custody.formats.ceremony import (
+    AUTHORITY,
+    CRL,
+    INVITATION,
+    POLICY,
     Admit,
     BackUp,
     Enrol,
@@ -25,9 +29,11 @@ from custody.formats.ceremony import (
     SplitRecovery,
     Step,
     TrustKey,
+    admission_name,
+    challenge_names,
 )
 from custody.formats.envelope import decode_statement
-from custody.formats.policy import Policy, Principal, Role
+from custody.formats.policy import Policy, Principal
 from custody.formats.policy_draft import MAX_DRAFT_BYTES, decode_draft
 from custody.formats.transcript import Told
 from custody.keys.api import Token
@@ -37,10 +43,6 @@ from custody.ops import authority as ca
 from custody.ops import logs, policies
 from custody.ops.actor import signer_of
 from custody.ops.ceremony_place import (
-    AUTHORITY,
-    CRL,
-    INVITATION,
-    POLICY,
     Hands,
     NewKey,
     Outcome,
@@ -52,10 +54,8 @@ from custody.ops.foresee import foresee
 from custody.ops.policy_words import describe
 from custody.ops.table import Table
 from custody.ops.transcript import Transcript
+from custody.rules.ceremony_script import SHARING
 from custody.rules.verdicts import require
-
-#: Roles whose share keys are offered.
-_SHARING: tuple[Role, ...] = ("officer", "auditor", "site")
 
 
 def words_of(script: Script, step: Step) -> str:
@@ -159,16 +159,16 @@ def _enrol(place: Place, step: Enrol) -> Outcome:
         display=seat.display,
         role=seat.role,
         invitation=people.read_invitation(place.held.folder / INVITATION),
-        suite=step.suite or ("strongest" if seat.role in _SHARING else None),
+        suite=step.suite or ("strongest" if seat.role in SHARING else None),
     )
     identity = home.identity()
     outcome.keys.append(NewKey(step.who, "sign", identity.signing_spki))
     outcome.keys += [NewKey(step.who, "share", share.spki) for share in identity.shares]
-    path = place.put(outcome, f"{step.who}.admission.dsse", admission)
+    path = place.put(outcome, admission_name(step.who), admission)
     told = decode_statement(Admission, admission).digest
     outcome.told.append(_told(f"the admission of {step.who}", told))
     outcome.said.append(f"{token.info.token_class} token, not attested by its vendor")
-    if seat.role in _SHARING and any(is_oaep(share.suite) for share in identity.shares):
+    if seat.role in SHARING and any(is_oaep(share.suite) for share in identity.shares):
         _challenge(place, outcome, step.who, token, path)
     return outcome
 
@@ -176,9 +176,10 @@ def _enrol(place: Place, step: Enrol) -> Outcome:
 def _challenge(place: Place, outcome: Outcome, who: str, token: Token, admission: Path) -> None:
     """Have a share key that only decrypts shown to be its owner's, at once."""
     inviting = place.home(place.invited_by)
-    asked = place.put(outcome, f"{who}.challenge.json", people.challenge(inviting, admission))
+    ask, told = challenge_names(who)
+    asked = place.put(outcome, ask, people.challenge(inviting, admission))
     answer = people.answer(place.home(who), token, asked)
-    people.take_answer(inviting, place.put(outcome, f"{who}.answer.json", answer))
+    people.take_answer(inviting, place.put(outcome, told, answer))
     outcome.said.append("its share key only decrypts, and has answered a challenge")
 
 
@@ -226,7 +227,7 @@ def _make_kek(place: Place, step: MakeKek) -> Outcome:
 
 def _admit(place: Place, step: Admit) -> Outcome:
     outcome, home = Outcome(), place.home(step.by)
-    names = (*(f"{name}.admission.dsse" for name in step.who), *step.files)
+    names = (*(admission_name(name) for name in step.who), *step.files)
     checked = [people.check(home, place.read(outcome, name)) for name in names]
     for admission in checked:
         person = admission.principal
@@ -288,6 +289,6 @@ def _admitted(place: Place, outcome: Outcome) -> Sequence[Principal]:
         name
         for step in done
         if isinstance(step, Admit)
-        for name in (*(f"{who}.admission.dsse" for who in step.who), *step.files)
+        for name in (*(admission_name(who) for who in step.who), *step.files)
     ]
     return [people.check(home, place.read(outcome, name)).principal for name in names]

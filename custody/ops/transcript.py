@@ -20,7 +20,7 @@ from pathlib import Path
 from custody import __version__
 from custody.encoding import Digest, sha256
 from custody.errors import Malformed, Refused
-from custody.formats.ceremony import MAX_SCRIPT_BYTES, Script, decode_script
+from custody.formats.ceremony import MAX_SCRIPT_BYTES, SCRIPT, TRANSCRIPT, Script, decode_script
 from custody.formats.envelope import Signature, signing_bytes
 from custody.formats.transcript import (
     MAX_TRANSCRIPT_BYTES,
@@ -40,15 +40,15 @@ from custody.ops.landing import (
     replace_file,
     write_new_file,
 )
-from custody.rules.ceremony import Progress, check_script, progress_of
-from custody.rules.transcript import TokenName, check_files, judge_so_far
+from custody.rules.ceremony import Progress, TokenName, progress_of
+from custody.rules.ceremony_script import check_script
+from custody.rules.transcript import check_files, judge_so_far
 from custody.rules.verdicts import require
 
-SCRIPT = "ceremony.toml"
-TRANSCRIPT = "transcript.jsonl"
-PAGE = "ceremony.html"
 #: The largest file that a step writes or reads.
 MAX_FILE_BYTES = 16 << 20
+#: All of them together, when they are judged.
+_MAX_CONTENTS_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,8 +71,9 @@ def read_script(data: bytes) -> HeldScript:
     for seat in script.people:
         if parse_key_uri(seat.token).pin_source is not None:
             raise Malformed("a script is published, and says nothing of PINs", where=seat.name)
-    require(check_script(script))
-    return HeldScript(script=script, digest=sha256(data).hex(), data=data)
+    held = HeldScript(script=script, digest=sha256(data).hex(), data=data)
+    require(check_script(script, held.tokens))
+    return held
 
 
 def read_script_file(path: Path) -> HeldScript:
@@ -104,6 +105,17 @@ def digests_of(folder: Path, names: Sequence[str]) -> dict[str, Digest]:
         for name in names
         if (folder / name).is_file()
     }
+
+
+def contents_of(folder: Path, names: Sequence[str]) -> dict[str, bytes]:
+    """Read those of the named files that are there; more than 64 MiB of them are `Malformed`."""
+    contents: dict[str, bytes] = {}
+    left = _MAX_CONTENTS_BYTES
+    for name in names:
+        if (folder / name).is_file():
+            contents[name] = read_file(folder / name, max_bytes=min(left, MAX_FILE_BYTES))
+            left -= len(contents[name])
+    return contents
 
 
 class Transcript:

@@ -1,29 +1,22 @@
-"""Whether a script can be held, how far one has come, and what may lie in a token then."""
+"""How far a ceremony has come, and what may lie in a token then."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from custody.encoding import Digest
 from custody.formats.ceremony import (
-    Admit,
-    BackUp,
     Enrol,
-    Invite,
     MakeAuthority,
     MakeKek,
     MakeLogKey,
-    MakePolicy,
-    MakeWrapping,
     Script,
-    SplitRecovery,
     Step,
     TrustKey,
 )
 from custody.formats.keybackup import CARRIER_LABEL, WRAPPING_LABEL, carrier_id
-from custody.formats.policy import Role
 from custody.formats.transcript import (
     Begun,
     Closed,
@@ -34,10 +27,29 @@ from custody.formats.transcript import (
     Opened,
     UsedToken,
 )
-from custody.rules.verdicts import Ledger, Verdict
 
 #: As what a key that was made here lies in its token.
 _KINDS = ("private", "public", "secret")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenName:
+    """How a script names a token; what is None is not said."""
+
+    label: str | None
+    serial: str | None
+    manufacturer: str | None
+    model: str | None
+
+    def names(self, token: UsedToken) -> bool:
+        """Tell whether a token is one of this name."""
+        said = (
+            (self.label, token.label),
+            (self.serial, token.serial),
+            (self.manufacturer, token.manufacturer),
+            (self.model, token.model),
+        )
+        return all(wanted is None or wanted == found for wanted, found in said)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -90,155 +102,14 @@ def progress_of(lines: Iterable[Line]) -> Progress:
     return progress
 
 
-# ── the script ───────────────────────────────────────────────────────────────────────────────────
-
-
-def check_script(script: Script) -> tuple[Verdict, ...]:
-    """Judge whether a script can be held: who is named is there, and nothing comes too early."""
-    ledger = Ledger(subject=f"ceremony of {script.environment}")
-    names = [seat.name for seat in script.people]
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    ledger.add("ceremony.people", not twice, "everybody is there once", otherwise=_twice(twice))
-    for number, step in enumerate(script.steps, 1):
-        fault = _step_fault(script, script.steps[: number - 1], step)
-        ledger.add(
-            "ceremony.script",
-            not fault,
-            f"step {number} can be done when it comes",
-            otherwise=f"step {number}, {kind_of(step)}: {fault}",
-        )
-    idle = sorted(set(names) - {step.who for step in script.steps if isinstance(step, Enrol)})
-    ledger.add(
-        "ceremony.script",
-        not idle,
-        "everybody enrols",
-        otherwise=f"nothing shows that they were there, for they enrol no key: {', '.join(idle)}",
-    )
-    return ledger.done()
+def plain(text: str) -> str:
+    """Write a token's word for itself as one line: it may be any bytes."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)[:200]
 
 
 def kind_of(step: Step) -> str:
     """Return the word a script has for a step."""
     return str(step.__struct_config__.tag)
-
-
-def _twice(names: Sequence[str]) -> str:
-    return f"there twice: {', '.join(names)}"
-
-
-def _step_fault(script: Script, before: Sequence[Step], step: Step) -> str | None:
-    """Say why a step cannot be done when it comes, if so."""
-    roles = {seat.name: seat.role for seat in script.people}
-    enrolled = {earlier.who for earlier in before if isinstance(earlier, Enrol)}
-    named = _named(step)
-    if strangers := sorted(set(named) - roles.keys()):
-        return f"nobody there is called {', '.join(strangers)}"
-    if not isinstance(step, Invite | Enrol) and (early := sorted(set(named) - enrolled)):
-        return f"has enrolled no key yet: {', '.join(early)}"
-    invited = next((earlier for earlier in before if isinstance(earlier, Invite)), None)
-    founded = next((earlier for earlier in before if isinstance(earlier, MakeAuthority)), None)
-    admitted = [earlier for earlier in before if isinstance(earlier, Admit)]
-    custodian = [name for name in named if roles[name] != "custodian"]
-    match step:
-        case Invite():
-            faults = [
-                (invited is not None, "there is an invitation already"),
-                (bool(custodian), "a custodian invites"),
-            ]
-        case Enrol():
-            faults = [
-                (invited is None, "there is no invitation yet"),
-                (step.who in enrolled, "he has enrolled already"),
-            ]
-        case MakeAuthority():
-            faults = [
-                (founded is not None, "there is an authority already"),
-                (bool(custodian), "a custodian keeps the authority"),
-                (invited is None or invited.by != step.by, "who invites keeps the authority"),
-            ]
-        case MakeLogKey():
-            taken = [s for s in before if isinstance(s, MakeLogKey) and s.by == step.by]
-            faults = [(bool(taken), "he keeps a log already")]
-        case MakeKek():
-            faults = []
-        case Admit():
-            faults = [
-                (founded is None or founded.by != step.by, "who keeps the authority admits"),
-                (not step.who and not step.files, "it admits nobody"),
-            ]
-        case SplitRecovery() | MakeWrapping() | TrustKey() | BackUp():
-            faults = _recovery_faults(before, step, roles)
-        case MakePolicy():
-            made = any(isinstance(earlier, MakePolicy) for earlier in before)
-            faults = [
-                (made, "there is a policy already"),
-                (not admitted, "nobody has been admitted"),
-                (bool(custodian), "custodians sign a policy"),
-                (len(set(step.signers)) != len(step.signers), "each signs once"),
-            ]
-    return next((words for broken, words in faults if broken), None)
-
-
-def _recovery_faults(
-    before: Sequence[Step],
-    step: SplitRecovery | MakeWrapping | TrustKey | BackUp,
-    roles: Mapping[str, Role],
-) -> list[tuple[bool, str]]:
-    """Say what a step of recovery needs, and whether it lacks it."""
-    split = [s for s in before if isinstance(s, SplitRecovery) and s.epoch == step.epoch]
-    made = [s for s in before if isinstance(s, MakeWrapping) and s.epoch == step.epoch]
-    match step:
-        case SplitRecovery():
-            return [
-                (roles[step.by] != "custodian", "a custodian states who holds shares"),
-                (bool(split), f"there is a recovery key {step.epoch} already"),
-            ]
-        case MakeWrapping():
-            sealed = {name for s in split for name in s.seal_to}
-            return [
-                (roles[step.by] != "custodian", "a custodian states a wrapping key"),
-                (not split, f"there is no recovery key {step.epoch} yet"),
-                (bool(made), f"there is a wrapping key {step.epoch} already"),
-                (not sealed >= set(step.opened), "nobody sealed a share to who is to open one"),
-            ]
-        case TrustKey():
-            policy = any(isinstance(s, MakePolicy) for s in before)
-            return [
-                (not made, f"there is no wrapping key {step.epoch} yet"),
-                (not policy, "there is no policy yet that names the recovery key"),
-            ]
-        case BackUp():
-            trusts = TrustKey(who=step.who, epoch=step.epoch) in before
-            return [
-                (roles[step.by] != "custodian", "a custodian signs for a backup"),
-                (not step.file.endswith(".dsse"), "a backup is a .dsse, as all that is signed"),
-                (not trusts, f"the token of {step.who} trusts no wrapping key {step.epoch} yet"),
-                (not any(_backs_up(step, s) for s in before), "no such key was made recoverable"),
-            ]
-
-
-def _backs_up(step: BackUp, made: Step) -> bool:
-    if isinstance(made, MakeKek):
-        return made.recoverable and (made.by, made.label) == (step.who, step.kek)
-    if isinstance(made, MakeAuthority):
-        return made.recoverable and made.by == step.who and step.kek is None
-    return False
-
-
-def _named(step: Step) -> tuple[str, ...]:
-    match step:
-        case Admit():
-            return (step.by, *step.who)
-        case Enrol():
-            return (step.who,)
-        case MakePolicy():
-            return step.signers
-        case SplitRecovery():
-            return (step.by, *step.seal_to)
-        case MakeWrapping() | TrustKey() | BackUp():
-            return step.hands
-        case _:
-            return (step.by,)
 
 
 # ── objects in tokens ────────────────────────────────────────────────────────────────────────────

@@ -6,14 +6,14 @@ backup is a custodian's signature, and nothing that the wrapping itself could sh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from custody.crypto.certificates import spki_of
 from custody.crypto.signature import verify
 from custody.crypto.wrappingkey import load_wrapping_public, wrapping_proof
 from custody.errors import Malformed, Refused
 from custody.formats.envelope import Statement
-from custody.formats.keybackup import KeyBackup, WrappingKey
+from custody.formats.keybackup import BackedUpRole, KeyBackup, WrappingKey
 from custody.formats.policy import Policy
 from custody.formats.recovery import RecoveryRecord
 from custody.rules.certificates import check_certificate
@@ -58,6 +58,30 @@ def check_wrapping(wrapping: Statement[WrappingKey], situation: Situation) -> No
             "was not made with the shares of the recovery key: a custodian alone states it",
             check="backup.proof",
         ) from error
+
+
+#: What every key that can be backed up is; `restore` compares the whole template besides.
+_OF_ALL: Mapping[str, str] = {
+    **dict.fromkeys(("TOKEN", "PRIVATE", "SENSITIVE", "EXTRACTABLE", "WRAP_WITH_TRUSTED"), "true"),
+    **dict.fromkeys(("COPYABLE", "DECRYPT", "DERIVE"), "false"),
+}
+_OF_ROLE: Mapping[BackedUpRole, Mapping[str, str]] = {
+    "kek": {
+        "CLASS": "SECRET_KEY",
+        "KEY_TYPE": "AES",
+        **dict.fromkeys(("WRAP", "UNWRAP"), "true"),
+        **dict.fromkeys(("ENCRYPT", "SIGN", "VERIFY"), "false"),
+    },
+    "ca": {"CLASS": "PRIVATE_KEY", "KEY_TYPE": "EC", "SIGN": "true", "UNWRAP": "false"},
+}
+
+
+def attributes_fault(said: KeyBackup) -> str:
+    """Say which attributes of a backup are no key's of its role, name and id; or nothing."""
+    wanted = {"LABEL": said.label, "ID": said.id.hex(), **_OF_ALL, **_OF_ROLE[said.role]}
+    told = {item.name: item.value for item in said.attributes}
+    wrong = sorted(name for name, value in wanted.items() if told.get(name) != value)
+    return f"attributes of no such key: {', '.join(wrong)}" if wrong else ""
 
 
 def check_backup(

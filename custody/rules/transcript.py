@@ -7,7 +7,6 @@ said by what people wrote down: the digest of the policy, or of the last record.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from custody.crypto.signature import verify
 from custody.encoding import Digest
@@ -32,7 +31,14 @@ from custody.formats.transcript import (
     Opened,
     UsedToken,
 )
-from custody.rules.ceremony import Progress, kind_of, progress_of, unexpected
+from custody.rules.ceremony import (
+    Progress,
+    TokenName,
+    kind_of,
+    missing_keys,
+    progress_of,
+    unexpected,
+)
 from custody.rules.verdicts import Ledger, Verdict
 
 #: What the keys that a kind of step makes are for; the first of them there always is.
@@ -43,26 +49,6 @@ _MAKES: dict[type[Step], tuple[KeyUse, ...]] = {
     MakeKek: ("kek",),
     TrustKey: ("wrapping",),
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenName:
-    """How a script names a token; what is None is not said."""
-
-    label: str | None
-    serial: str | None
-    manufacturer: str | None
-    model: str | None
-
-    def names(self, token: UsedToken) -> bool:
-        """Tell whether a token is one of this name."""
-        said = (
-            (self.label, token.label),
-            (self.serial, token.serial),
-            (self.manufacturer, token.manufacturer),
-            (self.model, token.model),
-        )
-        return all(wanted is None or wanted == found for wanted, found in said)
 
 
 def judge_so_far(
@@ -220,6 +206,9 @@ def _check_done(
         "by the tokens of who does it",
         otherwise="by other tokens than those of who does it",
     )
+    gone = [key for name in used for key in missing_keys(progress, name, event.found)]
+    if gone:
+        ledger.add("ceremony.token", False, f"the key {gone[0].label!r} was not in it any more")
     strangers = {item.person for item in event.found} - set(step.hands)
     strange = () if strangers else unexpected(script, progress, event.found)
     named = "; ".join(f"{item.kind} {item.label!r}" for item in strange[:5])

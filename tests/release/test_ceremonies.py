@@ -385,12 +385,18 @@ def test_a_label_in_the_script_lets_an_object_lie(pair: Desk) -> None:
 
 
 def test_one_token_for_two_people_is_refused(desk: Desk) -> None:
-    """Who brings somebody else's token enrols nothing in it."""
+    """Who brings somebody else's token enrols nothing in it, and signs nothing twice."""
     desk.bring("ida", "custodian")
     desk.bring("alice", "officer")
     desk.uris["alice"] = desk.uris["ida"]
     desk.write(*STEPS)
+    assert "bring one token, serial" in desk.hold(1)
+    assert not (desk.folder / FOLDER).exists()
+    # A script that names tokens by less is found out when they are there.
+    desk.uris = dict.fromkeys(desk.uris, "pkcs11:token=ida?module-name=softhsm2")
+    desk.write(*STEPS)
     assert "is ida's token" in desk.hold(1)
+    assert ["invite", "enrol"] == [step.do for step in desk.steps()]
 
 
 def test_two_tokens_with_one_label_are_told_apart_or_refused(desk: Desk) -> None:

@@ -36,8 +36,7 @@ from custody.formats.transcript import (
     UsedToken,
     encode_transcript,
 )
-from custody.rules.ceremony import progress_of
-from custody.rules.transcript import TokenName
+from custody.rules.ceremony import TokenName, progress_of
 from tests.unit.formats.examples import lay_out
 from tests.unit.formats.fixed import octets, sign, spki
 
@@ -300,6 +299,7 @@ def malformed() -> Iterator[tuple[str, str, str, bytes]]:
     yield "script", "not a valid script", "not TOML", b"kind: custody"
     yield "script", "missing required", "no steps", SCRIPT.partition(b"[[steps]]")[0]
     yield "script", "not a valid script", "no UTF-8", SCRIPT.replace(b"Alice", b"\xff")
+    yield from _doubled()
     whole = encode_transcript(lines())
     one = whole.partition(b"\n")[0] + b"\n"
     yield "transcript", "whole line", "the last line is cut off", whole[:-1]
@@ -326,6 +326,75 @@ def malformed() -> Iterator[tuple[str, str, str, bytes]]:
     yield "transcript", "keyid order", "a signer twice", last.replace(encode(pair), twice)
     both = whole.replace(b'"check":null', b'"check":"%b"' % (b"ab" * 32))
     yield "transcript", "spki, check", "a public key and a check value", both
+
+
+def _doubled() -> Iterator[tuple[str, str, str, bytes]]:
+    """Lists in which one stands twice, or two that are taken for one; trees that are none."""
+
+    def step(words: str) -> bytes:
+        return SCRIPT + f"\n[[steps]]\n{words}\n".encode()
+
+    twice = (
+        ("admits somebody twice", "who", 'do = "admit"\nby = "ida"\nwho = ["ida", "ida"]'),
+        (
+            "admits one file twice",
+            "files",
+            'do = "admit"\nby = "ida"\nfiles = ["a.dsse", "a.dsse"]',
+        ),
+        (
+            "is brought what was made at the table",
+            "files",
+            'do = "admit"\nby = "ida"\nwho = ["ida"]\nfiles = ["ida.admission.dsse"]',
+        ),
+        ("one signs twice", "signers", 'do = "policy"\ndraft = "d.toml"\nsigners = ["ida", "ida"]'),
+        ("opens one share twice", "opened", 'do = "wrapping-key"\nby = "ida"\nopened = ["a", "a"]'),
+        (
+            "seals to one twice",
+            "seal_to",
+            'do = "recovery"\nby = "ida"\namong = "2 of (a, b)"\nseal_to = ["a", "a"]',
+        ),
+        (
+            "one person holds two shares",
+            "among",
+            'do = "recovery"\nby = "ida"\namong = "2 of (anna, albert, albert)"',
+        ),
+        (
+            "one person holds shares in two groups",
+            "among",
+            'do = "recovery"\nby = "ida"\namong = "all(2 of (a, b), 2 of (c, a))"',
+        ),
+    )
+    for comment, field, words in twice:
+        yield "script", f"{field}: .* is there twice", comment, step(words)
+    alike = (
+        ("a digit for a letter", "who", 'do = "admit"\nby = "ida"\nwho = ["a1ex", "alex"]'),
+        ("a naught for an o", "signers", 'do = "policy"\ndraft = "d"\nsigners = ["b0b", "bob"]'),
+        (
+            "another dash",
+            "among",
+            'do = "recovery"\nby = "ida"\namong = "2 of (a-b, a_b, c)"',
+        ),
+        (
+            "two letters for one",
+            "among",
+            'do = "recovery"\nby = "ida"\namong = "2 of (emma, ernma, c)"',
+        ),
+        ("a capital", "files", 'do = "admit"\nby = "ida"\nfiles = ["Bob.dsse", "bob.dsse"]'),
+    )
+    for comment, field, words in alike:
+        yield "script", f"{field}: .* look the same", comment, step(words)
+    label = b'"X.509 Certificate for PIV Attestation"'
+    held = SCRIPT.replace(label, label + b", " + label.upper())
+    yield "script", "holds: .* look the same", "one label in capitals", held
+    for comment, tree, reason in (
+        ("a threshold above its members", "3 of (a, b)", "3 of 2"),
+        ("a threshold of none", "0 of (a, b)", "0 of 2"),
+        ("a tree that does not end", "2 of (a, b", "expected"),
+        ("more after the tree", "2 of (a, b) c", "more after the end"),
+        ("a name in capitals", "2 of (a, B)", "cannot read"),
+    ):
+        words = f'do = "recovery"\nby = "ida"\namong = "{tree}"'
+        yield "script", f"among: quorum: .*{reason}", comment, step(words)
 
 
 def _text(data: bytes) -> str:

@@ -29,6 +29,8 @@ from custody.formats.ceremony import (
     TrustKey,
     decode_script,
     encode_script,
+    folded,
+    looks_like,
 )
 from custody.formats.policy import HpkeSuite
 from custody.formats.transcript import (
@@ -52,9 +54,12 @@ _SEATS = st.builds(
     role=st.sampled_from(("custodian", "officer", "log")),
     token=st.from_regex(r"\A(?:pkcs11|tpm):[a-z0-9;=?&%/_]{0,40}\Z"),
     display=TEXTS,
-    holds=st.lists(_WORDS, max_size=3).map(tuple),
+    holds=st.lists(_WORDS, max_size=3, unique_by=folded).map(tuple),
 )
-_NAMES = st.lists(NAMES, max_size=3).map(tuple)
+_NAMES = st.lists(NAMES, max_size=3, unique_by=looks_like).map(tuple)
+_AMONG = st.lists(NAMES, min_size=1, max_size=4, unique_by=looks_like).flatmap(
+    lambda names: st.integers(1, len(names)).map(lambda k: f"{k} of ({', '.join(names)})")
+)
 _STEPS = st.one_of(
     st.builds(Invite, by=NAMES),
     st.builds(Enrol, who=NAMES, suite=SUITES | st.just("strongest") | st.none()),
@@ -65,13 +70,13 @@ _STEPS = st.one_of(
         Admit,
         by=NAMES,
         who=_NAMES,
-        files=st.lists(_FILES, max_size=3).map(tuple),
+        files=st.lists(_FILES, max_size=3, unique_by=folded).map(tuple),
         days=st.integers(1, 397),
     ),
     st.builds(
         SplitRecovery,
         by=NAMES,
-        among=_WORDS,
+        among=_AMONG,
         epoch=st.integers(1, 2**31),
         suite=st.sampled_from(get_args(HpkeSuite)),
         passphrase=st.booleans(),

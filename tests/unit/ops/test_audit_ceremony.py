@@ -1,76 +1,27 @@
-"""Whether a ceremony's admissions and policy are of the keys that its transcript says were made."""
+"""Whether a ceremony's folder is one, whole, and its policy of the keys that were made."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
-from custody.crypto.certificates import read_csr, spki_of
+from custody.crypto.certificates import spki_of
 from custody.crypto.signature import public_bytes
-from custody.errors import Refused
-from custody.formats.admission import Admission
+from custody.errors import Refused, Unavailable
 from custody.formats.ceremony import Admit, MakePolicy, SplitRecovery
-from custody.formats.envelope import decode_statement, encode_statement
+from custody.formats.envelope import encode_statement
 from custody.formats.policy_text import parse_quorum
-from custody.formats.transcript import MadeKey
-from custody.ops.audit_ceremony import check_admissions, check_policy_made
+from custody.formats.transcript import encode_transcript
+from custody.ops.audit_ceremony import check_policy_made, judge_ceremony
 from custody.ops.ceremony_place import check_of_table
 from custody.ops.recovery import RecoveryOrder, make_recovery
 from custody.rules.ceremony import Progress
 from custody.rules.verdicts import Ledger
-from tests.unit.crypto.vectors import VECTORS
 from tests.unit.formats import ceremony_example as example
 from tests.unit.people import NOW, authority, key, policy, signed_policy, signer
-
-FILE = VECTORS / "admission" / "bob.dsse"
-SAID = decode_statement(Admission, FILE.read_bytes()).predicate
-
-
-def keys() -> list[MadeKey]:
-    """The keys of Bob's admission, as a transcript lists them."""
-    shares = [share.spki for share in SAID.shares]
-    one = replace(example.IDA_SIGN, person=SAID.principal, spki=read_csr(SAID.csr).spki)
-    return [one, *(replace(one, use="share", spki=spki) for spki in shares)]
-
-
-def judge(folder: Path, made: list[MadeKey]) -> list[str]:
-    """Return what fails."""
-    ledger = Ledger()
-    check_admissions(folder, Progress(keys=made), ledger)
-    assert ledger.verdicts
-    return [verdict.reason for verdict in ledger.failed]
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A folder with Bob's admission."""
-    shutil.copy(FILE, tmp_path / f"{SAID.principal}.admission.dsse")
-    return tmp_path
-
-
-def test_an_admission_of_the_keys_that_were_made_holds(folder: Path) -> None:
-    """All keys of an admission are in the transcript, under the sender's name."""
-    assert [] == judge(folder, keys())
-
-
-def test_an_admission_of_other_keys_is_refused(folder: Path) -> None:
-    """A share key that nobody saw made at the table fails, and so does another signing key."""
-    for made in (keys()[:1], [replace(keys()[0], spki=example.IDA_SIGN.spki), *keys()[1:]]):
-        assert ["offers other keys" in reason for reason in judge(folder, made)] == [True]
-
-
-def test_an_admission_of_somebody_else_is_refused(folder: Path) -> None:
-    """A good admission in another person's place fails; so does none."""
-    (folder / "eve.admission.dsse").write_bytes(FILE.read_bytes())
-    as_eve = [replace(key, person="eve") for key in keys()]
-    assert ["offers other keys" in reason for reason in judge(folder, as_eve)] == [True]
-    nobody = [replace(key, person="nobody") for key in keys()]
-    assert ["the admission of nobody is not here"] == judge(folder, nobody)
-
 
 SIGNERS = ("cas", "ida")
 HELD = replace(
@@ -172,3 +123,66 @@ def test_a_policy_with_another_recovery_key_than_was_split_is_refused(tmp_path: 
             check_of_table(replace(policy(), recovery=named), held, Progress(), tmp_path)
     good = ours.record.predicate.in_policy(ours.record.digest)
     check_of_table(replace(policy(), recovery=good), held, Progress(), tmp_path)
+
+
+def _folder(tmp_path: Path) -> Path:
+    """The example's folder, with files of the digests that its records have."""
+    (tmp_path / "ceremony.toml").write_bytes(example.SCRIPT)
+    (tmp_path / "transcript.jsonl").write_bytes(encode_transcript(example.lines()))
+    return tmp_path
+
+
+def failures(folder: Path) -> dict[str, str]:
+    """Judge a folder, and return what fails."""
+    judged = judge_ceremony(folder, pin=None)
+    assert not judged.sound
+    return {v.check: v.reason for v in judged.verdicts if v.outcome == "fail"}
+
+
+@pytest.mark.parametrize("kept", [(), ("ceremony.toml",), ("transcript.jsonl",)])
+def test_a_folder_that_is_no_ceremonys_is_told_what_one_holds(
+    tmp_path: Path, kept: tuple[str, ...]
+) -> None:
+    """What is missing is named, and where such a folder comes from."""
+    folder = _folder(tmp_path)
+    missing = [name for name in ("ceremony.toml", "transcript.jsonl") if name not in kept]
+    for name in missing:
+        (folder / name).unlink()
+    with pytest.raises(Unavailable, match=" and ".join(missing)) as error:
+        judge_ceremony(folder, pin=None)
+    assert "what the steps wrote" in (error.value.hint or "")
+    with pytest.raises(Unavailable, match="no ceremony's folder"):
+        judge_ceremony(tmp_path / "nowhere", pin=None)
+
+
+def test_a_transcript_cut_before_what_still_lies_there_is_named(tmp_path: Path) -> None:
+    """A policy, or an authority, of a step that is not on record any more is no policy of it."""
+    folder = _folder(tmp_path)
+    (folder / "transcript.jsonl").write_bytes(encode_transcript(example.lines()[:7]))
+    (folder / "authority.cer").write_bytes(authority())
+    found = failures(folder)
+    assert "it was not closed" == found["ceremony.complete"]
+    assert "not on record: authority.cer" in found["ceremony.files"]
+
+
+def test_what_lies_beside_a_whole_ceremony_is_nobodys_concern(tmp_path: Path) -> None:
+    """A folder that others' certificates were added to is judged by its own files."""
+    folder = _folder(tmp_path)
+    (folder / "later.sign.cer").write_bytes(authority())
+    judged = judge_ceremony(folder, pin=None)
+    assert not any("on record" in verdict.reason for verdict in judged.verdicts)
+
+
+def test_a_policy_that_names_the_record_with_another_key_is_refused(tmp_path: Path) -> None:
+    """The right record's digest beside a stranger's public key: bundles would open for him."""
+    split = SplitRecovery(by="cas", among="2 of (cas, ida, cyd)")
+    held = replace(HELD, steps=(*HELD.steps[:-1], split, HELD.steps[-1]))
+    order = RecoveryOrder(
+        environment="production", epoch=1, suite="P256", among=parse_quorum("2 of (cas, ida, cyd)")
+    )
+    ours = make_recovery(order, signer=signer("cas"), token_random=None, now=NOW)
+    (tmp_path / "recovery-1.dsse").write_bytes(ours.statement)
+    named = ours.record.predicate.in_policy(ours.record.digest)
+    stranger = replace(named, spki=public_bytes(key("eve").public_key()))
+    with pytest.raises(Refused, match="names another recovery key than was made here"):
+        check_of_table(replace(policy(), recovery=stranger), held, Progress(), tmp_path)
