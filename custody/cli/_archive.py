@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ from custody.cli._ui import Screen
 
 if TYPE_CHECKING:
     from custody.ops.archive import Archive
+    from custody.ops.chronicle import Chronicle
 
 #: As much of a digest as commands take.
 SHORT = 8
@@ -25,6 +27,38 @@ ArchiveArgument = Annotated[
         help="Collected files, folders of them, or s3://, gs://, az://.", metavar="ARCHIVE"
     ),
 ]
+
+CeremonyOption = Annotated[
+    list[Path] | None,
+    typer.Option("--ceremony", help="Tell of this ceremony too; may be repeated.", metavar="DIR"),
+]
+
+
+def chronicled(
+    screen: Screen,
+    archive: Sequence[str],
+    policy_pin: str | None,
+    home: Path | None,
+    tsa_root: Sequence[Path] | None,
+    *,
+    ceremonies: Sequence[Path] | None,
+    until: datetime | None = None,
+) -> tuple[Archive, Chronicle]:
+    """Read and judge an archive, as `opened` does, and tell what it shows beside its releases."""
+    from custody.ops.audit_ceremony import judge_ceremony
+    from custody.ops.chronicle import chronicle_of
+
+    pin = pinned(screen, policy_pin, home)
+    found = judged(screen, archive, pin, policy_pin, home, tsa_root)
+    chronicle = chronicle_of(
+        found.documents(),
+        pin=pin,
+        now=until,
+        tsa_roots=tsa_roots(tsa_root),
+        # The policy that came of a ceremony ties it to the pin.
+        ceremonies=[judge_ceremony(folder, pin=None) for folder in ceremonies or ()],
+    )
+    return found, chronicle
 
 
 def opened(

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from custody.cli._archive import ArchiveArgument, is_broken, opened
+from custody.cli._archive import ArchiveArgument, CeremonyOption, chronicled, is_broken
 from custody.cli._case import PolicyPinOption, TsaRootOption
 from custody.cli._home import HomeOption, example
 from custody.cli._ui import EXIT_REFUSED, Screen
@@ -16,7 +16,10 @@ from custody.cli._ui import EXIT_REFUSED, Screen
 def add_export(app: typer.Typer) -> None:
     """Add ``export``."""
     app.command(
-        epilog=example("custody auditor export ./archive --as in-toto --out all.intoto.jsonl")
+        epilog=example(
+            "custody auditor export ./archive ./production --as in-toto \\",
+            "    --out all.intoto.jsonl",
+        )
     )(export)
 
 
@@ -31,10 +34,15 @@ def export(
     ] = "json-lines",
     policy_pin: PolicyPinOption = None,
     tsa_root: TsaRootOption = None,
+    ceremony: CeremonyOption = None,
     home: HomeOption = None,
 ) -> None:
     """Write an archive for other tools: a line for each act, which says whether its release is
     sound, or each DSSE envelope of those that are (in-toto).
+
+    With the environment's folder beside the archive also what is of no release: policies, who came
+    and went, tokens, hosts, bundles, recovery keys and backups; with --ceremony a ceremony.
+    Revocation lists and transcripts are told in lines; an in-toto bundle has no place for them.
 
     Exit code 0 only if everything is sound; what is not is named.
     """
@@ -44,8 +52,9 @@ def export(
 
     screen = Screen()
     check_absent(out)
-    found = opened(screen, archive, policy_pin, home, tsa_root)
-    write_new_file(out, intoto_bundle(found) if form == "in-toto" else json_lines(found))
+    found, chronicle = chronicled(screen, archive, policy_pin, home, tsa_root, ceremonies=ceremony)
+    written = intoto_bundle if form == "in-toto" else json_lines
+    write_new_file(out, written(found, chronicle))
     screen.made(out)
     unsound = [h.name for h in found.held if h.report.releases and not h.report.sound]
     for name in unsound:

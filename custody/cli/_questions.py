@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from custody.cli._archive import SHORT, ArchiveArgument, is_broken, opened, show_table
+from custody.cli._archive import (
+    SHORT,
+    ArchiveArgument,
+    CeremonyOption,
+    chronicled,
+    is_broken,
+    opened,
+    show_table,
+)
 from custody.cli._case import PolicyPinOption, TsaRootOption
 from custody.cli._home import HomeOption, JsonOption, example, moment
 from custody.cli._ui import EXIT_REFUSED, Screen
 from custody.encoding import Record, format_time
+
+if TYPE_CHECKING:
+    from custody.ops.export import ActLine
 
 
 class ReleaseLine(Record, frozen=True):
@@ -64,7 +75,9 @@ def add_who_approved(app: typer.Typer) -> None:
 
 def add_since(app: typer.Typer) -> None:
     """Add ``since``."""
-    app.command(epilog=example("custody auditor since 2027-01-01T00:00:00Z ./archive"))(since)
+    app.command(
+        epilog=example("custody auditor since 2027-01-01T00:00:00Z ./archive ./production")
+    )(since)
 
 
 def list_releases(
@@ -223,11 +236,15 @@ def since(
     ] = None,
     policy_pin: PolicyPinOption = None,
     tsa_root: TsaRootOption = None,
+    ceremony: CeremonyOption = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Tell what happened since a time, in order: all that can have, by what each author claims, or
     by when somebody saw it.
+
+    With the environment's folder beside the archive also what is of no release: policies, who came
+    and went, tokens, hosts, bundles, recovery keys and backups; with --ceremony a ceremony.
     """
     from custody.ops.account import within
     from custody.ops.export import act_lines
@@ -235,9 +252,13 @@ def since(
     screen = Screen(as_json=as_json)
     begin = moment(time, option="TIME")
     end = moment(until, option="--until") if until else None
-    found = opened(screen, archive, policy_pin, home, tsa_root)
+    found, chronicle = chronicled(
+        screen, archive, policy_pin, home, tsa_root, ceremonies=ceremony, until=end
+    )
     rows = [
-        line for line in act_lines(found) if within(line.at, line.there_by, since=begin, until=end)
+        line
+        for line in act_lines(found, chronicle)
+        if within(line.at, line.there_by, since=begin, until=end)
     ]
     cells = [
         (
@@ -246,10 +267,17 @@ def since(
             r.words,
             r.host,
             r.request[:SHORT],
-            "sound" if r.sound else "NOT SOUND",
+            _standing(r),
             r.note,
         )
         for r in rows
     ]
     heads = ("at", "who", "what", "host", "request", "release", "note")
     screen.result(rows, lambda: show_table(screen, heads, cells))
+
+
+def _standing(line: ActLine) -> str:
+    """Say whether a line's release is sound, or of no release, that it is not believed."""
+    if line.request:
+        return "sound" if line.sound else "NOT SOUND"
+    return "" if line.sound else "NOT BELIEVED"

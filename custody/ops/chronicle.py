@@ -19,6 +19,7 @@ from custody.formats.envelope import Statement
 from custody.formats.logged import Logged, LoggedStatement
 from custody.formats.logpolicy import LogPolicy
 from custody.formats.policy import Policy
+from custody.ops.audit_ceremony import JudgedCeremony
 from custody.ops.deeds import MATTERS, Deed, Place
 from custody.ops.teller import Teller
 from custody.rules.certificates import read_revocation_lists
@@ -50,12 +51,21 @@ class Chronicle:
 
 
 def chronicle_of(
-    documents: Documents, *, pin: Digest, now: datetime, tsa_roots: Sequence[bytes] = ()
+    documents: Documents,
+    *,
+    pin: Digest,
+    now: datetime | None,
+    tsa_roots: Sequence[bytes] = (),
+    ceremonies: Sequence[JudgedCeremony] = (),
 ) -> Chronicle:
-    """Tell what the documents show up to ``now``; nothing, where no policy follows from ``pin``."""
-    chain = judge_chain(documents.policies, pin=pin, floor=0, now=now).statements
-    if not chain:
+    """Tell what the documents show up to ``now``, or all of it, and ``ceremonies``; nothing, where
+    no policy follows from ``pin``.
+    """
+    start = next((p.predicate.issued_at for p in documents.policies if p.digest == pin), None)
+    if start is None:
         return Chronicle()
+    # No step of a chain depends on the moment; only whether its end is in force does.
+    chain = judge_chain(documents.policies, pin=pin, floor=0, now=now or start).statements
     logs = logs_of(documents, pin=pin)
     teller = Teller(documents, chain)
     places = _places(documents, logs)
@@ -73,14 +83,53 @@ def chronicle_of(
                 place=place,
             )
         )
+    deeds += [_held(judged, chain) for judged in ceremonies]
     deeds.sort(key=lambda d: (d.at, MATTERS.index(d.matter), d.words, d.statement or ""))
     return Chronicle(
-        deeds=tuple(deed for deed in deeds if deed.at <= now),
+        deeds=tuple(deed for deed in deeds if now is None or deed.at <= now),
         policies=tuple(chain),
         logs=tuple(dict.fromkeys(policy.logs[0].key.name for policy in logs)),
         gaps=tuple(_gaps(documents, chain[-1].predicate)),
         places=places,
     )
+
+
+def is_tied(judged: JudgedCeremony, chain: Sequence[Statement[Policy]]) -> bool:
+    """Tell whether a ceremony is shown to have made a policy that everything is judged by: one of
+    a chain, or the first of its environment, however far back that is.
+    """
+    first = [p.predicate.genesis for p in chain[:1] if p.predicate.genesis]
+    return judged.progress.policy in {*first, *(policy.digest for policy in chain)}
+
+
+def faults_of(judged: JudgedCeremony, chain: Sequence[Statement[Policy]]) -> tuple[str, ...]:
+    """Say what does not hold of a ceremony."""
+    found = [v.reason for v in judged.verdicts if v.outcome == "fail"]
+    if judged.progress.policy is not None and not is_tied(judged, chain):
+        found.append("the policy that came of it is none of those that follow from the pin")
+    return tuple(found)
+
+
+def _held(judged: JudgedCeremony, chain: Sequence[Statement[Policy]]) -> Deed:
+    """Tell a ceremony as one deed, by the moment it began."""
+    faults = faults_of(judged, chain)
+    keys = [key for key in judged.progress.keys if key.use in _USES]
+    steps = len(judged.script.steps)
+    return Deed(
+        done="ceremony.held",
+        at=judged.lines[0].record.at,
+        # Of a transcript that does not hold nobody can be said to have signed it.
+        who=() if faults else judged.progress.signers,
+        words=f"ceremony of {judged.script.environment}: {judged.script.title}",
+        details=(
+            f"{steps} step{'' if steps == 1 else 's'} by a script, on record",
+            *(f"{_USES[key.use]} “{key.label}”, in the token of {key.person}" for key in keys),
+        ),
+        fault=faults[0] if faults else "",
+    )
+
+
+_USES = {"ca": "authority's key", "log": "log's key", "kek": "key-encryption key"}
 
 
 def _once(deeds: Iterable[Deed]) -> Sequence[Deed]:

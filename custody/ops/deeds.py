@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
@@ -10,19 +10,62 @@ from typing import Literal
 import msgspec
 
 from custody.encoding import Digest
-from custody.formats.envelope import Statement
+from custody.formats.envelope import Predicate, Statement
 from custody.formats.policy import Policy, Principal, ShareKey, SigningKey
 from custody.formats.policy_text import format_quorum
 from custody.ops.policy_words import describe_changes
 from custody.rules.trust import count_signers
 
 #: What a deed is about, in the order in which deeds of one moment are told.
-Matter = Literal["recovery", "policy", "person", "token", "host", "bundle", "backup"]
+Matter = Literal["ceremony", "recovery", "policy", "person", "token", "host", "bundle", "backup"]
 MATTERS: tuple[Matter, ...] = (
-    *("recovery", "policy", "person", "token", "host", "bundle", "backup"),
+    *("ceremony", "recovery", "policy", "person", "token", "host", "bundle", "backup"),
 )
 #: What a deed does: how it is drawn.
 Sign = Literal["vouch", "plus", "minus", "lost", "seal", "gone", "key"]
+#: What was done, by a stable id; where a release has the same act, by that one's (`ops.account`).
+Done = Literal[
+    "ceremony.held",
+    "policy.issued",
+    "policy.stray",
+    "person.joined",
+    "person.changed",
+    "person.left",
+    "token.added",
+    "token.removed",
+    "token.revoked",
+    "host.enrolled",
+    "host.retired",
+    "state.approved",
+    "bundle.sealed",
+    "bundle.withdrawn",
+    "bundle.destroyed",
+    "recovery.made",
+    "recovery.used",
+    "backup.key-made",
+    "backup.made",
+]
+_KINDS: Mapping[Done, tuple[Matter, Sign]] = {
+    "ceremony.held": ("ceremony", "vouch"),
+    "policy.issued": ("policy", "vouch"),
+    "policy.stray": ("policy", "vouch"),
+    "person.joined": ("person", "plus"),
+    "person.changed": ("person", "plus"),
+    "person.left": ("person", "minus"),
+    "token.added": ("token", "plus"),
+    "token.removed": ("token", "minus"),
+    "token.revoked": ("token", "lost"),
+    "host.enrolled": ("host", "plus"),
+    "host.retired": ("host", "minus"),
+    "state.approved": ("host", "vouch"),
+    "bundle.sealed": ("bundle", "seal"),
+    "bundle.withdrawn": ("bundle", "gone"),
+    "bundle.destroyed": ("bundle", "gone"),
+    "recovery.made": ("recovery", "key"),
+    "recovery.used": ("recovery", "lost"),
+    "backup.key-made": ("backup", "key"),
+    "backup.made": ("backup", "key"),
+}
 SHORT = 16
 #: How facts of a policy begin that every version changes.
 _TOLD_ELSEWHERE = ("environment ", "in force ")
@@ -40,22 +83,37 @@ class Place:
 class Deed:
     """One thing that was stated.  ``at`` is its author's claim.
 
+    ``matter`` and ``sign`` follow from what was ``done``; ``shown`` is the statement that tells it.
     ``who`` are those whose signatures hold.  ``fault`` says why it is not believed, else it is "".
     ``place`` is where in a log it is shown to be; ``there_by`` is a moment that somebody vouches
     for, and ``vouched`` says who.
     """
 
-    matter: Matter
-    sign: Sign
+    done: Done
     at: datetime
     who: tuple[str, ...]
     words: str
     details: tuple[str, ...] = ()
-    statement: Digest | None = None
+    shown: Statement[Predicate] | None = None
     fault: str = ""
     place: Place | None = None
     there_by: datetime | None = None
     vouched: str = ""
+
+    @property
+    def statement(self) -> Digest | None:
+        """The digest of the statement that tells it; a revocation list and a ceremony have none."""
+        return None if self.shown is None else self.shown.digest
+
+    @property
+    def matter(self) -> Matter:
+        """What it is about."""
+        return _KINDS[self.done][0]
+
+    @property
+    def sign(self) -> Sign:
+        """How it is drawn."""
+        return _KINDS[self.done][1]
 
 
 def deeds_of_policies(chain: Sequence[Statement[Policy]]) -> Iterator[Deed]:
@@ -69,17 +127,16 @@ def deeds_of_policies(chain: Sequence[Statement[Policy]]) -> Iterator[Deed]:
             for name in count_signers(statement.envelope, by, role="custodian", needed=1).signers
         }
         yield Deed(
-            matter="policy",
-            sign="vouch",
+            done="policy.issued",
             at=policy.issued_at,
             who=tuple(sorted(signed)),
             words=f"policy version {policy.version}, until {policy.expires_at:%Y-%m-%d}",
             details=tuple(_rule_words(before, policy)),
-            statement=statement.digest,
+            shown=statement,
         )
         if before is not None:
             for deed in _people(before, policy):
-                yield replace(deed, statement=statement.digest, who=tuple(sorted(signed)))
+                yield replace(deed, shown=statement, who=tuple(sorted(signed)))
         before = policy
 
 
@@ -117,23 +174,23 @@ def _people(before: Policy, policy: Policy) -> Iterator[Deed]:
         come = tuple(key_words(has[key]) for key in has if key not in had)
         gone = tuple(key_words(had[key]) for key in had if key not in has)
         if was is None and now is not None:
-            yield _deed("person", "plus", policy, f"{name} joins as {', '.join(now.roles)}", come)
+            yield _deed("person.joined", policy, f"{name} joins as {', '.join(now.roles)}", come)
         elif now is None and was is not None:
             left = f"{name} leaves; was {', '.join(was.roles)}"
             kept = ("shares that were sealed to him stay his",) if "officer" in was.roles else ()
-            yield _deed("person", "minus", policy, left, (*gone, *kept))
+            yield _deed("person.left", policy, left, (*gone, *kept))
         else:
             if was is not None and now is not None and was.roles != now.roles:
                 roles = f"{name} is {', '.join(now.roles)} now, and was {', '.join(was.roles)}"
-                yield _deed("person", "plus", policy, roles, ())
+                yield _deed("person.changed", policy, roles, ())
             if come:
-                yield _deed("token", "plus", policy, f"{name} has further keys", come)
+                yield _deed("token.added", policy, f"{name} has further keys", come)
             if gone:
-                yield _deed("token", "minus", policy, f"keys of {name} listed no more", gone)
+                yield _deed("token.removed", policy, f"keys of {name} listed no more", gone)
 
 
-def _deed(matter: Matter, sign: Sign, policy: Policy, words: str, details: tuple[str, ...]) -> Deed:
-    return Deed(matter=matter, sign=sign, at=policy.issued_at, who=(), words=words, details=details)
+def _deed(done: Done, policy: Policy, words: str, details: tuple[str, ...]) -> Deed:
+    return Deed(done=done, at=policy.issued_at, who=(), words=words, details=details)
 
 
 def _by_id(person: Principal) -> dict[str, SigningKey | ShareKey]:

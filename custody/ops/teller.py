@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
 
@@ -14,7 +15,7 @@ from custody.formats.envelope import Predicate, Statement
 from custody.formats.policy import Policy, Role
 from custody.formats.policy_text import format_quorum
 from custody.ops.account import first_fault
-from custody.ops.deeds import SHORT, Deed, Sign, deeds_of_policies, key_words
+from custody.ops.deeds import SHORT, Deed, Done, deeds_of_policies, key_words
 from custody.rules.certificates import RevocationList, read_revocation_lists
 from custody.rules.disposal import check_disposal
 from custody.rules.trust import check_author, count_signers
@@ -54,12 +55,11 @@ class Teller:
             later = policy.version > self._policies[0].version
             if policy.genesis == self._genesis and later and stray.digest not in known:
                 yield Deed(
-                    matter="policy",
-                    sign="vouch",
+                    done="policy.stray",
                     at=policy.issued_at,
                     who=(),
                     words=f"policy version {policy.version}, of no chain from the pinned one",
-                    statement=stray.digest,
+                    shown=stray,
                     fault="it does not follow from the version before it, or another does too",
                 )
 
@@ -81,8 +81,7 @@ class Teller:
                 fresh.setdefault((entry.revoked_at, entry.reason, name), []).append(what)
             for (at, reason, name), keys in fresh.items():
                 yield Deed(
-                    matter="token",
-                    sign="lost",
+                    done="token.revoked",
                     at=at,
                     who=("the certificate authority",),
                     words=f"{name}: {_several(len(keys), 'certificate')} revoked, "
@@ -121,7 +120,7 @@ class Teller:
             said = record.predicate
             yield self._vouched(
                 record,
-                "plus",
+                "host.enrolled",
                 said.enrolled_at,
                 f"{said.host} enrolled, record {said.epoch} of its TPM",
                 f"a {said.trust_class} TPM, its EK {said.ek_spki[:SHORT]}…",
@@ -129,34 +128,33 @@ class Teller:
         for ended in self._documents.retirements:
             end = ended.predicate
             yield self._vouched(
-                ended, "minus", end.retired_at, f"{end.host} retired", f"“{end.reason}”"
+                ended, "host.retired", end.retired_at, f"{end.host} retired", f"“{end.reason}”"
             )
         for golden in self._documents.golden_sets:
             state = golden.predicate
             yield self._vouched(
                 golden,
-                "vouch",
+                "state.approved",
                 state.issued_at,
                 f"boot state {state.name}, epoch {state.epoch}, approved",
                 f"{len(state.pcrs)} registers; the oldest epoch still taken is {state.oldest}",
             )
 
     def _vouched(
-        self, statement: Statement[P], sign: Sign, at: datetime, words: str, detail: str
+        self, statement: Statement[P], done: Done, at: datetime, words: str, detail: str
     ) -> Deed:
         policy = self._at(at)
         needs = policy.thresholds
-        needed = needs.golden if sign == "vouch" else needs.enrolment
+        needed = needs.golden if done == "state.approved" else needs.enrolment
         signers = self._count(statement, policy, "enroller")
         lack = needed - len(signers)
         return Deed(
-            matter="host",
-            sign=sign,
+            done=done,
             at=at,
             who=signers,
             words=words,
             details=(detail,),
-            statement=statement.digest,
+            shown=statement,
             fault=f"{_several(lack, 'more enroller')} had to sign" if lack > 0 else "",
         )
 
@@ -164,28 +162,41 @@ class Teller:
         manifests = {m.digest: m for m in self._documents.manifests}
         for manifest in self._documents.manifests:
             core = manifest.predicate.core
-            who, fault = self._author(manifest, "publisher", core.sealed_at)
-            yield Deed(
-                matter="bundle",
-                sign="seal",
-                at=core.sealed_at,
-                who=who,
-                words=f"bundle {manifest.digest[:SHORT]}… sealed",
-                details=(
-                    f"for policy version {core.policy_version}",
-                    f"to be released until {core.not_after:%Y-%m-%d}",
-                    *([f"replaces {core.replaces[:SHORT]}…"] if core.replaces else []),
-                ),
-                statement=manifest.digest,
-                fault=fault,
+            yield self._by(
+                manifest,
+                "publisher",
+                "bundle.sealed",
+                core.sealed_at,
+                f"bundle {manifest.digest[:SHORT]}… sealed",
+                f"for policy version {core.policy_version}",
+                f"to be released until {core.not_after:%Y-%m-%d}",
+                *([f"replaces {core.replaces[:SHORT]}…"] if core.replaces else []),
             )
+        yield from self._withdrawn()
+        for disposal in self._documents.disposals:
+            gone = disposal.predicate
+            told = self._by(
+                disposal,
+                "publisher",
+                "bundle.destroyed",
+                gone.disposed_at,
+                f"bundle {gone.manifest[:SHORT]}… destroyed by its publisher, he says",
+                "copies elsewhere are not his to destroy",
+            )
+            target = manifests.get(gone.manifest)
+            if target is not None and not told.fault:
+                tried = [check_disposal(disposal, target, p) for p in reversed(self._policies)]
+                if not any(map(passed, tried)):
+                    told = replace(told, fault=first_fault(tried[0], ""))
+            yield told
+
+    def _withdrawn(self) -> Iterator[Deed]:
         for before, statement in zip((None, *self._policies), self._chain, strict=False):
             policy = statement.predicate
             for digest in policy.withdrawn:
                 if before is None or digest not in before.withdrawn:
                     yield Deed(
-                        matter="bundle",
-                        sign="gone",
+                        done="bundle.withdrawn",
                         at=policy.issued_at,
                         who=self._count(statement, policy, "custodian"),
                         words=f"bundle {digest[:SHORT]}… withdrawn by version {policy.version}",
@@ -193,25 +204,8 @@ class Teller:
                             "no officer's tool approves it any more",
                             "enough old shares together still open it outside these tools",
                         ),
-                        statement=statement.digest,
+                        shown=statement,
                     )
-        for disposal in self._documents.disposals:
-            gone = disposal.predicate
-            target = manifests.get(gone.manifest)
-            who, fault = self._author(disposal, "publisher", gone.disposed_at)
-            if target is not None and not fault:
-                tried = [check_disposal(disposal, target, p) for p in reversed(self._policies)]
-                fault = "" if any(map(passed, tried)) else first_fault(tried[0], fault)
-            yield Deed(
-                matter="bundle",
-                sign="gone",
-                at=gone.disposed_at,
-                who=who,
-                words=f"bundle {gone.manifest[:SHORT]}… destroyed by its publisher, he says",
-                details=("copies elsewhere are not his to destroy",),
-                statement=disposal.digest,
-                fault=fault,
-            )
 
     # ── recovery ────────────────────────────────────────────────────────────────────────────────
 
@@ -219,88 +213,87 @@ class Teller:
         named = {p.recovery.record: p.version for p in reversed(self._policies) if p.recovery}
         for record in self._documents.recovery_records:
             made = record.predicate
-            who, fault = self._author(record, "custodian", made.made_at)
             version = named.get(record.digest)
-            yield Deed(
-                matter="recovery",
-                sign="key",
-                at=made.made_at,
-                who=who,
-                words=f"recovery key {made.epoch} made and split",
-                details=(
-                    f"it takes {format_quorum(made.among)}",
-                    f"shares handed to {', '.join(share.holder for share in made.shares)}",
-                    f"in force from policy version {version}"
-                    if version
-                    else "no policy here names it",
-                ),
-                statement=record.digest,
-                fault=fault,
+            yield self._by(
+                record,
+                "custodian",
+                "recovery.made",
+                made.made_at,
+                f"recovery key {made.epoch} made and split",
+                f"it takes {format_quorum(made.among)}",
+                f"shares handed to {', '.join(share.holder for share in made.shares)}",
+                f"in force from policy version {version}" if version else "no policy here names it",
             )
         for glass in self._documents.broken:
             done = glass.predicate
-            who, fault = self._author(glass, "custodian", done.opened_at)
-            yield Deed(
-                matter="recovery",
-                sign="lost",
-                at=done.opened_at,
-                who=who,
-                words=f"the glass was broken: bundle {done.manifest[:SHORT]}… sealed anew",
-                details=(
-                    f"“{done.reason}”",
-                    f"by the shares of {', '.join(share.holder for share in done.shares)}",
-                ),
-                statement=glass.digest,
-                fault=fault,
+            yield self._by(
+                glass,
+                "custodian",
+                "recovery.used",
+                done.opened_at,
+                f"the glass was broken: bundle {done.manifest[:SHORT]}… sealed anew",
+                f"“{done.reason}”",
+                f"by the shares of {', '.join(share.holder for share in done.shares)}",
             )
 
     def _backups(self) -> Iterator[Deed]:
         for wrapping in self._documents.wrapping_keys:
             key = wrapping.predicate
-            who, fault = self._author(wrapping, "custodian", key.made_at)
-            yield Deed(
-                matter="backup",
-                sign="key",
-                at=key.made_at,
-                who=who,
-                words="a key made that others leave tokens under",
-                details=(
-                    f"wrapping key {key.key.key_id[:SHORT]}…",
-                    "it opens by shares of the recovery key only",
-                ),
-                statement=wrapping.digest,
-                fault=fault,
+            yield self._by(
+                wrapping,
+                "custodian",
+                "backup.key-made",
+                key.made_at,
+                "a key made that others leave tokens under",
+                f"wrapping key {key.key.key_id[:SHORT]}…",
+                "it opens by shares of the recovery key only",
             )
         last: dict[Digest, tuple[str, str]] = {}
         for backup in sorted(self._documents.backups, key=lambda s: s.predicate.made_at):
             said = backup.predicate
-            who, fault = self._author(backup, "custodian", said.made_at)
             where = (said.held_in.label, said.held_in.serial)
-            moved = last.get(said.check, where) != where
-            details = [
+            kind = "key-encryption key" if said.role == "kek" else "authority's key"
+            told = self._by(
+                backup,
+                "custodian",
+                "backup.made",
+                said.made_at,
+                f"{kind} “{said.label}” backed up",
                 f"out of token {where[0]}, serial {where[1]}",
                 f"check value {said.check[:SHORT]}…",
-            ]
-            if moved and not fault:
-                label, serial = last[said.check]
-                details.insert(
-                    0,
-                    f"it was in token {label}, serial {serial}, before: it came back from a backup",
-                )
-            if not fault:
-                last[said.check] = where
-            kind = "key-encryption key" if said.role == "kek" else "authority's key"
-            yield Deed(
-                matter="backup",
-                sign="key",
-                at=said.made_at,
-                who=who,
-                words=f"{kind} “{said.label}” backed up"
-                + (", out of another token" if moved and not fault else ""),
-                details=tuple(details),
-                statement=backup.digest,
-                fault=fault,
             )
+            if not told.fault:
+                label, serial = before = last.get(said.check, where)
+                last[said.check] = where
+                if before != where:
+                    came = f"it was in token {label}, serial {serial}, before: it came back"
+                    told = replace(
+                        told,
+                        words=f"{told.words}, out of another token",
+                        details=(f"{came} from a backup", *told.details),
+                    )
+            yield told
+
+    def _by(
+        self,
+        statement: Statement[P],
+        role: Role,
+        done: Done,
+        at: datetime,
+        words: str,
+        *details: str,
+    ) -> Deed:
+        """Tell of a statement by one author, in the role that he must have."""
+        who, fault = self._author(statement, role, at)
+        return Deed(
+            done=done,
+            at=at,
+            who=who,
+            words=words,
+            details=details,
+            shown=statement,
+            fault=fault,
+        )
 
     # ── judging ─────────────────────────────────────────────────────────────────────────────────
 

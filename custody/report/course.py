@@ -13,7 +13,7 @@ from custody.ops.account import Entry
 from custody.ops.audit import AuditedRelease
 from custody.ops.audit_ceremony import JudgedCeremony
 from custody.ops.ceremony_steps import words_of
-from custody.ops.chronicle import Chronicle, Gap
+from custody.ops.chronicle import Chronicle, Gap, faults_of, is_tied
 from custody.ops.deeds import Deed, Matter, Place
 from custody.ops.spoken import spoken
 from custody.report.lanes import Act, TimePicture, draw_times
@@ -32,6 +32,7 @@ _LANES: Mapping[Matter, str] = {
     "host": "Hosts",
     "bundle": "Bundles",
     "backup": "Recovery",
+    "ceremony": _CEREMONIES,
 }
 _ORDER = (_CEREMONIES, "Policies", "People and tokens", "Hosts", "Bundles", _RELEASES, "Recovery")
 _SHORT = 16
@@ -88,14 +89,8 @@ class CeremonyView:
     aloud: tuple[Aloud, ...]
     tied: bool
     """Whether it is shown to be the one that made the policy everything is judged by."""
-
-    @property
-    def faults(self) -> tuple[str, ...]:
-        """What does not hold."""
-        found = [v.reason for v in self.judged.verdicts if v.outcome == "fail"]
-        if self.judged.progress.policy is not None and not self.tied:
-            found.append("the policy that came of it is none of those that follow from the pin")
-        return tuple(found)
+    faults: tuple[str, ...]
+    """What does not hold."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,10 +123,9 @@ def course_of(
     since: datetime,
     until: datetime,
 ) -> Course:
-    """Put everything of a period in order."""
+    """Put everything of a period in order; the chronicle tells of ``ceremonies`` too."""
     held = tuple(_ceremony(judged, chronicle) for judged in ceremonies)
     lines = [
-        *(_held(view) for view in held),
         *(_told(deed, chronicle) for deed in chronicle.deeds),
         *(_released(row, chronicle) for row in rows),
     ]
@@ -231,38 +225,9 @@ def _ceremony(judged: JudgedCeremony, chronicle: Chronicle) -> CeremonyView:
         ended=last.record.at,
         steps=tuple(words_of(judged.script, step) for step in judged.script.steps),
         aloud=tuple(aloud),
-        tied=policy in _versions(chronicle),
+        tied=is_tied(judged, chronicle.policies),
+        faults=faults_of(judged, chronicle.policies),
     )
-
-
-def _versions(chronicle: Chronicle) -> set[Digest]:
-    """Name the policies that everything is judged by, and the first, however far back it is."""
-    first = [p.predicate.genesis for p in chronicle.policies[:1] if p.predicate.genesis]
-    return {*first, *(policy.digest for policy in chronicle.policies)}
-
-
-def _held(view: CeremonyView) -> Line:
-    judged = view.judged
-    keys = [key for key in judged.progress.keys if key.use in ("ca", "log", "kek")]
-    return Line(
-        at=view.at,
-        lane=_CEREMONIES,
-        sign="void" if view.faults else "vouch",
-        # Of a transcript that does not hold nobody can be said to have signed it.
-        who=() if view.faults else judged.progress.signers,
-        words=f"ceremony of {judged.script.environment}: {judged.script.title}",
-        details=(
-            f"{count(len(view.steps), 'step')} by a script, on record",
-            *(f"{_USES[key.use]} “{key.label}”, in the token of {key.person}" for key in keys),
-        ),
-        fault=view.faults[0] if view.faults else "",
-        logged="none",
-        place="",
-        vouched="",
-    )
-
-
-_USES = {"ca": "authority's key", "log": "log's key", "kek": "key-encryption key"}
 
 
 def _aloud(what: str, digest: Digest) -> Aloud:

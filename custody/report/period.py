@@ -107,7 +107,9 @@ def period_of(
     It tells of the releases, and of all else that the archive's files show of the environment.
     """
     documents = archive.documents()
-    chronicle = chronicle_of(documents, pin=pin, now=until, tsa_roots=tsa_roots)
+    chronicle = chronicle_of(
+        documents, pin=pin, now=until, tsa_roots=tsa_roots, ceremonies=ceremonies
+    )
     told = [(held, release, account_of(release)) for held, release in archive.releases()]
     inside = [
         (

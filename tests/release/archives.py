@@ -10,7 +10,9 @@ from custody.encoding import Digest
 from custody.formats.case import Documents, merge, sort_documents
 from custody.formats.envelope import Statement
 from custody.formats.request import Request
+from custody.ops.archive import Archive
 from custody.ops.bundle import Bundle
+from custody.ops.chronicle import Chronicle, chronicle_of
 from custody.ops.collect import collect
 from tests.release.cast import NOW, Cast
 from tests.release.expect import QUORUM, case_of
@@ -30,6 +32,12 @@ class Month:
     opened: Statement[Request]
     unburnt: Statement[Request]
     waiting: Statement[Request]
+
+
+def whole(archive: Archive) -> Chronicle:
+    """Tell all that an archive shows beside its releases."""
+    pins = {held.report.pin for held in archive.held}
+    return chronicle_of(archive.documents(), pin=pins.pop(), now=None)
 
 
 def month(cast: Cast, folder: Path) -> Month:

@@ -34,7 +34,7 @@ from custody.ops.overdue import overdue, unshown
 from custody.rules.situation import Situation
 from custody.transports.store import DirectoryStore
 from tests.cli.transcript import run
-from tests.release.archives import DAY, Month, month
+from tests.release.archives import DAY, Month, month, whole
 from tests.release.cast import NOW, Cast
 from tests.release.collected import logged_release
 from tests.release.expect import refused
@@ -157,7 +157,9 @@ def test_json_lines_have_an_act_a_line(archive: Month, tmp_path: Path, ask: Ask)
 def exported(archive: Month, tmp_path: Path, form: str) -> bytes:
     """Export an archive by the program's own function."""
     found = read_archive([archive.folder], shelves=[], pin=archive.pin)
-    return intoto_bundle(found) if form == "in-toto" else json_lines(found)
+    return (
+        intoto_bundle(found, whole(found)) if form == "in-toto" else json_lines(found, whole(found))
+    )
 
 
 def test_an_in_toto_bundle_is_read_without_us(archive: Month, cast: Cast, tmp_path: Path) -> None:
@@ -236,11 +238,14 @@ def test_an_export_says_or_leaves_out_what_does_not_hold(archive: Month, tmp_pat
     (folder / "1.case").write_bytes(encode_case_file(more))
     found = read_archive([folder], shelves=[], pin=archive.pin)
     by_file = {
-        act["request"]: act["sound"] for act in map(json.loads, json_lines(found).splitlines())
+        act["request"]: act["sound"]
+        for act in map(json.loads, json_lines(found, whole(found)).splitlines())
     }
     assert {False, True} == set(by_file.values())
     assert not by_file[archive.opened.digest]
-    digests = {read_statement(line).digest for line in intoto_bundle(found).splitlines()}
+    digests = {
+        read_statement(line).digest for line in intoto_bundle(found, whole(found)).splitlines()
+    }
     assert archive.opened.digest not in digests
     assert {archive.unburnt.digest, archive.waiting.digest} < digests
 

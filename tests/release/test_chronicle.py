@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import msgspec
 import pytest
 from cryptography import x509
 
 from custody.crypto.certificates import issue_authority, issue_certificate, issue_crl
-from custody.encoding import sha256
+from custody.encoding import encode, sha256
 from custody.formats.case import Documents, EntryProof, merge, sort_documents
 from custody.formats.envelope import decode_envelope, decode_statement
 from custody.formats.keybackup import HeldIn, KeyAttribute, KeyBackup, SealedWrappingKey
@@ -20,8 +21,11 @@ from custody.formats.logproof import LogProof
 from custody.formats.recovery import BreakGlass
 from custody.lab.swtpm import Swtpm
 from custody.log.tree import Tree
+from custody.ops.archive import read_archive
 from custody.ops.chronicle import Chronicle, chronicle_of
 from custody.ops.deeds import Deed, Matter
+from custody.ops.export import act_lines, intoto_bundle
+from tests.release.archives import whole
 from tests.release.cast import NOW, Cast, person, spki
 from tests.release.logged import Log, LoggedCast, witness
 from tests.release.test_recovery import broken, found, words
@@ -205,6 +209,29 @@ def test_a_bundle_by_nobody_known_is_told_as_not_believed(cast: Cast) -> None:
     assert {"seal", "gone"} == told.keys()
     assert (("pub",), "") == (told["seal"].who, told["seal"].fault)
     assert ("cus1", "cus2") == told["gone"].who
+
+
+def test_what_is_not_believed_is_told_in_lines_and_in_no_bundle(cast: Cast, tmp_path: Path) -> None:
+    """An officer's word on a backup: `since` says that it is not believed, and why; what the
+    bundle holds others would take for statements of this environment.
+    """
+    lie, true = (
+        cast.sign(backup(cast, serial=n), who) for n, who in (("1", "sec1"), ("2", "cus1"))
+    )
+    (policy,) = cast.documents.policies
+    for number, data in enumerate((lie, true, encode(policy.envelope))):
+        (tmp_path / f"{number}.dsse").write_bytes(data)
+    found = read_archive([tmp_path], shelves=[], pin=cast.pin)
+    lines = list(act_lines(found, whole(found)))
+    assert lines == sorted(lines, key=lambda line: line.at)
+    assert [(False, "unknown"), (True, "cus1")] == sorted(
+        (line.sound, line.who) for line in lines if line.act == "backup.made"
+    )
+    (fault,) = [line.note for line in lines if not line.sound]
+    assert fault.startswith("signed by a key that is no custodian's in this policy; out of token")
+    bundle = intoto_bundle(found, whole(found)).splitlines()
+    assert true in bundle
+    assert lie not in bundle
 
 
 def test_only_the_log_of_a_policy_shows_something_to_be_logged(

@@ -29,7 +29,7 @@ from custody.ops.overdue import unshown
 from custody.ops.trust import pin, remember_retired
 from custody.report.period import period_of
 from tests.cli.transcript import run
-from tests.release.archives import DAY, Month, month
+from tests.release.archives import DAY, Month, month, whole
 from tests.release.cast import NOW, Cast, person, spki
 from tests.release.expect import changed, failed
 from tests.release.test_retirement import retirement
@@ -108,7 +108,7 @@ def test_a_bundle_exports_no_strangers_statements(
     folder = loose(archive, "3.case", tmp_path / "heap", *forged)
     found = read_archive([folder], shelves=[], pin=archive.pin)
     assert all(release.sound for _, release in found.releases())
-    lines = intoto_bundle(found).splitlines()
+    lines = intoto_bundle(found, whole(found)).splitlines()
     assert set(lines) == {d for n, d in members(archive, "3.case").items() if n.endswith(".dsse")}
 
 
@@ -128,7 +128,7 @@ def test_a_bundle_exports_no_answer_that_does_not_count(
     assert all(held.holds(release) for held, release in found.releases())
     uncounted = {a.entry.statement for a in acts_of(found) if a.entry.act == "approval.uncounted"}
     assert {read_statement(longer).digest} == uncounted
-    assert longer not in intoto_bundle(found).splitlines()
+    assert longer not in intoto_bundle(found, whole(found)).splitlines()
 
 
 def test_a_timestamp_moves_nothing_out_of_a_period(
@@ -241,7 +241,7 @@ def test_a_files_name_writes_nothing_but_itself(archive: Month, say: Ask, tmp_pa
         assert all(char.isprintable() or char == "\n" for char in shown), repr(shown)
         assert "Traceback" not in shown
     found = read_archive([folder], shelves=[], pin=archive.pin)
-    for line in json_lines(found).splitlines():
+    for line in json_lines(found, whole(found)).splitlines():
         assert json.loads(line)["file"].isprintable()
 
 

@@ -281,6 +281,49 @@ def test_nothing_of_the_log_is_missing_from_the_archive(year: Year) -> None:
     assert [] == [one for one in told if one["kind"] == "overdue.unshown"]
 
 
+#: What a year of keys is told by, beside its releases.
+KEPT = {
+    *("ceremony.held", "policy.issued", "person.joined", "person.left", "token.added"),
+    *("token.revoked", "host.enrolled", "state.approved", "bundle.sealed", "bundle.withdrawn"),
+    *("bundle.destroyed", "recovery.made", "backup.key-made", "backup.made"),
+}
+
+
+def test_since_and_exported_lines_tell_of_keys_what_the_page_tells(year: Year) -> None:
+    """Ceremony, people, tokens, recovery, backups: in order, each once, and each believed."""
+    whole = ("archive", "env", "--ceremony", "table")
+    told = ask(year, "since", format_time(utc_now() - timedelta(days=1)), *whole)
+    assert KEPT <= {row["act"] for row in told}
+    own = [(row["act"], row["words"], row["at"]) for row in told if not row["request"]]
+    assert len(own) == len(set(own))
+    assert all(row["sound"] for row in told)
+    assert [] == ask(year, "since", format_time(utc_now() + timedelta(days=9999)), *whole)
+    year.run("ada", "auditor", "export", *whole, "--out", "year.jsonl")
+    lines = (year.folder / "year.jsonl").read_bytes().splitlines()
+    assert told == [json.loads(line) for line in lines]
+
+
+def test_statements_of_keys_are_judged_elsewhere_from_the_bundle(year: Year) -> None:
+    """Whoever has the in-toto bundle and the pin tells the same, but for what lists revoked."""
+    year.run(
+        "ada", "auditor", "export", "archive", "env", "--as", "in-toto", "--out", "year.intoto"
+    )
+    lines = (year.folder / "year.intoto").read_bytes().splitlines()
+    (year.folder / "elsewhere").mkdir()
+    for number, line in enumerate(lines):
+        (year.folder / f"elsewhere/{number}.dsse").write_bytes(line)
+    begin = format_time(utc_now() - timedelta(days=1))
+    here, there = (ask(year, "since", begin, *at) for at in (("archive", "env"), ("elsewhere",)))
+    kept = KEPT - {"ceremony.held", "token.revoked"}
+    acts = [
+        {(row["act"], row["statement"], row["words"]) for row in rows if row["act"] in kept}
+        for rows in (here, there)
+    ]
+    assert acts[0] == acts[1]
+    assert kept == {act for act, _, _ in acts[1]}
+    assert all(row["sound"] for row in there if row["act"] in kept and not row["request"])
+
+
 # ── the page ─────────────────────────────────────────────────────────────────────────────────────
 
 
