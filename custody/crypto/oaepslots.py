@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import msgspec
 from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.asymmetric.padding import AsymmetricPadding
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import (
@@ -60,6 +61,17 @@ _SUITES: dict[str, OaepParameters] = {
     "RSA2048_OAEP_SHA256": OaepParameters(2048, _SHA256),
     "RSA3072_OAEP_SHA256": OaepParameters(3072, _SHA256),
 }
+
+
+@runtime_checkable
+class ProvenKey(Protocol):
+    """A key whose device is asked once more after bad padding: is it the bytes, or is it broken?
+
+    That takes time.  So after a bad tag it is asked as well.
+    """
+
+    def prove(self, padding: AsymmetricPadding) -> None:
+        """Check that the device decrypts what is encrypted to the public key."""
 
 
 def parameters_of(suite: str) -> OaepParameters | None:
@@ -111,11 +123,11 @@ def seal_oaep(suite: OaepSuite, spki: bytes, plaintext: Octets, *, info: bytes) 
 def open_oaep(
     suite: OaepSuite, private_key: rsa.RSAPrivateKey, sealed: bytes, *, info: bytes
 ) -> bytes:
-    """Open what `seal_oaep` made; a token is asked once, and only for a whole slot.
+    """Open what `seal_oaep` made; a token is asked only for a whole slot, and once for a good one.
 
-    A wrong key, hash, ``info`` or byte is `Refused`, all alike and in the same words: whoever can
-    tell a bad padding from a bad tag can decrypt (Manger, CRYPTO 2001).  What a token itself raises
-    (PIN locked, token gone) passes through.
+    A wrong key, hash, ``info`` or byte is `Refused`, all alike, in the same words and after the
+    same work of the token: whoever can tell a bad padding from a bad tag can decrypt (Manger,
+    CRYPTO 2001).  What a token itself raises (PIN locked, token gone) passes through.
     """
     found = _SUITES[suite]
     public = private_key.public_key()
@@ -127,10 +139,13 @@ def open_oaep(
     # A number that is no residue and a slot cut short are told here: what tokens answer to one
     # differs, and some of them have to be restarted after it.
     if len(body) >= _TAG_BYTES and int.from_bytes(locked, "big") < public.public_numbers().n:
-        with suppress(ValueError, InvalidTag):
+        with suppress(ValueError):
             key = bytearray(private_key.decrypt(locked, found.padding))
             try:
                 return _open_under(key, salt, body, suite=suite, locked=locked, info=info)
+            except InvalidTag:
+                if isinstance(private_key, ProvenKey):
+                    private_key.prove(found.padding)
             finally:
                 wipe(key)
     # Not chained to what went wrong: the words of the library would tell the two apart.
@@ -141,7 +156,7 @@ def _open_under(
     key: bytearray, salt: bytes, body: bytes, *, suite: OaepSuite, locked: bytes, info: bytes
 ) -> bytes:
     if len(key) != KEY_BYTES:
-        raise ValueError
+        raise InvalidTag
     cipher, nonce = _message_key(key, salt, suite=suite, locked=locked, info=info)
     return cipher.decrypt(nonce, body, None)
 

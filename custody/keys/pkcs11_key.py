@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn, Self
+from typing import Any
 
 import pkcs11
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
-from pkcs11 import Attribute, KeyType, Mechanism, ObjectClass
+from pkcs11 import Attribute, KeyType, Mechanism
 
 from custody.errors import Refused, Unavailable
 from custody.keys.api import KeyInfo, KeyRole
+from custody.keys.pkcs11_private import TokenPrivate
 from custody.keys.pkcs11_session import Connection
 from custody.keys.pkcs11_templates import derived_template
 from custody.keys.prehash import digest_to_sign
 from custody.keys.profiles import Profile
 
 
-class TokenKey(ec.EllipticCurvePrivateKey):
+class TokenKey(TokenPrivate, ec.EllipticCurvePrivateKey):
     """Signs with C_Sign or agrees with C_DeriveKey, as its role allows; never leaves its token."""
 
     def __init__(
@@ -35,9 +36,6 @@ class TokenKey(ec.EllipticCurvePrivateKey):
         self._public = public
         self._profile = profile
         self.info = info
-
-    def __repr__(self) -> str:
-        return f"<TokenKey {self.info.uri}>"
 
     @property
     def curve(self) -> ec.EllipticCurve:
@@ -62,10 +60,7 @@ class TokenKey(ec.EllipticCurvePrivateKey):
         digest = digest_to_sign(data, signature_algorithm)[0][: self._size]
         with self._connection.login() as session:
             key: Any = self._object(session)
-            again = {}
-            if key[Attribute.ALWAYS_AUTHENTICATE]:
-                again = {"pin": self._connection.credential()}
-            raw: bytes = key.sign(digest, mechanism=Mechanism.ECDSA, **again)
+            raw: bytes = key.sign(digest, mechanism=Mechanism.ECDSA, **self._pin_again(key))
         if len(raw) != 2 * self._size:
             raise Unavailable("the token returned no ECDSA signature", where=self._where)
         return encode_dss_signature(
@@ -101,47 +96,9 @@ class TokenKey(ec.EllipticCurvePrivateKey):
             raise Unavailable("the token returned no ECDH value", where=self._where)
         return shared
 
-    def private_numbers(self) -> NoReturn:
-        self._refuse_export()
-
-    def private_bytes(
-        self,
-        encoding: serialization.Encoding,
-        format: serialization.PrivateFormat,  # noqa: A002 - cryptography's name
-        encryption_algorithm: serialization.KeySerializationEncryption,
-    ) -> NoReturn:
-        self._refuse_export()
-
-    def __reduce__(self) -> NoReturn:
-        self._refuse_export()
-
-    def __copy__(self) -> Self:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self
-
-    def _refuse_export(self) -> NoReturn:
-        raise Refused("the key stays in its token", check="key.export", where=self._where)
-
-    @property
-    def _where(self) -> str:
-        return f"{self._connection.where}, key {self.info.label}"
-
     @property
     def _size(self) -> int:
         return (self.key_size + 7) // 8
-
-    def _object(self, session: pkcs11.Session) -> pkcs11.Object:
-        wanted = {Attribute.CLASS: ObjectClass.PRIVATE_KEY, Attribute.ID: self.info.id}
-        found = list(session.get_objects(wanted))
-        if not found:
-            raise Unavailable("the key is no longer in the token", where=self._where)
-        if len(found) > 1:
-            raise Refused(
-                "several private keys have this id", check="key.ambiguous", where=self._where
-            )
-        return found[0]
 
 
 def _octet_string(value: bytes) -> bytes:

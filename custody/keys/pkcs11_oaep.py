@@ -9,10 +9,9 @@ import os
 import secrets
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn
 
 import pkcs11
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.asymmetric.padding import AsymmetricPadding
 from pkcs11 import MGF, Attribute, KeyType, Mechanism, ObjectClass
@@ -24,6 +23,7 @@ from custody.encoding import key_id as digest_of
 from custody.errors import CustodyError, Malformed, Refused, Unavailable
 from custody.keys import pkcs11_module as modules
 from custody.keys.api import KeyInfo, KeyRole
+from custody.keys.pkcs11_private import TokenPrivate
 from custody.keys.pkcs11_session import Connection
 from custody.keys.pkcs11_templates import Template, asked, check_attributes, check_label
 from custody.keys.profiles import Profile
@@ -208,16 +208,13 @@ class Pkcs11OaepKeys:
         return pair
 
 
-class OaepKey(rsa.RSAPrivateKey):
+class OaepKey(TokenPrivate, rsa.RSAPrivateKey):
     """One RSA private key in a token, as ``cryptography`` sees it; it only decrypts OAEP."""
 
     def __init__(self, connection: Connection, info: KeyInfo, public: rsa.RSAPublicKey) -> None:
         self._connection = connection
         self._public = public
         self.info = info
-
-    def __repr__(self) -> str:
-        return f"<OaepKey {self.info.uri}>"
 
     @property
     def key_size(self) -> int:
@@ -256,62 +253,21 @@ class OaepKey(rsa.RSAPrivateKey):
     ) -> bytes | pkcs11.PKCS11Error:
         mechanism, mask = _MECHANISMS[_hash_of(padding)]
         key = self._object(session)
-        again = {}
-        if key[Attribute.ALWAYS_AUTHENTICATE]:
-            again = {"pin": self._connection.credential()}
         try:
             return bytes(
                 key.decrypt(
                     ciphertext,
                     mechanism=Mechanism.RSA_PKCS_OAEP,
                     mechanism_param=(mechanism, mask, None),
-                    **again,
+                    **self._pin_again(key),
                 )
             )
         except _ITS_FAULT as error:
             return error
 
-    def _object(self, session: Any) -> Any:
-        wanted = {Attribute.CLASS: ObjectClass.PRIVATE_KEY, Attribute.ID: self.info.id}
-        found = list(session.get_objects(wanted))
-        if not found:
-            raise Unavailable("the key is no longer in the token", where=self._where)
-        if len(found) > 1:
-            raise Refused(
-                "several private keys have this id", check="key.ambiguous", where=self._where
-            )
-        return found[0]
-
     def sign(self, *_: object, **__: object) -> NoReturn:
         """Refuse: a share key does not sign, whatever its token would let it do."""
         raise Refused("a share key does not sign", check="key.role", where=self._where)
-
-    def private_numbers(self) -> NoReturn:
-        self._refuse_export()
-
-    def private_bytes(
-        self,
-        encoding: serialization.Encoding,
-        format: serialization.PrivateFormat,  # noqa: A002 - cryptography's name
-        encryption_algorithm: serialization.KeySerializationEncryption,
-    ) -> NoReturn:
-        self._refuse_export()
-
-    def __reduce__(self) -> NoReturn:
-        self._refuse_export()
-
-    def __copy__(self) -> Self:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self
-
-    def _refuse_export(self) -> NoReturn:
-        raise Refused("the key stays in its token", check="key.export", where=self._where)
-
-    @property
-    def _where(self) -> str:
-        return f"{self._connection.where}, key {self.info.label}"
 
 
 #: What tokens answer to a ciphertext that is not for the key: PKCS#11 3.1 section 5.9.2, and what

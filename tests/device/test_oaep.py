@@ -80,6 +80,38 @@ def test_bad_slots_are_the_slots_fault(key: OaepKey) -> None:
     assert SECRET == keyslots.open(SUITE, key, None, sealed, info=INFO)
 
 
+def test_bad_padding_and_a_bad_tag_are_the_same_work_and_words(
+    key: OaepKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How often the token is asked does not tell which it was: twice; for a good one, once."""
+    asked: list[int] = []
+    ask = OaepKey._try
+
+    def counted(self: OaepKey, session: Any, ciphertext: bytes, scheme: Any) -> Any:
+        asked.append(len(ciphertext))
+        return ask(self, session, ciphertext, scheme)
+
+    monkeypatch.setattr(OaepKey, "_try", counted)
+    sealed = seal_to(key, SUITE)
+    padded = b"\0" + os.urandom(255) + sealed[256:]
+    tagged = sealed[:-1] + bytes([sealed[-1] ^ 1])
+    # What is no key of 32 bytes, in good padding, is no third thing.
+    short = key.public_key().encrypt(b"short", parameters(SUITE).padding) + sealed[256:]
+    said = []
+    for bad in (padded, tagged, short):
+        asked.clear()
+        with pytest.raises(Refused) as caught:
+            keyslots.open(SUITE, key, None, bad, info=INFO)
+        assert caught.value.__cause__ is None
+        said.append((tuple(asked), caught.value.check, str(caught.value), caught.value.hint))
+    assert [
+        ((256, 256), "slot.open", "the slot does not open with this key", said[0][3])
+    ] * 3 == said
+    asked.clear()
+    assert SECRET == keyslots.open(SUITE, key, None, sealed, info=INFO)
+    assert [256] == asked
+
+
 def test_the_key_decrypts_and_nothing_else(
     key: OaepKey, token: Pkcs11Token, uri: Pkcs11Uri
 ) -> None:

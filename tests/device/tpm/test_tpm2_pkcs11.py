@@ -102,7 +102,7 @@ _BAD_SLOT = (
     _KEYS
     + """
 bad = bytearray(sealed)
-bad[200] ^= 1
+bad[int(sys.argv[3])] ^= 1
 try:
     keyslots.open(suite, made, None, bytes(bad), info=INFO)
     print("opened")
@@ -250,9 +250,15 @@ def test_a_share_key_neither_signs_nor_decrypts_otherwise(chip: Chip) -> None:
 @pytest.mark.parametrize("suite", ["RSA2048_OAEP_SHA256", "RSA2048_OAEP_SHA1"])
 def test_a_bad_slot_is_refused_or_the_token_is_out(chip: Chip, suite: str) -> None:
     """A changed slot opens nothing: the software TPM itself may fail over it, and then says so."""
-    done = chip.python(_BAD_SLOT, str(chip.uri), suite)
+    done = chip.python(_BAD_SLOT, str(chip.uri), suite, "200")
     assert 0 == done.returncode, done.stderr
     assert done.stdout.strip() in ("Refused slot.open", "Unavailable"), done.stdout
+
+
+def test_a_bad_tag_is_refused_after_the_key_was_proven(chip: Chip) -> None:
+    """The padding is good and the tag is not: the refusal of a bad padding, word for word."""
+    done = chip.python(_BAD_SLOT, str(chip.uri), "RSA2048_OAEP_SHA256", "-1")
+    assert (0, "Refused slot.open") == (done.returncode, done.stdout.strip()), done.stderr
 
 
 def test_it_is_listed(chip: Chip) -> None:
