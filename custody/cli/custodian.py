@@ -29,8 +29,8 @@ from custody.cli._trust import add_trust
 from custody.cli._ui import Screen
 from custody.cli._wiring import open_token
 from custody.crypto.certificates import Reason
+from custody.crypto.der import MAX_CRL_BYTES
 from custody.encoding import format_time
-from custody.formats.case import MAX_CRL_BYTES
 from custody.ops import admit as people
 from custody.ops import authority as ca
 from custody.ops.folders import read_file

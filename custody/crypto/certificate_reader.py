@@ -31,6 +31,8 @@ from custody.crypto.der import (
     CONTEXT_0,
     GENERALIZED_TIME,
     INTEGER,
+    MAX_CERTIFICATE_BYTES,
+    MAX_CRL_BYTES,
     SET,
     content_of,
     elements,
@@ -50,9 +52,7 @@ Reason = Literal[
     "privilegeWithdrawn",
 ]
 
-MAX_CERTIFICATE_BYTES = 65_536
 MAX_CSR_BYTES = 16_384
-MAX_CRL_BYTES = 16 << 20
 
 #: ECDSA with SHA-2: every signature algorithm written here.
 ECDSA_SHA2 = frozenset(

@@ -7,6 +7,10 @@ from custody.errors import Malformed
 SEQUENCE, SET, CONTEXT_0 = 0x30, 0x31, 0xA0
 INTEGER, BIT_STRING, UTF8_STRING, GENERALIZED_TIME = 0x02, 0x03, 0x0C, 0x18
 
+#: The largest certificate and revocation list that any reader takes, in bytes of DER.
+MAX_CERTIFICATE_BYTES = 65_536
+MAX_CRL_BYTES = 16 << 20
+
 #: DER of the OID arc ecdsa-with-* (1.2.840.10045.4); RFC 5758 section 3.2 forbids parameters.
 _ECDSA_ARC = bytes.fromhex("2a8648ce3d04")
 

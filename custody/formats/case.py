@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import msgspec
 
+from custody.crypto.der import MAX_CERTIFICATE_BYTES, MAX_CRL_BYTES
 from custody.encoding import Digest
 from custody.errors import CustodyError, Malformed
 from custody.formats.approval import Approval, Denial
@@ -48,8 +49,6 @@ from custody.formats.witnessing import CosignRequest, decode_cosign_request
 
 #: The most files one reader takes; a folder with more is not a case.
 MAX_FILES = 20_000
-MAX_CERTIFICATE_BYTES = 65_536
-MAX_CRL_BYTES = 16 << 20
 
 P = TypeVar("P", bound=Predicate)
 

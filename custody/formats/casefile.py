@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from custody.crypto.der import MAX_CERTIFICATE_BYTES, MAX_CRL_BYTES
 from custody.encoding import (
     MAX_STATEMENT_BYTES,
     Digest,
@@ -23,7 +24,7 @@ from custody.encoding import (
     sha256,
 )
 from custody.errors import Malformed, Refused
-from custody.formats.case import MAX_CERTIFICATE_BYTES, MAX_CRL_BYTES, MAX_FILES
+from custody.formats.case import MAX_FILES
 from custody.formats.envelope import decode_envelope
 from custody.formats.logentry import entry_of
 from custody.formats.logproof import MAX_PROOF_BYTES

@@ -20,6 +20,7 @@ from custody.crypto.tpmretained import MAX_SHARES, Line
 from custody.encoding import Blob, Count, Digest, Name, Record
 from custody.formats.evidence import Curve
 from custody.formats.goldenset import Epoch
+from custody.formats.request import U32
 
 #: What a quote is over where its registers are not judged, and the rest of it is.
 UNJUDGED_PCRS = (0,)
@@ -30,8 +31,6 @@ EPOCH_INDEX_OFFSET = len(RETAINED_INDEXES)
 
 #: An RSA-4096 key is 550 bytes.
 MAX_EK_SPKI_BYTES = 1024
-
-U32 = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
 
 
 class Attested(NamedTuple):

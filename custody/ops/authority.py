@@ -29,9 +29,9 @@ from custody.crypto.certificates import (
     revocations_of,
     spki_of,
 )
+from custody.crypto.der import MAX_CERTIFICATE_BYTES, MAX_CRL_BYTES
 from custody.encoding import KeyId, key_id
 from custody.errors import Incomplete, Refused
-from custody.formats.case import MAX_CERTIFICATE_BYTES, MAX_CRL_BYTES
 from custody.formats.policy import Principal, ShareKey, SigningKey
 from custody.keys.api import KeyRole, Token
 from custody.keys.wrapapi import make_recoverable

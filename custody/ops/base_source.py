@@ -21,12 +21,11 @@ from custody.formats.manifest import Core
 from custody.formats.parts import plaintext_digest
 from custody.ops.landing import disk_errors
 from custody.ops.linux import drop_behind, is_large
-from custody.ops.model_files import open_beneath
+from custody.ops.model_files import DIRECTORY, open_beneath
 from custody.ops.part_map import PartMap, Piece
 from custody.ops.pipeline import Pool, worker_count, zero
 from custody.ops.progress import Progress, silent
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
 _NAMES_SHOWN = 3
 
@@ -49,7 +48,7 @@ class BaseParts:
     def __enter__(self) -> Self:
         with disk_errors(self._path):
             try:
-                self._root = os.open(self._path, _DIRECTORY)
+                self._root = os.open(self._path, DIRECTORY)
             except OSError as error:
                 if error.errno not in _GONE:
                     raise

@@ -8,12 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+from custody.crypto.der import MAX_CERTIFICATE_BYTES, MAX_CRL_BYTES
 from custody.encoding import MAX_STATEMENT_BYTES
 from custody.errors import CustodyError, Malformed, Unavailable
 from custody.formats.asking import Asking
 from custody.formats.case import (
-    MAX_CERTIFICATE_BYTES,
-    MAX_CRL_BYTES,
     MAX_FILES,
     Documents,
     Unreadable,

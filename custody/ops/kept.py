@@ -23,11 +23,10 @@ from custody.errors import Incomplete, Refused
 from custody.formats.envelope import Statement
 from custody.formats.evidence import name
 from custody.formats.goldenset import GoldenSet
-from custody.formats.request import Request, Terms
+from custody.formats.request import U32, Request, Terms
 from custody.keys.hostapi import (
     MAX_EK_SPKI_BYTES,
     RETAINED_INDEXES,
-    U32,
     HostTpm,
     RetainedKey,
     RetainedUpdates,

@@ -20,7 +20,8 @@ from custody.errors import Refused
 from custody.formats.contents import MAX_FILES, Base, check_names
 from custody.ops.landing import disk_errors
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+#: How directories are opened.
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 #: Rows and plaintext digests of this many parts take 27 MiB.
 _PARTS_AT_DEFAULT_SIZE = 1 << 18
 
@@ -156,7 +157,7 @@ def scan(model: Path) -> Scan:
     files: list[SourceFile] = []
     empty: list[str] = []
     with disk_errors(model):
-        root = os.open(model, _DIRECTORY)
+        root = os.open(model, DIRECTORY)
     waiting = [""]
     try:
         while waiting:
@@ -185,7 +186,7 @@ def _scan_directory(
 ) -> list[str] | None:
     """Add the files of one directory; return the directories in it, None where it is empty."""
     below: list[str] = []
-    fd = open_beneath(root, directory, _DIRECTORY)
+    fd = open_beneath(root, directory, DIRECTORY)
     try:
         with os.scandir(fd) as entries:
             count = len(files)
@@ -239,7 +240,7 @@ def open_beneath(root: int, name: str, flags: int, mode: int = 0o600) -> int:
     fd = root
     try:
         for piece in parents:
-            below = os.open(piece.encode(), _DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
+            below = os.open(piece.encode(), DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
             if fd != root:
                 os.close(fd)
             fd = below

@@ -22,12 +22,11 @@ import msgspec
 from custody.errors import Refused
 from custody.ops.landing import disk_errors
 from custody.ops.linux import OldFile
-from custody.ops.model_files import Identity, open_beneath
+from custody.ops.model_files import DIRECTORY, Identity, open_beneath
 from custody.ops.progress import Progress
 from custody.rules.model import MAX_ENTRIES, Entry
 
 PHASE: Final = "hashing"
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
 _CHUNK_BYTES = 1 << 20
 #: More threads than cores: they share the last files, where one alone would finish a core late.
@@ -64,7 +63,7 @@ class ModelDirectory:
         self._path = model
         self.is_file = not model.is_symlink() and model.is_file()
         with disk_errors(model):
-            self._root = os.open(model.parent if self.is_file else model, _DIRECTORY)
+            self._root = os.open(model.parent if self.is_file else model, DIRECTORY)
 
     def close(self) -> None:
         """Close it."""
@@ -248,12 +247,12 @@ def _check(fd: int, file: Found, where: Path) -> None:
 def _open_listed(root: int, directory: str) -> int:
     # open_beneath takes names that are text; a directory's own need not be.
     if not directory:
-        return os.open(".", _DIRECTORY | os.O_NOFOLLOW, dir_fd=root)
+        return os.open(".", DIRECTORY | os.O_NOFOLLOW, dir_fd=root)
     fd = root
     try:
         for piece in directory.split("/"):
             raw = piece.encode("utf-8", "surrogateescape")
-            below = os.open(raw, _DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
+            below = os.open(raw, DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
             if fd != root:
                 os.close(fd)
             fd = below

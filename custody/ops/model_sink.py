@@ -19,7 +19,7 @@ from custody.ops.ahead import Ahead
 from custody.ops.frame_cut import FrameCut
 from custody.ops.landing import disk_errors
 from custody.ops.linux import NewFile, is_large
-from custody.ops.model_files import Segment, Segments, open_beneath
+from custody.ops.model_files import DIRECTORY, Segment, Segments, open_beneath
 from custody.ops.pipeline import zero
 
 
@@ -75,7 +75,7 @@ class ModelFiles:
 
     def __enter__(self) -> Self:
         with disk_errors(self._path):
-            self._root = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._root = os.open(self._path, DIRECTORY)
             try:
                 self._left = self._find_left()
                 self._make_directories()
@@ -162,7 +162,7 @@ class ModelFiles:
         if self._ahead is None or file.name in self._left:
             return None
         folder, _, name = file.name.rpartition("/")
-        parent = open_beneath(self._root, folder, os.O_RDONLY | os.O_DIRECTORY)
+        parent = open_beneath(self._root, folder, DIRECTORY)
         try:
             return self._ahead.take(name, file.size_bytes, dir_fd=parent)
         finally:

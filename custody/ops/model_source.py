@@ -13,6 +13,7 @@ from custody.errors import CustodyError, Refused
 from custody.ops.landing import disk_errors
 from custody.ops.linux import OldFile
 from custody.ops.model_files import (
+    DIRECTORY,
     Identity,
     Layout,
     Placed,
@@ -21,8 +22,6 @@ from custody.ops.model_files import (
     SourceFile,
     open_beneath,
 )
-
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class PlainSource(Protocol):
@@ -45,7 +44,7 @@ class SourceFiles:
         """Open the directory; raises `Unavailable`."""
         self._model = model
         with disk_errors(model):
-            self._root = os.open(model, _DIRECTORY)
+            self._root = os.open(model, DIRECTORY)
 
     def close(self) -> None:
         """Close the directory."""

@@ -13,12 +13,14 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
+from custody.crypto.der import MAX_CRL_BYTES
 from custody.crypto.signature import load_ec_public
 from custody.errors import Malformed
 from custody.ops.files import read_file, reading
 
 MAX_PEM_BYTES: Final = 1 << 20
-MAX_CRL_BYTES: Final = 32 << 20
+#: PEM takes a third more than the DER that is in it, and line ends.
+MAX_PEM_CRL_BYTES: Final = 3 * MAX_CRL_BYTES // 2
 
 _BEGIN = b"-----BEGIN "
 
@@ -108,10 +110,13 @@ def read_crls(paths: Iterable[Path]) -> tuple[bytes, ...]:
     found: list[bytes] = []
     for path in paths:
         with reading(path):
-            data = read_file(path, max_bytes=MAX_CRL_BYTES)
+            data = read_file(path, max_bytes=MAX_PEM_CRL_BYTES)
             try:
                 load = x509.load_pem_x509_crl if _BEGIN in data else x509.load_der_x509_crl
-                found.append(load(data).public_bytes(Encoding.DER))
+                der = load(data).public_bytes(Encoding.DER)
             except (ValueError, TypeError, UnsupportedAlgorithm) as error:
                 raise Malformed("not a revocation list") from error
+            if len(der) > MAX_CRL_BYTES:
+                raise Malformed(f"revocation list is larger than {MAX_CRL_BYTES} bytes")
+            found.append(der)
     return tuple(found)

@@ -40,6 +40,7 @@ from custody.rules.manifest import check_manifest
 from custody.rules.people import check_key
 from custody.rules.site import choose_site, core_site
 from custody.rules.situation import Situation
+from custody.rules.trust import signatory
 from custody.rules.verdicts import require
 
 if TYPE_CHECKING:
@@ -306,14 +307,14 @@ def _core(
 
 def _check_publisher(signer: Signer, situation: Situation) -> None:
     policy = situation.trusted.policy
-    holder, key = policy.holder(signer.key_id), policy.signing_key(signer.key_id)
-    if holder is None or key is None or "publisher" not in holder.roles:
+    found = signatory(policy, signer.key_id, "publisher")
+    if found is None:
         raise Refused(
             f"this key is no publisher's in {policy.environment}, policy version {policy.version}",
             check="seal.publisher",
             hint="a custodian adds a publisher with: custody custodian policy propose",
         )
-    require(check_key(holder, key, situation))
+    require(check_key(*found, situation))
 
 
 def _model_signature(
