@@ -135,11 +135,13 @@ def enroll(
                 ShareKeyPair(share, find_share_key(token, role, share)) for share in identity.shares
             )
         else:
+            suites = _suites_for(suite, role)
+            if suites:
+                _check_apart(token, role)
             # Before there are keys that only it would know of.
             home.begin()
             label = f"{invitation.environment} {principal}"
             signer = Signer(token.make(KeyRole.SIGN, f"{label} sign", ec.SECP256R1()))
-            suites = _suites_for(suite, role)
             pairs = (
                 (_share_key(home, token, suites, role=role, label=f"{label} share"),)
                 if suites
@@ -221,6 +223,28 @@ def upgrade(home: Home, token: Token, *, invitation: Invitation) -> bytes:
             (pair,),
             invitation=invitation,
             token_class=token.info.token_class,
+        )
+
+
+def _check_apart(token: Token, role: Role) -> None:
+    """Refuse to make a site's keys beside keys that shares are sealed to, and the other way.
+
+    Whoever has such a token and its PIN has both halves of what opens a bundle.  Two partitions of
+    one HSM are two tokens, and RSA keys say nothing of their role: those are not seen.
+    """
+    listed = token.keys()
+    held = {key.role for key in listed}
+    if role == "site" and KeyRole.SHARE in held:
+        raise Refused(
+            "this token holds a key that shares are sealed to: it would be no second factor",
+            check="site.token",
+            hint="a site's keys are made in a token that nobody else has keys in",
+        )
+    if role != "site" and KeyRole.SITE in held:
+        raise Refused(
+            "this token holds a site's key, which is to be a second factor beside yours",
+            check="site.token",
+            hint="take a token of your own",
         )
 
 

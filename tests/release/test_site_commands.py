@@ -115,6 +115,25 @@ def test_the_key_of_a_site_derives_and_stays(sited: Years) -> None:
     assert [] == [finding for finding in audit["findings"] if finding["weak"]]
 
 
+@pytest.mark.parametrize(
+    ("whose", "verb", "hint"),
+    [
+        ("sec1", "host site", "no second factor"),
+        ("fra1", "host admit", "to be a second factor beside yours"),
+        ("fra1", "officer enroll", "to be a second factor beside yours"),
+    ],
+)
+def test_one_token_is_not_both_factors(sited: Years, whose: str, verb: str, hint: str) -> None:
+    """Who has a token with a site's key and a share key in it has both halves: none is made."""
+    actor = sited.world[whose]
+    before = actor.run("token", "audit", str(actor.uri), "--json").stdout
+    words = ("--invitation", "start/invitation.json", "--out", "both.dsse", "--home", "homes/both")
+    said = actor.run(*verb.split(), "both", "--token", str(actor.uri), *words, code=1)
+    assert hint in said.stderr
+    assert before == actor.run("token", "audit", str(actor.uri), "--json").stdout
+    assert not (sited.folder / "both.dsse").exists()
+
+
 def test_an_auditor_is_told_whose_hsm_it_takes(sited: Years) -> None:
     """`who-can-open` names the site beside the shares, and nobody for what was sealed without."""
     sited.seal("third", "--site", "ams1")
