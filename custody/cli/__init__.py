@@ -120,8 +120,8 @@ def main() -> None:
         code = _ui.explain(error, as_json="--json" in sys.argv)
     else:
         if code == _STOPPED:
-            # The number is all that typer makes of an interrupt; "^C" stands on the line before.
-            sys.stderr.write(
-                "\ncustody: stopped\n" if sys.stderr.isatty() else "custody: stopped\n"
-            )
+            # The number is all that typer makes of an interrupt.
+            from custody.cli import _ui
+
+            _ui.explain(KeyboardInterrupt(), as_json="--json" in sys.argv)
     raise SystemExit(code if isinstance(code, int) else 0)

@@ -90,6 +90,15 @@ def place_of(home: Home) -> HostPlace:
     )
 
 
+def place_asked_from(home: Home) -> HostPlace:
+    """Return what `place_of` does, of a home that something was asked from: a fresh one stays
+    unmade, and is `Incomplete`.
+    """
+    if home.is_fresh():
+        home.memory()
+    return place_of(home)
+
+
 def _ledger_of(home: Home) -> Ledger:
     return Ledger(home.folder("requests"))
 
@@ -157,6 +166,7 @@ def open_released(opening: Opening, ahead: Ahead) -> None:
     with (
         site_keys(sealed, opening.site, standing.home, opening.pin_fd) as site,
         answers_shown(screen, sealed, asked, standing.situation),
+        screen.resumable(lambda: _goes_on(place, asked.digest, out)),
         screen.progress() as progress,
     ):
         opened = open_release(
@@ -178,6 +188,15 @@ def open_released(opening: Opening, ahead: Ahead) -> None:
     )
     hand_out(place, asked.digest, opening.receipt, opening.burn_receipt)
     offer(screen, policy, opening.log, [opened.receipt_data, opened.burn_data])
+
+
+def _goes_on(place: HostPlace, request: Digest, out: Path) -> bool:
+    """Tell whether an opening that was stopped goes on: with the model, or with the burn alone."""
+    from custody.ops.open import interrupted
+
+    if unfinished_output(out, request[:16]) is not None:
+        return True
+    return interrupted(place.find(request), out, place)
 
 
 def check_outputs(*paths: Path | None) -> None:

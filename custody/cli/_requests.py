@@ -21,7 +21,7 @@ from custody.cli._home import (
     read_env,
 )
 from custody.cli._log import LogOption, offer
-from custody.cli._open import check_outputs, hand_out, place_of
+from custody.cli._open import check_outputs, hand_out, place_asked_from, place_of
 from custody.cli._opening import BurnOption, ReceiptOption
 from custody.cli._ui import Screen
 from custody.cli._wiring import open_tpm
@@ -219,8 +219,8 @@ def cancel(
     """Give up a request: burn its counter, so that its key opens nothing any more."""
     screen = Screen(as_json=as_json)
     check_outputs(receipt, burn_receipt)
-    place = place_of(open_home(home, "host"))
-    entry = place.find(_digest_of(place, request))
+    place, digest = _named_in(open_home(home, "host"), request)
+    entry = place.find(digest)
     burnt = give_up(entry, open_tpm(tpm), place, now=moment(None))
     screen.result(
         {"request": entry.request, "counter": burnt.value},
@@ -240,8 +240,7 @@ def receipt(
 ) -> None:
     """Copy the receipt of a request that has ended; every one is kept in this host's home."""
     check_outputs(out, burn_receipt)
-    place = place_of(open_home(home, "host"))
-    digest = _digest_of(place, request)
+    place, digest = _named_in(open_home(home, "host"), request)
     if not place.receipt_path(digest).exists():
         raise Incomplete(
             "this request has not ended",
@@ -253,16 +252,20 @@ def receipt(
     Screen(as_json=as_json).made(*(path for path in (out, burn_receipt) if path))
 
 
-def _digest_of(place: HostPlace, text: str) -> Digest:
-    """Find the request that a person means: by its file, or by how its digest begins."""
+def _named_in(home: Home, text: str) -> tuple[HostPlace, Digest]:
+    """Find the request that a person means, by its file or by how its digest begins, and what this
+    host keeps of it.
+    """
     path, beginning = Path(text), text.rstrip("…").lower()
     if path.is_file():
-        return read_statement_file(Request, path).digest
+        digest = read_statement_file(Request, path).digest
+        return place_asked_from(home), digest
     if len(beginning) < _LEAST_DIGITS or not set(beginning) <= set("0123456789abcdef"):
         raise typer.BadParameter(
             f"{text!r} is no file, and not {_LEAST_DIGITS} or more digits of a digest",
             param_hint="REQUEST",
         )
+    place = place_asked_from(home)
     found = [digest for digest in place.known() if digest.startswith(beginning)]
     if len(found) > 1:
         raise typer.BadParameter(f"{text!r} begins several; give more digits", param_hint="REQUEST")
@@ -273,4 +276,4 @@ def _digest_of(place: HostPlace, text: str) -> Digest:
             where=text,
             hint="custody host status lists the open ones",
         )
-    return found[0]
+    return place, found[0]

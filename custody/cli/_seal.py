@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -24,7 +25,7 @@ from custody.cli._home import (
 from custody.cli._log import LogOption, offer
 from custody.cli._ui import EXIT_REFUSED, Screen
 from custody.encoding import Record, encode, format_time
-from custody.errors import Malformed, Unavailable
+from custody.errors import Incomplete, Malformed, Unavailable
 from custody.ops.ahead import Ahead, sealing_ahead
 from custody.ops.landing import check_absent
 
@@ -196,9 +197,10 @@ def seal(
             keeper = _keeper(standing.home, keys)
             if keeper and start_over:
                 keeper.forget(out)
+            kept = keeper if base is None and compress == "none" else None
             if base is None and compress == "none":
-                _say_how_far(screen, keeper, out)
-            with screen.progress() as progress:
+                _say_how_far(screen, kept, out)
+            with screen.resumable(_is_begun(kept, out)), screen.progress() as progress:
                 sealed = seal_model(
                     model,
                     out,
@@ -259,8 +261,16 @@ def _known_base(
         if base_model is not None:
             raise typer.BadParameter("--base says which bundle it is of", param_hint="--base-model")
         return None
+    from custody.ops.bundle import MANIFEST
     from custody.ops.delta import known_base
 
+    if base.is_dir() and not (base / MANIFEST).exists():
+        raise Incomplete(
+            f"no bundle: there is no {MANIFEST} in it",
+            missing=("the bundle that every host has, or its manifest",),
+            where=str(base),
+            hint="--base takes what was sealed; the files it was sealed from are --base-model DIR",
+        )
     return known_base(base, model, memory=home.folder(_SEALED), base_model=base_model)
 
 
@@ -279,6 +289,11 @@ def _say_how_far(screen: Screen, keeper: SealKeeper | None, out: Path) -> None:
         screen.say("if this is interrupted it starts again: there is no share key in your token")
     elif (there := keeper.parts_there(out)) is not None:
         screen.say(f"going on: {there} parts are there and will be checked")
+
+
+def _is_begun(keeper: SealKeeper | None, out: Path) -> Callable[[], bool]:
+    """Return what tells whether a seal would go on."""
+    return lambda: keeper is not None and keeper.parts_there(out) is not None
 
 
 def _sealed_view(out: Path, sealed: Sealed) -> SealedView:
@@ -364,16 +379,16 @@ def check(
     from custody.cli._session import stand
     from custody.ops.bundle import Bundle
     from custody.ops.check import check_bundle
+    from custody.ops.resume import CheckMemory
     from custody.rules.verdicts import passed
 
     screen = Screen(as_json=as_json)
     standing = stand(home, env, "publisher")
-    with screen.progress() as progress:
+    opened, memory = Bundle.at(bundle), standing.home.folder("checks")
+    goes_on = partial(CheckMemory.is_left, memory, opened.statement.digest)
+    with screen.resumable(goes_on), screen.progress() as progress:
         verdicts = check_bundle(
-            Bundle.at(bundle),
-            situation=standing.situation,
-            memory=standing.home.folder("checks"),
-            progress=progress,
+            opened, situation=standing.situation, memory=memory, progress=progress
         )
     view = CheckedView(sound=passed(verdicts), checks=_words.check_views(verdicts))
     screen.result(view, lambda: screen.verdicts(verdicts))

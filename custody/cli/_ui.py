@@ -35,6 +35,10 @@ _PADDED = ("seal", "open", "check")
 _MARKS = {"pass": "ok", "fail": "NO", "not-applicable": "--"}
 
 
+class Stopped(typer.Abort):
+    """A person interrupted what goes on when the same command is given again."""
+
+
 class Screen:
     """Where one command writes.  With ``as_json`` stdout carries one JSON document and no words."""
 
@@ -100,6 +104,19 @@ class Screen:
         # Whatever is no yes is a no: here nobody is asked until he agrees.
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             raise Refused("not confirmed", check="person.confirm")
+
+    @contextmanager
+    def resumable(self, goes_on: Callable[[], bool]) -> Iterator[None]:
+        """Have it said, where a person interrupts the block, that the same command goes on.
+
+        That is so if ``goes_on`` says so then, of what there really is.
+        """
+        try:
+            yield
+        except KeyboardInterrupt:
+            if goes_on():
+                raise Stopped from None
+            raise
 
     @contextmanager
     def progress(self) -> Iterator[Progress]:
@@ -260,7 +277,10 @@ def explain(error: BaseException, *, as_json: bool) -> int:
             _print_usage(error, as_json=as_json)
             return error.exit_code
         case typer.Abort() | KeyboardInterrupt():
-            typer.echo("custody: stopped", err=True)
+            _print_stopped(
+                "the same command goes on where it stopped" if isinstance(error, Stopped) else None,
+                as_json=as_json,
+            )
             return EXIT_STOPPED
         case BrokenPipeError():
             # Whoever read our output has gone; nothing more may be written, not even at exit.
@@ -313,6 +333,18 @@ def _print_error(error: CustodyError, *, as_json: bool) -> None:
             typer.echo(f"custody: missing: {_one_line(item)}", err=True)
     if hint:
         typer.echo(f"custody: hint: {_one_line(hint)}", err=True)
+
+
+def _print_stopped(hint: str | None, *, as_json: bool) -> None:
+    if as_json:
+        _event("stopped", hint=hint)
+        return
+    if sys.stderr.isatty():
+        # "^C" stands on the line.
+        typer.echo(err=True)
+    typer.echo("custody: stopped", err=True)
+    if hint is not None:
+        typer.echo(f"custody: hint: {hint}", err=True)
 
 
 def _one_line(text: str) -> str:

@@ -21,7 +21,7 @@ from custody.cli._home import (
     open_home,
 )
 from custody.cli._log import LogOption, offer
-from custody.cli._open import place_of
+from custody.cli._open import place_asked_from, place_of
 from custody.cli._opening import BaseOption
 from custody.cli._session import stand
 from custody.cli._ui import Screen
@@ -31,9 +31,9 @@ from custody.errors import Incomplete
 from custody.keys.hostapi import HostTpm
 from custody.ops.bundle import Bundle
 from custody.ops.folders import read_file
-from custody.ops.kept import Kept, KeptKeys, prune
+from custody.ops.kept import Kept, KeptKeys, prune, unsealing_key
 from custody.ops.kept import forget as forget_key
-from custody.ops.landing import check_absent, write_new_file
+from custody.ops.landing import check_absent, unfinished_output, write_new_file
 from custody.ops.receipts import forgotten_statement
 from custody.ops.unseal import unseal_release
 
@@ -68,14 +68,16 @@ def unseal(
     only while the newest policy, the revocation lists and the manifest's own end allow it.
     """
     screen = Screen(as_json=as_json)
-    standing = stand(home, env, "host")
-    with screen.progress() as progress:
+    standing, sealed = stand(home, env, "host"), Bundle.at(bundle)
+    place = place_of(standing.home)
+    goes_on = partial(_is_begun, place.keys, sealed, out)
+    with screen.resumable(goes_on), screen.progress() as progress:
         contents = unseal_release(
-            Bundle.at(bundle),
+            sealed,
             out,
             situation=standing.situation,
             tpm=open_tpm(tpm),
-            place=place_of(standing.home),
+            place=place,
             event_log=read_event_log(event_log),
             base=base,
             progress=progress,
@@ -92,6 +94,12 @@ def unseal(
             f"{len(contents.files)} files, into {out}"
         ),
     )
+
+
+def _is_begun(keys: KeptKeys, bundle: Bundle, out: Path) -> bool:
+    """Tell whether an opening that was stopped has left something to go on from."""
+    key = unsealing_key(keys.find(bundle.statement.digest))
+    return unfinished_output(out, key) is not None
 
 
 def forget(
@@ -115,7 +123,7 @@ def forget(
     screen = Screen(as_json=as_json)
     if out is not None:
         check_absent(out)
-    keys = place_of(open_home(home, "host")).keys
+    keys = place_asked_from(open_home(home, "host")).keys
     kept, opened = _find(keys, manifest), open_tpm(tpm)
     tell = None if out is None else partial(_tell, out, kept, opened)
     value = forget_key(kept, opened, keys, tell=tell)

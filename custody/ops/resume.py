@@ -295,6 +295,11 @@ class CheckMemory:
             ):
                 self._good[:] = left.good
 
+    @staticmethod
+    def is_left(folder: Path, manifest: Digest) -> bool:
+        """Tell whether an interrupted check left which parts were good."""
+        return (folder / f"{manifest}.json").exists()
+
     def __enter__(self) -> Self:
         return self
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import pytest
@@ -94,10 +95,16 @@ def test_no_option_is_a_fault_of_ours(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Junk is a usage error, a refusal, or not there; never an internal fault."""
+    """Junk is a usage error, a refusal, or not there; never an internal fault.  And what is refused
+    before anything was learnt leaves no home behind.
+    """
+    for home in (room / "home", room / "state"):
+        rmtree(home, ignore_errors=True)
     said = run(*line, capsys=capsys, monkeypatch=monkeypatch)
     assert "internal fault" not in said.err, (line, said.err)
     assert said.code in {0, 1, 2, 3, 4}
+    left = [home.name for home in (room / "home", room / "state") if home.exists()]
+    assert said.code == 0 or [] == left, (line, said.err)
 
 
 @pytest.mark.parametrize(
@@ -121,3 +128,35 @@ def test_a_mistyped_value_names_its_option(
     """What cannot be what was meant is a usage error, before anything is opened or asked."""
     said: Said = run(*shlex.split(words), capsys=capsys, monkeypatch=monkeypatch)
     assert (2, True) == (said.code, f"invalid value for {option}: " in said.err), said.err
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (f"officer trust {'ab' * 32} --env folder", 1),
+        ("officer review folder file --env folder", 3),
+        ("publisher check folder --env folder", 4),
+        ("custodian status --env folder", 4),
+        ("custodian renew-crl --out x", 4),
+        ("auditor verify folder", 4),
+        ("auditor prove file --out x", 4),
+        ("enroller ca crl --out x", 4),
+        (f"host receipt {'ab' * 32} --out x", 4),
+        (f"host cancel {'ab' * 32} --tpm tpm:", 4),
+        (f"host forget {'ab' * 32} --tpm tpm:", 4),
+        ("log key", 4),
+        ("log checkpoint nowhere --policy file", 3),
+        ("log init nowhere --origin a.b/c --token pkcs11:token=x?module-name=none", 3),
+    ],
+)
+def test_what_is_refused_before_anything_was_learnt_leaves_no_home(
+    words: str,
+    code: int,
+    room: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A home that is there has learnt something: a mistyped command does not begin one."""
+    said = run(*shlex.split(words), capsys=capsys, monkeypatch=monkeypatch)
+    assert (code, False) == (said.code, (room / "home").exists()), said.err
+    assert not (room / "state").exists()
