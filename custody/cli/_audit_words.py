@@ -30,6 +30,23 @@ from custody.rules.logged import JudgedLogged
 from custody.rules.verdicts import Verdict
 
 _SHORT = 16
+_ENVIRONMENT = (
+    "the case needs the environment's public files too: name their folder beside it, as "
+    "custody auditor verify CASE ./production"
+)
+#: What to bring, by the check that fails for want of it.
+_LACKING = {
+    "case.requests": "name the host's request.dsse, or a file that custody auditor collect wrote",
+    "case.complete": "name also the request.dsse that each answer and receipt is to",
+    "case.manifest": "name the bundle's folder too, or its manifest.dsse",
+    "case.policy": _ENVIRONMENT,
+    "certificate.found": _ENVIRONMENT,
+    "crl.found": _ENVIRONMENT,
+    "request.enrolment": _ENVIRONMENT,
+    "request.golden": _ENVIRONMENT,
+    "policy.pin": "ask a custodian for the digest again, or name the folder of the environment "
+    "that it is of",
+}
 
 
 class LoggedView(Record, frozen=True):
@@ -177,6 +194,14 @@ def _author(release: AuditedRelease, bad: BadShare) -> str:
     answers = (*release.tally.counted, *release.tally.passed_over) if release.tally else ()
     names = (answer.officer for answer in answers if answer.key == bad.officer and answer.officer)
     return next(names, f"key {bad.officer[:_SHORT]}…")
+
+
+def say_what_is_lacking(screen: Screen, report: AuditReport) -> None:
+    """Say of checks that fail for want of a file which one it is, and where it lies."""
+    verdicts = [*report.verdicts, *(v for release in report.releases for v in release.verdicts)]
+    failing = {verdict.check for verdict in verdicts if verdict.outcome == "fail"}
+    for words in dict.fromkeys(words for check, words in _LACKING.items() if check in failing):
+        screen.say(f"hint: {words}")
 
 
 def show_audit(screen: Screen, report: AuditReport, *, checks: bool) -> None:

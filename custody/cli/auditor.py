@@ -135,6 +135,9 @@ def verify(
 ) -> None:
     """Judge every release of a case again, from its files alone.
 
+    A case is a file that collect wrote; or a request, its manifest, answers and receipt, and the
+    folder of the environment's public files beside them.
+
     A collected file is judged as a whole too: what is missing from it, or does not belong in it,
     is named.  Exit code 0 only if every check of every release holds.
     """
@@ -156,5 +159,6 @@ def verify(
         _audit_words.audit_view(report),
         lambda: _audit_words.show_audit(screen, report, checks=checks),
     )
+    _audit_words.say_what_is_lacking(screen, report)
     if not report.sound:
         raise typer.Exit(EXIT_REFUSED)

@@ -200,7 +200,12 @@ def _audit_one(request: Statement[Asking], auditing: Auditing) -> AuditedRelease
     moment = chosen.at
     chain = _judge_policies(ledger, auditing, named, moment=moment)
     manifest = _manifest_of(request, documents, chain)
-    ledger.add("case.manifest", manifest is not None, "its manifest is here")
+    ledger.add(
+        "case.manifest",
+        manifest is not None,
+        "its manifest is here",
+        otherwise="its manifest is not in the case",
+    )
     tally: Tally | None = None
     situation: Situation | None = None
     logged: tuple[JudgedLogged, ...] = ()

@@ -295,3 +295,33 @@ def test_an_auditor_takes_the_pin_he_trusts(cast: Cast, run: Run) -> None:
     assert "ok  policy.pin" in run("auditor", "verify", *case, "--checks").out
     said = run("auditor", "verify", *case, "--home", cast.folder / "new")
     assert (4, True) == (said.code, "nothing to judge by" in said.err)
+
+
+def test_an_audit_says_what_is_lacking_and_who_has_it(cast: Cast, run: Run) -> None:
+    """A case without the environment's files, its manifest or its request is unsound, and which
+    file would mend that is said in words.
+    """
+    bundle = cast.seal()
+    request, pin = ask(cast, run, bundle), ("--policy-pin", cast.pin)
+    env, manifest = cast.folder / "env", bundle.path / "manifest.dsse"
+    policies = cast.folder / "policies"
+    policies.mkdir()
+    (policies / "1.dsse").write_bytes(cast.policies[0])
+    whole = (request, manifest, env, cast.folder / "answers")
+    needs_env = "name their folder beside it, as custody auditor verify CASE ./production"
+    for case, words in (
+        (whole, ""),
+        ((request, manifest), needs_env),
+        ((request, manifest, policies), needs_env),
+        ((request, env), "name the bundle's folder too, or its manifest.dsse"),
+        ((manifest, env), "name the host's request.dsse"),
+        ((cast.folder / "answers", manifest, env), "that each answer and receipt is to"),
+    ):
+        said = run("auditor", "verify", *case, *pin)
+        assert (bool(words), words) == (bool(said.code), words if words in said.err else said.err)
+        hints = [line for line in said.err.splitlines() if line.startswith("hint: ")]
+        assert len(hints) == len(set(hints))
+    said = run("auditor", "verify", *whole, "--policy-pin", "ab" * 32)
+    assert "ask a custodian for the digest again" in said.err
+    events = run("auditor", "verify", request, manifest, *pin, "--json").err.splitlines()
+    assert needs_env in json.loads(events[0])["text"]
