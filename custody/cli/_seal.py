@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from custody.ops.resume import SealKeeper
     from custody.ops.seal import Sealed, SealOrder
 
-_MAX_SIGNATURE_BYTES = 1 << 28
 #: The folder of a publisher's home that has digests and fingerprints of what he sealed.
 _SEALED = "sealed"
 _MAX_DAYS = 36_500
@@ -166,6 +165,7 @@ def seal(
     """
     with _memory_begun(model, out, known=base is None and compress == "none") as ahead:
         from custody.cli._session import stand, unlocked
+        from custody.formats.model import MAX_SIGNATURE_BYTES
         from custody.ops.folders import read_file
         from custody.ops.seal import SealOrder, seal_model
 
@@ -181,7 +181,7 @@ def seal(
             replaces=read_digest(replaces, option="--replaces") if replaces else None,
             site=site,
             model_signature=(
-                read_file(signature, max_bytes=_MAX_SIGNATURE_BYTES) if signature else None
+                read_file(signature, max_bytes=MAX_SIGNATURE_BYTES) if signature else None
             ),
             base=_known_base(standing.home, model, base, base_model),
             compress=compress,
