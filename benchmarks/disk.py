@@ -21,7 +21,6 @@ from benchmarks.rows import Row, compared
 from benchmarks.timing import Contestant, Times, Took, alternate, run_here, run_process
 from custody.ops.linux import drop_behind, in_memory, on_block_device
 
-_MODEL_BYTES: Final = 1 << 30
 #: Model and archive, two bundles, two opened copies, what age and dd write.
 _COPIES: Final = 9
 _ROUNDS: Final = 3
@@ -36,7 +35,7 @@ _PLACES: Final = (Path(__file__).parent.parent / "build", Path(tempfile.gettempd
 
 def rows(bench: Bench) -> Iterator[Row]:
     """Seal and open in turns with age and dd, nothing of the input in the page cache."""
-    size = min(_MODEL_BYTES, bench.room.model_bytes)
+    size = bench.room.model_bytes
     place = _disk(size)
     if place is None:
         print("bench: disk: skipped, no disk has room for it", file=sys.stderr, flush=True)

@@ -1,34 +1,26 @@
-"""Have memory made, or the disk read, while the program is busy with something else.
+"""Have memory made while the program is busy with something else.
 
 Most of what a write into tmpfs costs is getting the pages, and a command has one core idle while it
 imports, logs in and talks to a TPM.  So a thread makes files without a name (O_TMPFILE) beside the
 target and has pages put into them (fallocate, which holds no lock of the interpreter).  Whoever
 writes the output later gives such a file its name, or does not: then it is gone, as it is when the
 process dies.
-
-On a disk it is the input that is waited for: the beginnings of what will be read are fetched into
-the page cache, where `linux.OldFile` finds them.  Nothing is believed of either.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from custody.ops.linux import fetch, in_memory, link_open, reserve
+from custody.ops.linux import in_memory, link_open, reserve
 
 #: A file that is taken waits for the stretch being reserved: 3 ms.
 _STRETCH_BYTES = 16 << 20
 #: Whatever somebody takes to type a PIN, so much and no more is held for it.
 _MOST_BYTES = 4 << 30
-#: What may be fetched: a disk needs a quarter of a second for it, a program as long to begin.
-_FETCHED_BYTES = 256 << 20
-_FETCHED_AT_ONCE_BYTES = 8 << 20
-#: As many as are worked on side by side.
-_FETCHED_FILES = 3
 
 
 class Ahead:
@@ -107,82 +99,26 @@ class Ahead:
                 reserve(self._fds[file], turn * _STRETCH_BYTES, _STRETCH_BYTES)
 
 
-class Fetching:
-    """Reads the beginnings of files into the page cache, in the background, until it is closed."""
-
-    def __init__(self, files: Callable[[], Sequence[Path]]) -> None:
-        """Begin to fetch what ``files()`` names, from all of them by turns."""
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(
-            target=self._fetch, args=(files,), name="fetch", daemon=True
-        )
-        self._thread.start()
-
-    def close(self) -> None:
-        """Fetch no more."""
-        self._stopped.set()
-        self._thread.join()
-
-    def _fetch(self, files: Callable[[], Sequence[Path]]) -> None:
-        fds: list[int] = []
-        try:
-            # A FIFO in its place must hold nobody up.
-            flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
-            fds.extend(os.open(path, flags) for path in files())
-            ends = [_held_bytes(os.fstat(fd)) for fd in fds]
-            for turn in range(_FETCHED_BYTES // _FETCHED_AT_ONCE_BYTES // max(1, len(fds))):
-                offset = turn * _FETCHED_AT_ONCE_BYTES
-                for fd, end in zip(fds, ends, strict=True):
-                    if self._stopped.is_set():
-                        return
-                    if offset < end:
-                        fetch(fd, offset, min(_FETCHED_AT_ONCE_BYTES, end - offset))
-        except OSError:
-            # Whoever reads it later will meet that too, and say so.
-            pass
-        finally:
-            for fd in fds:
-                os.close(fd)
-
-
 @contextmanager
 def sealing_ahead(model: Path, bundle: Path) -> Iterator[Ahead]:
-    """Reserve the payload of a bundle to be made of ``model``, for as long as the block lasts.
-
-    Where it is on a disk, the model's largest files are fetched.
-    """
+    """Reserve the payload of a bundle to be made of ``model``, for as long as the block lasts."""
     growing = Ahead(bundle.absolute().parent, lambda: tree_bytes(model), mode=0o644)
-    with fetching(lambda: largest_files(model)):
-        try:
-            yield growing
-        finally:
-            growing.close()
+    try:
+        yield growing
+    finally:
+        growing.close()
 
 
 @contextmanager
 def opening_ahead(payload: Path, target: Path) -> Iterator[Ahead]:
-    """Reserve files of the model that ``payload`` will be opened to, for as long.
-
-    Where it is on a disk, the payload is fetched.
-    """
+    """Reserve files of the model that ``payload`` will be opened to, for as long."""
     # As many as there will be workers: each begins with another file, the largest first.
     files = len(os.sched_getaffinity(0))
     growing = Ahead(target.absolute().parent, lambda: _held_bytes(payload.stat()), files=files)
-    with fetching(lambda: [payload]):
-        try:
-            yield growing
-        finally:
-            growing.close()
-
-
-@contextmanager
-def fetching(files: Callable[[], Sequence[Path]]) -> Iterator[None]:
-    """Fetch the beginnings of ``files()``, for as long as the block lasts."""
-    running = Fetching(files)
     try:
-        yield
+        yield growing
     finally:
-        running.close()
+        growing.close()
 
 
 def _held_bytes(about: os.stat_result) -> int:
@@ -192,24 +128,15 @@ def _held_bytes(about: os.stat_result) -> int:
 
 def tree_bytes(directory: Path) -> int:
     """Add up the sizes of the files below ``directory``, as far as they can be seen."""
-    return sum(size for size, _ in _files_below(directory))
-
-
-def largest_files(directory: Path) -> list[Path]:
-    """Return a few files below ``directory``, those that sealing begins with."""
-    found = sorted(_files_below(directory), key=lambda file: (-file[0], file[1]))
-    return [Path(path) for _, path in found[:_FETCHED_FILES]]
-
-
-def _files_below(directory: Path) -> Iterator[tuple[int, str]]:
-    waiting = [os.fspath(directory)]
+    found, waiting = 0, [os.fspath(directory)]
     while waiting:
         with suppress(OSError), os.scandir(waiting.pop()) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append(entry.path)
                 elif entry.is_file(follow_symlinks=False):
-                    yield entry.stat(follow_symlinks=False).st_size, entry.path
+                    found += entry.stat(follow_symlinks=False).st_size
+    return found
 
 
 def _nameless(folder: Path, mode: int) -> int:

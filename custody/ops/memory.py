@@ -8,7 +8,7 @@ import os
 from contextlib import suppress
 
 from custody.crypto.secret import wipe
-from custody.ops.linux import keep_private, libc
+from custody.ops.linux import in_huge_pages, keep_private, libc
 
 _WIPED_AT_ONCE_BYTES = 1 << 18
 
@@ -27,6 +27,7 @@ class SecretMemory:
         except OSError as error:
             raise MemoryError(f"no {size_bytes} bytes to be had") from error
         keep_private(self._map)
+        in_huge_pages(self._map, 0, size_bytes)
         self.locked = _lock(self._map, size_bytes)
         self.view = memoryview(self._map)[:size_bytes]
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import mmap
 import os
 import stat
 import threading
@@ -21,7 +20,7 @@ import msgspec
 
 from custody.errors import Refused
 from custody.ops.landing import disk_errors
-from custody.ops.linux import OldFile
+from custody.ops.linux import OldFile, private_memory
 from custody.ops.model_files import DIRECTORY, Identity, open_beneath
 from custody.ops.progress import Progress
 from custody.rules.model import MAX_ENTRIES, Entry
@@ -194,7 +193,7 @@ class _Work:
             return self._turn.wait_for(lambda: not self._running, timeout=_TICK_SECONDS)
 
     def _labour(self) -> None:
-        buffer = memoryview(mmap.mmap(-1, _CHUNK_BYTES))  # aligned, as direct reads must be
+        buffer = private_memory(_CHUNK_BYTES)
         try:
             while (index := self._take()) is not None:
                 self._digests[index] = self._hash(self._stretches[index], buffer)

@@ -12,7 +12,6 @@ has, and the earliest part of all waits for nobody.
 from __future__ import annotations
 
 import hashlib
-import mmap
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from custody.crypto.parts import TAG_BYTES
-from custody.ops.linux import in_memory, keep_private
+from custody.ops.linux import in_memory, private_memory
 from custody.ops.model_files import Extent, Segment, Segments
 from custody.ops.progress import Progress
 
@@ -142,10 +141,7 @@ def part_buffer(part_size_bytes: int) -> Iterator[memoryview]:
 
     It is zeroed at the end, and unmapped once no traceback refers to it any more.
     """
-    size = part_size_bytes + TAG_BYTES
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    keep_private(memory)
-    buffer = memoryview(memory)[: part_size_bytes + TAG_BYTES]
+    buffer = private_memory(part_size_bytes + TAG_BYTES)
     try:
         yield buffer
     finally:

@@ -1,4 +1,4 @@
-"""Memory for an output, made before the output is, and input read before it is wanted."""
+"""Memory for an output, made before the output is."""
 
 from __future__ import annotations
 
@@ -11,11 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from custody.ops import linux
 from custody.ops.ahead import (
     Ahead,
-    fetching,
-    largest_files,
     opening_ahead,
     sealing_ahead,
     tree_bytes,
@@ -181,41 +178,3 @@ def test_sizes_of_a_tree(tmp_path: Path) -> None:
     (tmp_path / "m" / "link").symlink_to("a")
     assert 8 == tree_bytes(tmp_path / "m")
     assert 0 == tree_bytes(tmp_path / "missing")
-
-
-def test_what_will_be_read_is_fetched(tmp_path: Path) -> None:
-    """On a disk the beginnings of files come into the page cache, the largest first."""
-    if in_memory(tmp_path):
-        pytest.skip("the temporary directory is in memory")
-    model = write_model(tmp_path / "m", {f"{n}": noise(n << 20) for n in range(1, 5)})
-    assert [model / "4", model / "3", model / "2"] == largest_files(model)
-    paths = [model / "4", model / "3"]
-    for path in paths:
-        evict(path)
-    assert [0, 0] == [cached_bytes(path) for path in paths]
-    with fetching(lambda: paths):
-        end = time.monotonic() + PATIENCE_SECONDS
-        while [4 << 20, 3 << 20] != [cached_bytes(path) for path in paths]:
-            assert time.monotonic() < end
-            time.sleep(0.01)
-
-
-def test_fetching_minds_nothing(tmp_path: Path) -> None:
-    """A FIFO, a directory or nothing in a file's place holds nobody up and stops nothing."""
-    os.mkfifo(tmp_path / "fifo")
-    for path in (tmp_path / "fifo", tmp_path, tmp_path / "missing"):
-        with fetching(lambda path=path: [path]):  # type: ignore[misc]
-            pass
-
-
-def evict(path: Path) -> None:
-    """Push a file out of the page cache."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-        linux.drop_behind(file.fileno(), 0, 0)
-
-
-def cached_bytes(path: Path) -> int:
-    """Count what of a file is in the page cache."""
-    with path.open("rb") as file:
-        return linux._cached_bytes(file.fileno(), 0, path.stat().st_size)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import itertools
 import os
 import random
+import re
 import threading
 import time
 from pathlib import Path
@@ -30,6 +32,8 @@ from custody.ops.pipeline import (
 )
 from custody.ops.progress import silent
 from tests.unit.ops.bundles import PART, noise
+
+_HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage")
 
 
 def _files(sizes: list[int], gap: int) -> list[File]:
@@ -142,6 +146,32 @@ def test_buffer_is_zeroed() -> None:
     with pytest.raises(Refused):
         use()
     assert bytes(PART + 16) == bytes(kept[0])
+
+
+@pytest.mark.parametrize("size", [PART, 4 << 20])
+def test_a_buffer_begins_with_a_huge_page(size: int) -> None:
+    """Its memory is aligned to one; what is large enough asks for them, and only what is used."""
+    with part_buffer(size) as buffer:
+        begin = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+        assert 0 == begin % (2 << 20)
+        assert size + 16 == len(buffer)
+        assert not any(buffer)
+        asked = "hg" in _flags_at(begin)
+        assert (
+            asked == (size >= 2 << 20) or not Path("/sys/kernel/mm/transparent_hugepage").exists()
+        )
+        assert {"dd", "wf"} <= _flags_at(begin)
+
+
+def _flags_at(address: int) -> set[str]:
+    """The flags of the mapping around ``address`` (proc(5), smaps)."""
+    here = False
+    for line in Path("/proc/self/smaps").read_text("ascii", "replace").splitlines():
+        if found := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
+            here = int(found[1], 16) <= address < int(found[2], 16)
+        elif here and line.startswith("VmFlags:"):
+            return set(line.split()[1:])
+    raise AssertionError(f"nothing is mapped at {address:x}")
 
 
 def test_a_forked_child_finds_zeros_in_a_buffer() -> None:
