@@ -28,13 +28,15 @@ from custody.cli._home import (
     SiteOption,
     TokenOption,
     example,
+    open_home,
 )
+from custody.cli._keystatus import key_place
 from custody.cli._log import LogOption, followed, offer
 from custody.cli._open import answers_shown, check_outputs, named_officer
 from custody.cli._opening import BaseOption, ReceiptOption, RequestArgument
 from custody.cli._session import Standing, site_keys, stand, unlocked
 from custody.cli._ui import Screen
-from custody.encoding import Record
+from custody.encoding import Record, utc_now
 from custody.errors import Refused
 from custody.formats.keyrequest import KeyRequest
 from custody.formats.policy import Policy
@@ -140,7 +142,7 @@ def request_by_hsm(
     screen = Screen(as_json=as_json)
     check_new_file(out)
     standing = followed(screen, stand(home, env, "host"), log)
-    with _host(standing, pin_fd) as host:
+    with key_host(standing, pin_fd) as host:
         made = request_by_key(Bundle.at(bundle).statement, situation=standing.situation, host=host)
     write_new_file(out, made.data)
     screen.made(out)
@@ -168,14 +170,16 @@ def open_by_hsm(
     lives on.
     """
     screen = Screen(as_json=as_json)
-    check_outputs(out, receipt)
     asked = read_statement_file(KeyRequest, request)
+    # Before its outputs, for one of a run that died may be there; and before any PIN.
+    key_place(open_home(home, "host")).check_not_ended(asked.digest, out)
+    check_outputs(out, receipt)
     standing = stand(home, env, "host", more=answers or (), requests=[asked])
     standing = followed(screen, standing, log)
     sealed = Bundle.at(bundle)
     with (
-        site_keys(sealed, site, standing.home, pin_fd) if site else _no_site() as openers,
-        _host(standing, pin_fd, openers) as host,
+        key_hosts_site(sealed, site, standing, pin_fd) as openers,
+        key_host(standing, pin_fd, openers) as host,
         answers_shown(screen, sealed, asked, standing.situation),
         screen.progress() as progress,
     ):
@@ -210,7 +214,7 @@ def end_by_hsm(
     check_new_file(out)
     asked = read_statement_file(KeyRequest, request)
     standing = stand(home, env, "host", requests=[asked])
-    with _host(standing, pin_fd) as host:
+    with key_host(standing, pin_fd) as host:
         data = give_up_by_key(asked, situation=standing.situation, host=host, reason=reason)
     write_new_file(out, data)
     screen.made(out)
@@ -218,12 +222,19 @@ def end_by_hsm(
 
 
 @contextmanager
-def _no_site() -> Iterator[tuple[ShareOpener, ...]]:
-    yield ()
+def key_hosts_site(
+    bundle: Bundle, site: Path | None, standing: Standing, pin_fd: int | None
+) -> Iterator[tuple[ShareOpener, ...]]:
+    """Have the keys of the site that was named at hand; this home's own are the host's."""
+    if site is None:
+        yield ()
+        return
+    with site_keys(bundle, site, standing.home, pin_fd) as openers:
+        yield openers
 
 
 @contextmanager
-def _host(
+def key_host(
     standing: Standing, pin_fd: int | None, site: tuple[ShareOpener, ...] = ()
 ) -> Iterator[KeyHost]:
     """Log in to the host's HSM for the block."""
@@ -232,7 +243,7 @@ def _host(
         raise Refused(f"this home is of a {role}, and no host's", check="host.home", where="home")
     with unlocked(standing.home, pin_fd) as keys:
         opener = listed_opener(keys.openers, standing.situation)
-        yield KeyHost(keys.signer, opener, standing.home.folder("receipts"), site)
+        yield KeyHost(keys.signer, opener, key_place(standing.home), utc_now, site)
 
 
 def _view(out: Path, opened: OpenedByKey, policy: Policy) -> OpenedView:

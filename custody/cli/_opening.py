@@ -25,6 +25,15 @@ from custody.ops.ahead import opening_ahead
 
 _PAYLOAD = "payload"
 
+MaybeTpmOption = Annotated[
+    str | None,
+    typer.Option(
+        "--tpm",
+        envvar="CUSTODY_TPM",
+        help="This host's TPM: a tpm: URI; needed but for a host that has none.",
+        metavar="URI",
+    ),
+]
 RequestArgument = Annotated[
     Path, typer.Argument(help="This host's request.dsse.", metavar="REQUEST")
 ]
@@ -39,6 +48,13 @@ BaseOption = Annotated[
     Path | None,
     typer.Option("--base", help="The model an update is to, as it was opened here.", metavar="DIR"),
 ]
+
+
+def needed_tpm(tpm: str | None) -> str:
+    """Return the TPM that was named, where what is asked takes one."""
+    if tpm is None:
+        raise typer.BadParameter("name this host's TPM, as tpm:", param_hint="--tpm")
+    return tpm
 
 
 class Opening(msgspec.Struct, frozen=True, kw_only=True):

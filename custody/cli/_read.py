@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
@@ -17,22 +19,25 @@ from custody.cli._home import (
     HomeOption,
     PinFdOption,
     SiteOption,
-    TpmOption,
     example,
 )
 from custody.cli._log import LogOption, followed, offer
 from custody.cli._open import place_of
-from custody.cli._opening import BaseOption
-from custody.cli._session import site_keys, stand
+from custody.cli._opening import BaseOption, MaybeTpmOption, needed_tpm
+from custody.cli._session import Standing, site_keys, stand
 from custody.cli._ui import Screen
 from custody.cli._wiring import open_tpm
+from custody.errors import Refused
+from custody.formats.envelope import Statement, of_kind
+from custody.formats.keyrequest import KeyRequest
 from custody.formats.request import Request
 from custody.ops.bundle import Bundle
-from custody.ops.folders import read_statement_file
+from custody.ops.folders import read_request_file
 from custody.ops.landing import check_absent, write_new_file
 from custody.ops.memory import SecretMemory
 from custody.ops.reader import Reader
 from custody.ops.unlock import unlock_release
+from custody.rules.keyrequest import WARNING
 
 _RANGE = re.compile(r"\A([0-9]{0,18}):([0-9]{0,18})\Z")
 _PARTS_AT_ONCE = 8
@@ -52,7 +57,7 @@ def read(
     bundle: BundleArgument,
     request: Annotated[Path, typer.Argument(help="This host's request.dsse.")],
     file: Annotated[str, typer.Argument(help="Name of a file in the model.")],
-    tpm: TpmOption,
+    tpm: MaybeTpmOption = None,
     extent: Annotated[
         str, typer.Option("--range", help="Bytes A up to B, not counting B.", metavar="A:B")
     ] = ":",
@@ -70,7 +75,8 @@ def read(
     """Write one file of a released bundle to standard output, and burn the request.
 
     Nothing is written to any disk.  It spends the approvals as ``open`` does, for one file; a
-    program that reads several does so in Python (docs/api.md).
+    program that reads several does so in Python (docs/api.md).  A request by a key in an HSM has no
+    burn; this is its one opening.
     """
     screen = Screen()
     begin, end = _parse_range(extent)
@@ -78,28 +84,84 @@ def read(
         raise typer.BadParameter("standard output is a terminal; pipe it", param_hint="FILE")
     if receipt is not None:
         check_absent(receipt)
-    asked = read_statement_file(Request, request)
+    asked = read_request_file(request)
     standing = stand(home, env, "host", more=answers or (), requests=[asked])
     standing = followed(screen, standing, log)
-    sealed = Bundle.at(bundle)
+    reading = Reading(Bundle.at(bundle), file, standing, base, site, pin_fd)
+    by_key, by_tpm = of_kind(KeyRequest, asked), of_kind(Request, asked)
+    if by_key is not None:
+        opening = _by_key(reading, by_key)
+    elif by_tpm is not None:
+        opening = _by_tpm(reading, by_tpm, needed_tpm(tpm))
+    else:
+        raise Refused("a request of a kind that nobody opens", check="request.kind")
+    with opening as opened:
+        if receipt is not None:
+            write_new_file(receipt, opened.made[0])
+        offer(screen, standing.situation.trusted.policy, log, opened.made)
+        screen.say(f"vouched for by the publisher, part by part; {opened.ended}")
+        _pour(opened.reader, file, begin, end)
+
+
+class Reading(NamedTuple):
+    """What is to be read, by whom, and what opening it may take."""
+
+    bundle: Bundle
+    file: str
+    standing: Standing
+    base: Path | None
+    site: Path | None
+    pin_fd: int | None
+
+
+class OpenedToRead(NamedTuple):
+    """A reader, the statements that opening it made, the receipt first, and how it was ended."""
+
+    reader: Reader
+    made: list[bytes]
+    ended: str
+
+
+@contextmanager
+def _by_tpm(reading: Reading, request: Statement[Request], tpm: str) -> Iterator[OpenedToRead]:
+    standing = reading.standing
     with (
-        site_keys(sealed, site, standing.home, pin_fd) as keys,
+        site_keys(reading.bundle, reading.site, standing.home, reading.pin_fd) as keys,
         unlock_release(
-            sealed,
-            asked,
+            reading.bundle,
+            request,
             situation=standing.situation,
             tpm=open_tpm(tpm),
             place=replace(place_of(standing.home), site=keys),
-            files=[file],
-            base=base,
+            files=[reading.file],
+            base=reading.base,
         ) as released,
     ):
-        if receipt is not None:
-            write_new_file(receipt, released.opened.receipt_data)
         made = [released.opened.receipt_data, released.opened.burn_data]
-        offer(screen, standing.situation.trusted.policy, log, made)
-        screen.say("vouched for by the publisher, part by part; the request is burnt")
-        _pour(released.reader, file, begin, end)
+        yield OpenedToRead(released.reader, made, "the request is burnt")
+
+
+@contextmanager
+def _by_key(reading: Reading, request: Statement[KeyRequest]) -> Iterator[OpenedToRead]:
+    # Of a host with a TPM nobody waits for these.
+    from custody.cli._keyhost import key_host, key_hosts_site
+    from custody.ops.keyhost import read_by_key
+
+    standing = reading.standing
+    with (
+        key_hosts_site(reading.bundle, reading.site, standing, reading.pin_fd) as keys,
+        key_host(standing, reading.pin_fd, keys) as host,
+        read_by_key(
+            reading.bundle,
+            request,
+            situation=standing.situation,
+            host=host,
+            files=[reading.file],
+            base=reading.base,
+        ) as released,
+    ):
+        made = [released.opened.receipt_data]
+        yield OpenedToRead(released.reader, made, f"the request is opened once; {WARNING}")
 
 
 def _parse_range(text: str) -> tuple[int, int | None]:

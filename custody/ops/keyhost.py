@@ -8,10 +8,10 @@ that a request was opened once, nor that it opens nothing more.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -26,44 +26,37 @@ from custody.formats.manifest import Manifest
 from custody.formats.policy import ShareKey
 from custody.formats.receipt import BadShare
 from custody.ops.bundle import Bundle
-from custody.ops.folders import read_file, read_statement_file
+from custody.ops.keyplace import KeyPlace, ended
 from custody.ops.keys import ShareOpener, Signer
-from custody.ops.landing import (
-    check_absent,
-    disk_errors,
-    replace_file,
-    resumable_directory,
-    unfinished_output,
-)
+from custody.ops.landing import check_absent, replace_file, resumable_directory
+from custody.ops.outstanding import Landing
 from custody.ops.payload_open import open_into
 from custody.ops.progress import Progress, silent
+from custody.ops.reader import Reader, open_reader
 from custody.ops.released import Released, Shares, released, verified_release
 from custody.ops.request import last_head
+from custody.ops.unlock import READ_IN_MEMORY
 from custody.rules.asking import check_asked
 from custody.rules.manifest import check_manifest
+from custody.rules.release import VerifiedRelease
 from custody.rules.situation import Situation
 from custody.rules.verdicts import require
 
 _NONCE_BYTES = 32
-_MAX_PATH_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
 class KeyHost:
-    """A host's keys in one login of its HSM, where it keeps receipts, and the site's keys."""
+    """A host's keys in one login of its HSM, what it keeps of its requests, and the site's keys.
+
+    ``clock`` tells what time it is when something has ended that may have taken hours.
+    """
 
     signer: Signer
     opener: ShareOpener
-    receipts: Path
+    place: KeyPlace
+    clock: Callable[[], datetime]
     site: tuple[ShareOpener, ...] = ()
-
-    def receipt_path(self, request: Digest) -> Path:
-        """Return where the receipt of a request is kept."""
-        return self.receipts / f"{request}.keyreceipt.dsse"
-
-    def place_path(self, request: Digest) -> Path:
-        """Return where it is noted at which place the one opening of a request was to appear."""
-        return self.receipts / f"{request}.place"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +76,38 @@ class OpenedByKey:
     receipt_data: bytes
     officers: tuple[str, ...]
     bad_shares: tuple[BadShare, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadByKey:
+    """A released bundle that this process can read, and what opening it came to."""
+
+    reader: Reader
+    opened: OpenedByKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleasedByKey:
+    """A release that the HSM has opened, and the key to its payload for as long as that lasts."""
+
+    request: Statement[KeyRequest]
+    release: VerifiedRelease
+    key: Released
+
+    def receipt(self, situation: Situation, host: KeyHost, *, reason: str = "") -> bytes:
+        """Sign that it was opened, now; too late: `Refused`."""
+        now = _in_time(self.release, self.key.approvals, situation, host)
+        return _receipt(self.request, host, now, outcome="opened", reason=reason, key=self.key)
+
+    def opened(self, receipt: bytes) -> OpenedByKey:
+        """Say what came of it; needs no key any more."""
+        return OpenedByKey(
+            contents=self.key.contents,
+            receipt=decode_statement(KeyReceipt, receipt),
+            receipt_data=receipt,
+            officers=tuple(approval.officer for approval in self.release.approvals),
+            bad_shares=self.key.bad_shares,
+        )
 
 
 def request_by_key(
@@ -127,6 +152,7 @@ def request_by_key(
     data = host.signer.statement(said)
     statement = decode_statement(KeyRequest, data)
     require(check_asked(statement, manifest, situation))
+    host.place.remember(statement, manifest)
     return AskedByKey(statement=statement, data=data)
 
 
@@ -143,61 +169,167 @@ def open_by_key(
     """Open ``bundle`` into the new directory ``target``, and sign a receipt.
 
     Consents, approvals and denials are taken from ``situation.documents``.  A request that has its
-    receipt here is `Refused` (``host.ended``): honest hosts open once.  An interrupted run leaves
-    nothing under ``target``, and another one goes on from what it left.  Raises as
-    `ops.open.open_release` does.
+    receipt here is `Refused` (``host.ended``), and one that another process is at (``host.busy``):
+    honest hosts open once.  So is one whose deadline, or an approval of which, ends before the
+    model is whole (``keyrequest.deadline``, ``receipt.time``).  An interrupted run leaves nothing
+    under ``target``, and another one goes on from what it left.  Raises as `ops.open.open_release`
+    does.
     """
-    check_absent(target)
     _check_mine(request, host)
-    _check_not_ended(request, target, host)
-    release = verified_release(bundle, request, situation, host.site)
+    with host.place.alone(request.digest):
+        host.place.check_not_ended(request.digest, target)
+        check_absent(target)
+        with _released(bundle, request, situation, host) as found:
+            data = _land(bundle, request, target, found, situation, host, base, progress)
+        with suppress(Unavailable):
+            host.place.leave(request.digest)
+    return found.opened(data)
 
-    def opening(shares: Shares) -> None:
-        shares.open(release, host.opener.key, host.opener.mlkem_seed or b"", situation)
 
-    with released(bundle, opening, situation=situation, site=host.site) as found:
-        path = host.receipt_path(request.digest)
-        landed = False
-        try:
-            with resumable_directory(target, request.digest[:16]) as staging:
-                open_into(
-                    bundle.path,
-                    staging,
-                    core=bundle.core,
-                    contents=found.contents,
-                    cek=found.cek,
-                    base=base,
-                    progress=progress,
-                )
-                data = _receipt(request, host, situation, "opened", "", found)
-                replace_file(host.place_path(request.digest), _place(target), mode=0o600)
-                # Before the model appears: no model is ever there without a word of it.
-                replace_file(path, data, mode=0o644)
-            landed = True
-        finally:
-            if not landed and not target.exists():
-                with suppress(Unavailable), disk_errors(path):
-                    path.unlink(missing_ok=True)
-    return OpenedByKey(
-        contents=found.contents,
-        receipt=decode_statement(KeyReceipt, data),
-        receipt_data=data,
-        officers=tuple(approval.officer for approval in release.approvals),
-        bad_shares=found.bad_shares,
-    )
+def _land(
+    bundle: Bundle,
+    request: Statement[KeyRequest],
+    target: Path,
+    found: ReleasedByKey,
+    situation: Situation,
+    host: KeyHost,
+    base: Path | None,
+    progress: Progress,
+) -> bytes:
+    """Write the model, and its receipt before it appears; take that back if it does not."""
+    landing: Landing | None = None
+    host.place.begin(request.digest, target)
+    try:
+        with resumable_directory(target, request.digest[:16]) as staging:
+            open_into(
+                bundle.path,
+                staging,
+                core=bundle.core,
+                contents=found.key.contents,
+                cek=found.key.cek,
+                base=base,
+                progress=progress,
+            )
+            data = found.receipt(situation, host)
+            landing = Landing.of(target, staging)
+            # Before the model appears: no model is ever there without a word of it.
+            replace_file(host.place.receipt_path(request.digest), data, mode=0o644)
+    except BaseException:
+        # Unless the model is there, and only the disk's word on it is missing.
+        if landing is None or not landing.done():
+            with suppress(Unavailable):
+                host.place.take_back(request.digest)
+        raise
+    return data
+
+
+@contextmanager
+def read_by_key(
+    bundle: Bundle,
+    request: Statement[KeyRequest],
+    *,
+    situation: Situation,
+    host: KeyHost,
+    files: Sequence[str] = (),
+    base: Path | None = None,
+    workers: int | None = None,
+) -> Iterator[ReadByKey]:
+    """Give a reader of ``bundle`` for the block, with nothing written, and sign a receipt.
+
+    It is the one opening of its request, spent when the block begins: a process that ends must ask
+    again.  A request that was opened to a disk is `Refused` (``host.ended``), for this would be a
+    second opening.  Else as `ops.unlock.unlock_release`, whose parameters these are.
+    """
+    _check_mine(request, host)
+    place = host.place
+    with ExitStack() as alone:
+        alone.enter_context(place.alone(request.digest))
+        receipt = place.receipt(request.digest)
+        if receipt is not None and receipt.predicate.outcome == "opened":
+            at = format_time(receipt.predicate.finished_at)
+            raise ended(
+                request.digest,
+                f"was opened at {at}: to read from the bundle would open it once more; read the "
+                "model that was opened then, or ask again",
+            )
+        place.check_not_ended(request.digest)
+        with _released(bundle, request, situation, host) as found:
+            reader = open_reader(
+                bundle, found.key.contents, found.key.cek, base=base, workers=workers
+            )
+        with reader:
+            for name in files:
+                reader.file(name)
+            data = found.receipt(situation, host, reason=READ_IN_MEMORY)
+            place.leave(request.digest)
+            replace_file(place.receipt_path(request.digest), data, mode=0o644)
+            # From here on the receipt keeps others from it.
+            alone.close()
+            yield ReadByKey(reader=reader, opened=found.opened(data))
 
 
 def give_up_by_key(
     request: Statement[KeyRequest], *, situation: Situation, host: KeyHost, reason: str
 ) -> bytes:
-    """Sign that a request was not opened; one that says otherwise already stays."""
+    """Sign that a request was not opened; one that says otherwise already stays.
+
+    What was opened half way is removed.
+    """
     _check_mine(request, host)
-    path = host.receipt_path(request.digest)
-    if path.exists():
-        raise _ended(path, request)
-    data = _receipt(request, host, situation, "failed", reason, None)
-    replace_file(path, data, mode=0o644)
+    with host.place.alone(request.digest):
+        host.place.check_not_ended(request.digest)
+        now = max(situation.now, host.clock())
+        data = _receipt(request, host, now, outcome="failed", reason=reason, key=None)
+        # Before the receipt, after which nobody would look for what lies half opened.
+        host.place.leave(request.digest)
+        replace_file(host.place.receipt_path(request.digest), data, mode=0o644)
     return data
+
+
+@contextmanager
+def _released(
+    bundle: Bundle, request: Statement[KeyRequest], situation: Situation, host: KeyHost
+) -> Iterator[ReleasedByKey]:
+    """Judge by every rule, then have the HSM open the shares."""
+    release = verified_release(bundle, request, situation, host.site)
+
+    def opening(shares: Shares) -> None:
+        # A PIN may have been waited for since the rules were asked.
+        given = [approval.statement.digest for approval in release.approvals]
+        _in_time(release, given, situation, host)
+        shares.open(release, host.opener.key, host.opener.mlkem_seed or b"", situation)
+
+    with released(bundle, opening, situation=situation, site=host.site) as key:
+        yield ReleasedByKey(request=request, release=release, key=key)
+
+
+def _in_time(
+    release: VerifiedRelease, approvals: Collection[Digest], situation: Situation, host: KeyHost
+) -> datetime:
+    """Return what time it is, unless that is too late to have opened by these approvals.
+
+    An HSM stops at no deadline.  What is opened later would be held against the host by every
+    auditor, and rightly: so it is not kept.
+    """
+    # Never before what everything else was judged at, whatever was done to the clock since.
+    now, ends_at = max(situation.now, host.clock()), release.request.predicate.ends_at
+    late = "; nothing of it is kept"
+    if ends_at is not None and now >= ends_at:
+        raise Refused(
+            f"its deadline, {format_time(ends_at)}, passed while it was being opened{late}",
+            check="keyrequest.deadline",
+            hint="ask again: custody host request-by-key, and the officers in both rounds",
+        )
+    for approval in (*release.approvals, *release.spares):
+        until = approval.statement.predicate.expires_at
+        if approval.statement.digest in approvals and now >= until:
+            raise Refused(
+                f"{approval.officer}'s approval ended at {format_time(until)}, while it was being "
+                f"opened{late}",
+                check="receipt.time",
+                hint=f"{approval.officer} must approve once more",
+            )
+    return now
 
 
 def _check_mine(request: Statement[KeyRequest], host: KeyHost) -> None:
@@ -205,44 +337,14 @@ def _check_mine(request: Statement[KeyRequest], host: KeyHost) -> None:
         raise Refused("another host made this request", check="host.key")
 
 
-def _check_not_ended(request: Statement[KeyRequest], target: Path, host: KeyHost) -> None:
-    path, noted = host.receipt_path(request.digest), host.place_path(request.digest)
-    if not path.exists():
-        return
-    # Killed between the receipt and the model, a run left what the next one goes on from: there
-    # alone, or what lies unfinished at another place would be a second opening.
-    opened = read_statement_file(KeyReceipt, path).predicate.outcome == "opened"
-    unfinished = unfinished_output(target, request.digest[:16]) is not None
-    if not (opened and unfinished and noted.exists() and _is_place(noted, target)):
-        raise _ended(path, request)
-
-
-def _place(target: Path) -> bytes:
-    return os.fsencode(target.absolute())
-
-
-def _is_place(noted: Path, target: Path) -> bool:
-    return read_file(noted, max_bytes=_MAX_PATH_BYTES) == _place(target)
-
-
-def _ended(path: Path, request: Statement[KeyRequest]) -> Refused:
-    said = read_statement_file(KeyReceipt, path).predicate
-    how = "was opened" if said.outcome == "opened" else "was given up"
-    return Refused(
-        f"{how} at {format_time(said.finished_at)}",
-        check="host.ended",
-        where=f"request {request.digest[:16]}",
-        hint=f"its receipt is {path}",
-    )
-
-
 def _receipt(
     request: Statement[KeyRequest],
     host: KeyHost,
-    situation: Situation,
+    now: datetime,
+    *,
     outcome: Literal["opened", "failed"],
     reason: str,
-    found: Released | None,
+    key: Released | None,
 ) -> bytes:
     terms = request.predicate.terms
     return host.signer.statement(
@@ -253,9 +355,9 @@ def _receipt(
             terms=terms.digest().hex(),
             outcome=outcome,
             reason=reason,
-            approvals=found.approvals if found else (),
-            bad_shares=found.bad_shares if found else (),
-            finished_at=situation.now,
+            approvals=key.approvals if key else (),
+            bad_shares=key.bad_shares if key else (),
+            finished_at=now,
         )
     )
 

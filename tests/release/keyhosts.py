@@ -18,6 +18,7 @@ from custody.ops.approve import approve_requests
 from custody.ops.bundle import Bundle
 from custody.ops.consent import consent_to
 from custody.ops.keyhost import KeyHost, OpenedByKey, open_by_key, request_by_key
+from custody.ops.keyplace import KeyPlace
 from tests.release.cast import NOW, Cast, PersonKeys
 from tests.release.expect import QUORUM
 
@@ -35,10 +36,16 @@ def add_host(cast: Cast, name: str = HOST, **host: object) -> None:
     cast.next_policy(principals=tuple(people), host=changed(old, **host))
 
 
-def key_host(cast: Cast, name: str = HOST) -> KeyHost:
-    """Return the host's keys and where it keeps its receipts."""
+def key_host(cast: Cast, name: str = HOST, *, now: datetime = NOW) -> KeyHost:
+    """Return the host's keys and what it keeps of its requests; its clock stands still."""
     keys = cast.people[name]
-    return KeyHost(keys.signer, keys.opener, cast.home(name).folder("receipts"))
+    return KeyHost(keys.signer, keys.opener, key_place(cast, name), lambda: now)
+
+
+def key_place(cast: Cast, name: str = HOST) -> KeyPlace:
+    """Return what a host keeps of its requests."""
+    home = cast.home(name)
+    return KeyPlace(home.folder("keyrequests"), home.folder("receipts"))
 
 
 def ask(
@@ -111,7 +118,8 @@ def open_it(
 ) -> OpenedByKey:
     """Open as the host."""
     situation = cast.situation(name, *answers, now=now)
-    return open_by_key(bundle, request, target, situation=situation, host=key_host(cast, name))
+    host = key_host(cast, name, now=now)
+    return open_by_key(bundle, request, target, situation=situation, host=host)
 
 
 def case_of(

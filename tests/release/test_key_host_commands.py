@@ -155,3 +155,39 @@ def test_a_policy_says_that_it_takes_hosts_without_a_tpm(hosted: Hosted) -> None
     finally:
         hosted.takes = Hosted.takes
     assert f"host {HOST} has no TPM" in refused.stderr
+
+
+def test_two_commands_at_a_time_open_once(hosted: Hosted) -> None:
+    """Typed twice at the same moment, one opens; the other is told of it, and leaves nothing."""
+    hosted.seal("both")
+    request = hosted.ask_by_key("both")
+    both(hosted, "both", request)
+    actor = hosted.world[HOST]
+    words = ("host", "open-by-key", "both", request, "--answers", f"answers-{request}", "--out")
+    runs = [actor.begin(*words, f"race-{n}") for n in range(3)]
+    said = [(run.communicate(timeout=120)[1], run.returncode) for run in runs]
+    assert [0, 1, 1] == sorted(code for _, code in said)
+    for text, code in said:
+        if code:
+            assert "another process is opening this request" in text or "was opened at" in text
+    assert 1 == len(list(hosted.folder.glob("race-*")))
+    assert [] == list(hosted.folder.glob(".race-*/output"))
+
+
+def test_one_file_is_read_in_memory(hosted: Hosted) -> None:
+    """`read` is the one opening of a request by a key: no file, a receipt, and no second time."""
+    hosted.seal("third")
+    request = hosted.ask_by_key("third")
+    both(hosted, "third", request)
+    words = ("read", "third", request, "weights", "--answers", f"answers-{request}")
+    read = hosted.run(HOST, "host", *words, "--receipt", "read.dsse")
+    assert (hosted.folder / "model-third" / "weights").read_text() == read.stdout
+    assert "burn not provable" in read.stderr
+    again = hosted.run(HOST, "host", *words, code=1)
+    assert "would open it once more" in again.stderr
+    assert "was opened" in hosted.open_by_key("third", request, "late", code=1).stderr
+    pin = ("--policy-pin", hosted.world.pin)
+    files = ("env", request, f"answers-{request}", "read.dsse", "third")
+    shown = json.loads(hosted.run("pub", "auditor", "verify", *files, *pin, "--json").stdout)
+    (release,) = shown["releases"]
+    assert (True, "opened-burn-not-provable") == (shown["sound"], release["outcome"])

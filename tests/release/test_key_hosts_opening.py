@@ -20,7 +20,7 @@ from custody.formats.keyrequest import KeyReceipt, KeyRequest
 from custody.formats.policy import Policy, ShareKey
 from custody.ops.approve import review_requests
 from custody.ops.audit import audit_case
-from custody.ops.keyhost import KeyHost, give_up_by_key, open_by_key, request_by_key
+from custody.ops.keyhost import give_up_by_key, open_by_key, request_by_key
 from custody.ops.keys import ShareOpener
 from custody.ops.landing import unfinished_output
 from tests.release.cast import Cast, spki
@@ -34,6 +34,7 @@ from tests.release.keyhosts import (
     case_of,
     consent,
     key_host,
+    key_place,
     open_it,
 )
 from tests.release.test_release import same_tree
@@ -83,7 +84,7 @@ def test_without_the_share_that_is_bad_nothing_opens(hosted: Cast, tmp_path: Pat
     with pytest.raises(Incomplete, match="is bad"):
         open_it(hosted, bundle, request, answers, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    assert not key_host(hosted).receipt_path(request.digest).exists()
+    assert not key_place(hosted).receipt_path(request.digest).exists()
     open_it(hosted, bundle, request, [*answers, good], tmp_path / "out")
 
 
@@ -118,7 +119,7 @@ def test_a_run_that_is_stopped_can_be_run_again(
         with pytest.raises(type(stopped)):
             open_it(hosted, bundle, request, answers, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    assert not key_host(hosted).receipt_path(request.digest).exists()
+    assert not key_place(hosted).receipt_path(request.digest).exists()
     open_it(hosted, bundle, request, answers, tmp_path / "out")
     assert same_tree(tmp_path / "model", tmp_path / "out")
 
@@ -140,14 +141,14 @@ def test_a_run_that_died_after_its_receipt_goes_on(
         patch.setattr("pathlib.Path.unlink", lambda *_, **__: None)
         with pytest.raises(KeyboardInterrupt):
             open_it(hosted, bundle, request, answers, out)
-    assert key_host(hosted).receipt_path(request.digest).exists()
+    assert key_place(hosted).receipt_path(request.digest).exists()
     assert unfinished_output(out, request.digest[:16]) is not None
     with pytest.raises(Refused) as caught:
         open_it(hosted, bundle, request, answers, tmp_path / "elsewhere")
     assert "host.ended" == caught.value.check
     opened = open_it(hosted, bundle, request, answers, out)
     assert same_tree(tmp_path / "model", out)
-    kept = key_host(hosted).receipt_path(request.digest).read_bytes()
+    kept = key_place(hosted).receipt_path(request.digest).read_bytes()
     assert opened.receipt == decode_statement(KeyReceipt, kept)
 
 
@@ -170,11 +171,11 @@ def test_what_lies_unfinished_opens_no_second_time(
         else:
             situation, host = hosted.situation(HOST), key_host(hosted)
             give_up_by_key(request, situation=situation, host=host, reason="not wanted")
-        kept = key_host(hosted).receipt_path(request.digest).read_bytes()
+        kept = key_place(hosted).receipt_path(request.digest).read_bytes()
         with pytest.raises(Refused) as caught:
             open_it(hosted, bundle, request, answers, first)
         assert "host.ended" == caught.value.check
-        assert kept == key_host(hosted).receipt_path(request.digest).read_bytes()
+        assert kept == key_place(hosted).receipt_path(request.digest).read_bytes()
 
 
 def _cut(*_: object, **__: object) -> None:
@@ -197,7 +198,7 @@ def test_a_hybrid_key_opens(hosted: Cast, tmp_path: Path) -> None:
     bundle = hosted.seal()
     seed = private.private_bytes_raw()
     opener = ShareOpener(share, public, seed)
-    host = KeyHost(hosted.people[HOST].signer, opener, hosted.home(HOST).folder("receipts"))
+    host = replace(key_host(hosted), opener=opener)
     request = request_by_key(
         bundle.statement, situation=hosted.situation(HOST), host=host
     ).statement

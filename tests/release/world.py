@@ -61,6 +61,17 @@ class Actor:
 
     def run(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
         """Run one command as this actor."""
+        with self.begin(*words) as process:
+            try:
+                out, err = process.communicate(timeout=60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+        assert code == process.returncode, err
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def begin(self, *words: str) -> subprocess.Popen[str]:
+        """Begin one command as this actor."""
         environment = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(REPOSITORY),
@@ -68,17 +79,14 @@ class Actor:
             "CUSTODY_ENV": str(self.world / "env"),
             **self.store.environment,
         }
-        done = subprocess.run(
+        return subprocess.Popen(
             [sys.executable, "-c", "from custody.cli import main; main()", *words],
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
             env=environment,
             cwd=self.world,
-            timeout=60,
-            check=False,
         )
-        assert code == done.returncode, done.stderr
-        return done
 
     def enroll(self, *more: str) -> None:
         """Make keys and offer them."""
