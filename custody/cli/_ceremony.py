@@ -22,8 +22,8 @@ from custody.cli._home import (
 )
 from custody.cli._table import TerminalTable
 from custody.cli._ui import Screen
-from custody.encoding import Digest, Record
-from custody.errors import Refused
+from custody.encoding import Digest, Record, utc_now
+from custody.errors import Incomplete, Refused
 from custody.formats.ceremony import (
     PAGE,
     TRANSCRIPT,
@@ -76,6 +76,8 @@ class ReviewView(Record, frozen=True, kw_only=True):
     others: str
     people: tuple[str, ...]
     steps: tuple[str, ...]
+    policy: str
+    """What came of trying its policy out; "" where none is made."""
 
 
 def add_ceremony(app: typer.Typer) -> None:
@@ -200,11 +202,13 @@ def ceremony(
     screen = Screen(as_json=as_json)
     held = read_script_file(script)
     if review:
-        _show_review(screen, held)
+        _show_review(screen, held, beside=script.parent)
         return
     if out is None or homes is None:
         raise typer.BadParameter("a ceremony is held with both", param_hint="--out, --homes")
     _check_over(out)
+    # Once it has begun the policy's own step judges its draft, by the keys that there are.
+    tried = "" if out.exists() else _rehearsed(held, beside=script.parent)
     uris = {seat.name: seat.token for seat in held.script.people}
     for name, path in _files(held.script, pin, option="--pin").items():
         uris[name] = str(replace(parse_key_uri(uris[name]), pin_source=path))
@@ -216,7 +220,7 @@ def ceremony(
         uris=uris,
         officers=_files(held.script, so_pin, option="--so-pin"),
     ) as table:
-        table.show(_review_lines(held))
+        table.show((*_review_lines(held), *([f"  {tried}"] if tried else [])))
         table.speak("the script", held.digest)
         table.confirm("is this the script that was published?")
         digest = _hold(held, out, table, beside=script.parent)
@@ -269,8 +273,19 @@ def _hold(held: HeldScript, out: Path, table: TerminalTable, *, beside: Path) ->
     return digest
 
 
-def _show_review(screen: Screen, held: HeldScript) -> None:
+def _rehearsed(held: HeldScript, *, beside: Path) -> str:
+    from custody.ops.ceremony_rehearsal import rehearse
+
+    return rehearse(held, beside=beside, now=utc_now())
+
+
+def _show_review(screen: Screen, held: HeldScript, *, beside: Path) -> None:
     script = held.script
+    try:
+        tried = _rehearsed(held, beside=beside)
+    except Incomplete as error:
+        # Who reads a script that was published need not have its draft.
+        tried = f"{error.where} {error.reason}: its policy is not tried out"
     view = ReviewView(
         script=held.digest,
         environment=script.environment,
@@ -278,6 +293,7 @@ def _show_review(screen: Screen, held: HeldScript) -> None:
         others=script.others,
         people=tuple(f"{seat.name}, {seat.role}: {seat.token}" for seat in script.people),
         steps=tuple(words_of(script, step) for step in script.steps),
+        policy=tried,
     )
 
     def words() -> None:
@@ -285,6 +301,8 @@ def _show_review(screen: Screen, held: HeldScript) -> None:
             screen.show(line)
         for number, step in enumerate(view.steps, 1):
             screen.show(f"{number:3} {step}")
+        if view.policy:
+            screen.show(f"  {view.policy}")
         screen.show(f"digest {held.digest}")
         screen.show("to read aloud:")
         screen.speak(held.digest)

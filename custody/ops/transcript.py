@@ -18,7 +18,7 @@ from datetime import datetime
 from pathlib import Path
 
 from custody import __version__
-from custody.encoding import Digest, sha256
+from custody.encoding import Digest, format_time, sha256
 from custody.errors import Malformed, Refused
 from custody.formats.ceremony import MAX_SCRIPT_BYTES, SCRIPT, TRANSCRIPT, Script, decode_script
 from custody.formats.envelope import Signature, signing_bytes
@@ -139,7 +139,10 @@ class Transcript:
         last = self.lines[-1].record
         if now < last.at:
             raise Refused(
-                "this machine's clock went back since the last record", check="ceremony.clock"
+                "this machine's clock went back since the last record",
+                check="ceremony.clock",
+                hint=f"the last record is of {format_time(last.at)}: set the clock right; if that"
+                " was never the time, begin another ceremony",
             )
         return last_record(
             self.held, event, number=last.number + 1, previous=self.lines[-1].digest, now=now

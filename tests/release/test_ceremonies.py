@@ -57,6 +57,19 @@ main()
 """
 
 
+#: Runs a command whose clock is off by so many seconds.
+OFF = """
+import sys
+from datetime import timedelta
+from custody.cli import _table, main
+from custody.encoding import utc_now
+
+off = timedelta(seconds=int(sys.argv.pop(1)))
+_table.TerminalTable.now = lambda _self: utc_now() + off
+main()
+"""
+
+
 @dataclass
 class Desk:
     """A table: several tokens in one store, a script, and the command line."""
@@ -123,9 +136,10 @@ class Desk:
         done = self.run(*before, *words, *pins, *officers, "--yes", code=code, program=program)
         return done.stdout + done.stderr
 
-    def drafted(self) -> None:
+    def drafted(self, *, trust: str = '["software"]') -> None:
         """Lay a draft beside the script, which names the recovery key of the table."""
         draft = DRAFT.format(year=utc_now().year + 1).replace("start/", f"{FOLDER}/")
+        draft = draft.replace('["software"]\nvendor', f"{trust}\nvendor")
         recovery = f'recovery = "{FOLDER}/recovery-1.dsse"\n[thresholds]'
         (self.folder / "draft.toml").write_text(draft.replace("[thresholds]", recovery))
         (self.folder / "vendor.pem").write_bytes(_vendor_root())
@@ -203,6 +217,7 @@ def test_a_whole_environment_is_made_at_one_table(desk: Desk) -> None:
         **dict.fromkeys(("sec1", "sec2", "sec3"), "officer"),
         "pub": "publisher",
         "leo": "log",
+        "mainframe": "host",
     }
     for name, role in cast.items():
         desk.bring(name, role)
@@ -219,7 +234,7 @@ def test_a_whole_environment_is_made_at_one_table(desk: Desk) -> None:
         'do = "policy"; draft = "draft.toml"; signers = ["ida", "cas"]',
         *BACKUPS,
     )
-    desk.drafted()
+    desk.drafted(trust='["software", "hsm-key"]')
     desk.officers = ("ida", "leo")
     write_pin_file(desk.folder / "so.pin", SO_PIN)
     desk.hold()
@@ -238,6 +253,10 @@ def test_a_whole_environment_is_made_at_one_table(desk: Desk) -> None:
     # Everybody goes home with a home that the other commands take.
     home = ("--home", "homes/sec1", "--env", FOLDER)
     desk.run("officer", "trust", policy.digest, *home)
+    # A host without a TPM too: its keys were made at the table, and the policy lists them.
+    (host,) = policy.predicate.hosts
+    assert ("mainframe", 2) == (host.id, len(host.keys))
+    desk.run("host", "trust", policy.digest, "--home", "homes/mainframe", "--env", FOLDER)
     _drilled(desk)
 
 
@@ -292,16 +311,44 @@ def test_a_wrong_pin_of_a_security_officer_is_asked_once_and_nothing_is_trusted(
     assert "sound" in desk.verify().splitlines()
 
 
-def test_an_unsound_policy_is_not_signed_at_the_table(pair: Desk) -> None:
-    """A draft by which one officer would suffice is refused before any token signs it."""
-    pair.write(*STEPS, 'do = "policy"; draft = "draft.toml"; signers = ["ida"]')
+SIGNED = 'do = "policy"; draft = "draft.toml"; signers = ["ida", "ivan"]'
+
+
+@pytest.fixture
+def unsound(desk: Desk) -> Desk:
+    """A table whose draft lets one officer release alone."""
+    desk.bring("ida", "custodian")
+    desk.bring("ivan", "custodian")
+    desk.bring("alice", "officer")
     draft = DRAFT.format(year=utc_now().year + 1).replace("start/", f"{FOLDER}/")
-    (pair.folder / "draft.toml").write_text(draft.replace("2 of (sec1, sec2, sec3)", "alice"))
-    (pair.folder / "vendor.pem").write_bytes(_vendor_root())
-    said = pair.hold(1)
-    assert "satisfies the tree" in said
-    assert 5 == len(pair.steps())
-    assert not (pair.folder / FOLDER / "policy-1.dsse").exists()
+    (desk.folder / "draft.toml").write_text(draft.replace("2 of (sec1, sec2, sec3)", "alice"))
+    (desk.folder / "vendor.pem").write_bytes(_vendor_root())
+    return desk
+
+
+def test_an_unsound_policy_is_refused_before_any_key_is_made(unsound: Desk) -> None:
+    """A draft by which one officer would suffice stops the review, and the ceremony at its door."""
+    admit = 'do = "admit"; by = "ida"; who = ["ida", "ivan", "alice"]'
+    unsound.write(*STEPS[:2], 'do = "enrol"; who = "ivan"', *STEPS[2:4], admit, SIGNED)
+    assert "satisfies the tree" in unsound.hold(1)
+    review = ("custodian", "ceremony", "ceremony.toml", "--review")
+    assert "satisfies the tree" in unsound.run(*review, code=1).stderr
+    assert not (unsound.folder / FOLDER).exists()
+    assert [] == unsound.objects("ida")
+    (unsound.folder / "draft.toml").unlink()
+    assert "draft.toml, beside the script" in unsound.hold(4)
+    assert "its policy is not tried out" in unsound.run(*review).stdout
+
+
+def test_an_unsound_policy_is_not_signed_at_the_table(unsound: Desk) -> None:
+    """Where admissions are brought, only the policy's step can judge it: no token signs it."""
+    admit = 'do = "admit"; by = "ida"; who = ["ida", "ivan", "alice"]; files = ["bob.dsse"]'
+    unsound.write(*STEPS[:2], 'do = "enrol"; who = "ivan"', *STEPS[2:4], admit, SIGNED)
+    unsound.hold(4)
+    _bring_bob(unsound)
+    assert "satisfies the tree" in unsound.hold(1)
+    assert 6 == len(unsound.steps())
+    assert not (unsound.folder / FOLDER / "policy-1.dsse").exists()
 
 
 def test_a_pin_that_everybody_can_read_makes_no_key(pair: Desk) -> None:
@@ -440,13 +487,18 @@ def _stopped(pair: Desk) -> None:
     assert 4 == len(pair.steps())
 
 
+def _bring_bob(desk: Desk) -> None:
+    """Have Bob make his keys at home, and his admission brought."""
+    desk.bring("bob", "officer")
+    uri = f"{desk.uris.pop('bob')}&pin-source={desk.folder}/bob.pin"
+    words = ("--token", uri, "--invitation", f"{FOLDER}/invitation.json", "--home", "bob")
+    desk.run("officer", "enroll", "bob", *words, "--out", f"{FOLDER}/bob.dsse")
+
+
 def test_an_admission_may_be_brought_to_the_table(pair: Desk) -> None:
     """A ceremony waits for the admission of somebody who made his keys at home."""
     _stopped(pair)
-    pair.bring("bob", "officer")
-    uri = f"{pair.uris.pop('bob')}&pin-source={pair.folder}/bob.pin"
-    words = ("--token", uri, "--invitation", f"{FOLDER}/invitation.json", "--home", "bob")
-    pair.run("officer", "enroll", "bob", *words, "--out", f"{FOLDER}/bob.dsse")
+    _bring_bob(pair)
     pair.hold()
     assert "sound" in pair.verify().splitlines()
     assert [*(pair.folder / FOLDER).glob("bob.sign-*.cer")]
@@ -489,6 +541,40 @@ def test_another_script_does_not_go_on_with_a_ceremony(pair: Desk) -> None:
     script = pair.folder / "ceremony.toml"
     script.write_text(script.read_text() + "\n")
     assert "a record is of another script" in pair.hold(1)
+
+
+@pytest.mark.parametrize(("first", "then"), [("0", "-3600"), ("3600", "0")])
+def test_a_clock_that_went_back_does_not_go_on_with_a_ceremony(
+    pair: Desk, first: str, then: str
+) -> None:
+    """Set back between two runs, or set right after a run in the future: no step is begun."""
+    pair.write(*STEPS[:4], 'do = "admit"; by = "ida"; who = ["ida"]; files = ["bob.dsse"]')
+    pair.hold(4, OFF, first)
+    before = pair.transcript.read_bytes()
+    said = pair.hold(1, OFF, then)
+    assert "this machine's clock went back since the last record" in said
+    assert "another ceremony" in said
+    assert before == pair.transcript.read_bytes()
+
+
+def test_a_transcript_cut_before_its_last_step_is_not_sound_beside_what_it_wrote(
+    pair: Desk,
+) -> None:
+    """What a step published outlives the record of it in no auditor's eyes."""
+    pair.hold()
+    lines = decode_transcript(pair.transcript.read_bytes())
+    pair.transcript.write_bytes(encode_transcript(lines[:7]))
+    said = pair.verify(code=1)
+    assert "NOT SOUND" in said
+    assert "it was not closed" in said
+    assert "the steps that write them are not on record: authority.cer, authority.crl" in said
+
+
+def test_a_folder_that_is_no_ceremonys_is_told_what_one_holds(pair: Desk) -> None:
+    """The environment's folder, or a home, is not what a ceremony leaves: what that is, is said."""
+    said = pair.run("auditor", "verify-ceremony", ".", code=3).stderr
+    assert "no ceremony's folder: transcript.jsonl not here" in said
+    assert "what the steps wrote" in said
 
 
 def test_a_file_that_was_changed_is_not_gone_on_with(pair: Desk) -> None:

@@ -11,17 +11,20 @@ from msgspec.structs import replace
 from custody.crypto.certificates import spki_of
 from custody.crypto.signature import public_bytes
 from custody.errors import Refused, Unavailable
-from custody.formats.ceremony import Admit, MakePolicy, SplitRecovery
-from custody.formats.envelope import encode_statement
+from custody.formats.ceremony import Admit, BackUp, MakePolicy, SplitRecovery
+from custody.formats.envelope import decode_statement, encode_statement
+from custody.formats.policy import Policy
 from custody.formats.policy_text import parse_quorum
-from custody.formats.transcript import encode_transcript
+from custody.formats.transcript import Closed, Done, encode_transcript
 from custody.ops.audit_ceremony import check_policy_made, judge_ceremony
 from custody.ops.ceremony_place import check_of_table
 from custody.ops.recovery import RecoveryOrder, make_recovery
 from custody.rules.ceremony import Progress
 from custody.rules.verdicts import Ledger
 from tests.unit.formats import ceremony_example as example
-from tests.unit.people import NOW, authority, key, policy, signed_policy, signer
+from tests.unit.people import NOW, authority, key, policy, principal, signed_policy, signer
+from tests.unit.rules import ceremony_whole as table
+from tests.unit.rules.ceremony_whole import Otherwise, Whole
 
 SIGNERS = ("cas", "ida")
 HELD = replace(
@@ -186,3 +189,79 @@ def test_a_policy_that_names_the_record_with_another_key_is_refused(tmp_path: Pa
     stranger = replace(named, spki=public_bytes(key("eve").public_key()))
     with pytest.raises(Refused, match="names another recovery key than was made here"):
         check_of_table(replace(policy(), recovery=stranger), held, Progress(), tmp_path)
+
+
+def laid(folder: Path, whole: Whole, kept: int | None = None) -> Path:
+    """Lay a whole ceremony into a folder, or its first records beside all that it wrote."""
+    (folder / "ceremony.toml").write_bytes(table.SCRIPT)
+    (folder / "transcript.jsonl").write_bytes(encode_transcript(whole.lines[:kept]))
+    for name, data in whole.contents.items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def test_a_whole_folder_is_sound_by_what_people_wrote_down(tmp_path: Path) -> None:
+    """By the digest of the last record, and by the policy's."""
+    whole = table.whole()
+    folder = laid(tmp_path, whole)
+    last = whole.lines[-1]
+    assert isinstance(last.record.event, Closed)
+    for pin in (last.digest, last.record.event.policy):
+        judged = judge_ceremony(folder, pin=pin)
+        assert [] == [v.reason for v in judged.verdicts if v.outcome == "fail"]
+        assert judged.sound
+
+
+@pytest.mark.parametrize("kept", range(1, len(table.whole().lines)))
+def test_a_transcript_cut_anywhere_is_not_sound_beside_its_policy(
+    tmp_path: Path, kept: int
+) -> None:
+    """Whatever is left of the records, a policy that is published is not vouched for by them."""
+    whole = table.whole()
+    folder = laid(tmp_path, whole, kept)
+    policy = decode_statement(Policy, whole.contents["policy-1.dsse"]).digest
+    judged = judge_ceremony(folder, pin=policy)
+    found = {v.check: v.reason for v in judged.verdicts if v.outcome == "fail"}
+    assert "it was not closed" == found["ceremony.complete"]
+    assert "neither" in found["ceremony.pin"]
+    done = sum(isinstance(line.record.event, Done) for line in whole.lines[:kept])
+    lacking = [step for step in table.STEPS[done:] if isinstance(step, MakePolicy | BackUp)]
+    assert (not lacking) == ("ceremony.files" not in found)
+    if any(isinstance(step, MakePolicy) for step in lacking):
+        everything = " ".join(v.reason for v in judged.verdicts if v.check == "ceremony.files")
+        assert "not on record: " in everything
+
+
+def test_a_ceremony_that_was_closed_without_its_last_step_is_not_sound(tmp_path: Path) -> None:
+    """All who were there, together, cannot sign a shorter ceremony of the same script."""
+    whole = table.whole()
+    lines = table.chained(
+        [(line.record.at, line.record.event) for line in (*whole.lines[:-3], whole.lines[-1])]
+    )
+    folder = laid(tmp_path, Whole(lines, whole.contents))
+    found = failures(folder)
+    assert "not what comes next" in found["ceremony.order"]
+
+
+def test_a_policy_that_lists_a_stranger_is_named_though_all_signed_it(tmp_path: Path) -> None:
+    """A machine that slips a principal of its own into the policy is found out by its files."""
+
+    def slip(said: Policy) -> Policy:
+        more = principal("eve", "officer")
+        people = sorted((*said.principals, more), key=lambda person: person.id)
+        return replace(said, principals=tuple(people))
+
+    whole = table.whole(Otherwise(said={"policy-1.dsse": slip}))
+    found = failures(laid(tmp_path, whole))
+    assert ["ceremony.policy"] == list(found)
+    assert "lists eve with a key that nobody admitted" in found["ceremony.policy"]
+
+
+@pytest.mark.parametrize("name", sorted(table.whole().contents))
+def test_one_byte_changed_in_any_file_is_named(tmp_path: Path, name: str) -> None:
+    """Each file by its digest, whatever else its reader says of it."""
+    folder = laid(tmp_path, table.whole())
+    data = bytearray((folder / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / name).write_bytes(data)
+    assert name in failures(folder)["ceremony.files"]

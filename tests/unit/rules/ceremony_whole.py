@@ -7,11 +7,11 @@ whoever holds the machine writes digests that fit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 from msgspec.structs import replace
@@ -44,6 +44,7 @@ from custody.formats.ceremony import (
     TrustKey,
     admission_name,
     challenge_names,
+    encode_script,
     recovery_name,
     share_name,
     wrapping_name,
@@ -55,10 +56,12 @@ from custody.formats.envelope import (
     statement_digest,
 )
 from custody.formats.keybackup import (
+    CARRIER_LABEL,
     WRAPPING_LABEL,
     HeldIn,
     KeyAttribute,
     WrappingKey,
+    carrier_id,
     wrapping_id,
 )
 from custody.formats.policy import Role
@@ -68,8 +71,10 @@ from custody.formats.recovery import RecoveryRecord, SealedShare
 from custody.formats.transcript import (
     Begun,
     CeremonyRecord,
+    Closed,
     Done,
     Event,
+    FoundObject,
     KeyUse,
     Line,
     MadeKey,
@@ -136,6 +141,14 @@ def script() -> Script:
     )
 
 
+_KINDS: dict[KeyUse, tuple[Literal["private", "public", "secret"], ...]] = {
+    "kek": ("secret",),
+    "wrapping": ("public",),
+}
+SCRIPT = encode_script(script())
+DIGEST = sha256(SCRIPT).hex()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Otherwise:
     """What is made otherwise, by the names of files and of steps (``trust-key leo``)."""
@@ -147,7 +160,7 @@ class Otherwise:
 
 @dataclass(frozen=True)
 class Whole:
-    """A ceremony: its records, none of them signed, and its files."""
+    """A ceremony: its records, signed by whose tokens worked, and its files."""
 
     lines: tuple[Line, ...]
     contents: dict[str, bytes]
@@ -221,21 +234,23 @@ class _Table:
             change = self._otherwise.done.get(_called(step))
             done = done if change is None else change(done)
             self._events.append((self._at + timedelta(minutes=1), done))
-        lines = tuple(
-            Line(
-                record=CeremonyRecord(
-                    environment="production",
-                    script="00" * 32,
-                    number=number,
-                    previous="00" * 32,
-                    at=at,
-                    event=event,
-                ),
-                signatures=(),
-            )
-            for number, (at, event) in enumerate(self._events)
+        self._at += timedelta(minutes=2)
+        files = sorted((name, sha256(data).hex()) for name, data in self._named().items())
+        closed = Closed(
+            policy=self._policy_digest(),
+            files=tuple(NamedFile(name=name, sha256=digest) for name, digest in files),
         )
-        return Whole(lines, self.contents)
+        self._events.append((self._at, closed))
+        return Whole(chained(self._events), self.contents)
+
+    def _named(self) -> dict[str, bytes]:
+        named = {f.name for _, e in self._events if isinstance(e, Done) for f in e.files}
+        return {name: data for name, data in self.contents.items() if name in named}
+
+    def _policy_digest(self) -> str | None:
+        dones = [event for _, event in self._events if isinstance(event, Done)]
+        told = [d.told for d in dones if d.do == "policy"]
+        return told[0][0].digest if told and told[0] else None
 
     def put(self, name: str, said: Predicate, *signers: str) -> str:
         """Write a statement; return its digest."""
@@ -292,12 +307,24 @@ class _Table:
             do=kind_of(step),
             asked=True,
             tokens=tuple(used(name) for name in step.hands),
-            found=(),
+            found=tuple(item for name in step.hands for item in self._lies(name)),
             keys=keys,
             files=tuple(NamedFile(name=n, sha256=sha256(self.contents[n]).hex()) for n in names),
             told=tuple(Told(what="it", digest=digest) for digest in told),
             said=(),
         )
+
+    def _lies(self, person: str) -> list[FoundObject]:
+        """List what steps before laid into somebody's token."""
+        dones = [event for _, event in self._events if isinstance(event, Done)]
+        found = []
+        for made in (key for done in dones for key in done.keys if key.person == person):
+            kinds = _KINDS.get(made.use, ("private", "public"))
+            found += [FoundObject(person, kind, made.label, made.id) for kind in kinds]
+            if made.use == "wrapping" and made.spki is not None:
+                carrier = carrier_id(made.spki).hex()
+                found.append(FoundObject(person, "secret", CARRIER_LABEL, carrier))
+        return found
 
     def _digest(self, kind: type[Predicate], name: str) -> str:
         return decode_statement(kind, self.contents[name]).digest
@@ -443,6 +470,29 @@ class _Table:
             made_at=self._at,
         )
         return self.put(step.file, said, step.by)
+
+
+def chained(events: Sequence[tuple[datetime, Event]]) -> tuple[Line, ...]:
+    """Chain events as records, each signed by whose tokens worked."""
+    lines: list[Line] = []
+    for number, (at, event) in enumerate(events):
+        record = CeremonyRecord(
+            environment="production",
+            script=DIGEST,
+            number=number,
+            previous=lines[-1].digest if lines else DIGEST,
+            at=at,
+            event=event,
+        )
+        hands: Sequence[str] = ()
+        if isinstance(event, Done):
+            hands = STEPS[event.step - 1].hands
+        elif isinstance(event, Closed):
+            hands = tuple(ROLES)
+        made = (people.signer(name).signature(record) for name in hands)
+        signatures = tuple(sorted(made, key=lambda signature: signature.keyid))
+        lines.append(Line(record=record, signatures=signatures))
+    return tuple(lines)
 
 
 def whole(otherwise: Otherwise | None = None) -> Whole:

@@ -269,6 +269,28 @@ def test_a_step_that_was_done_otherwise_is_refused(change: Change, check: str) -
     assert check in found if check else not found
 
 
+def test_one_token_under_two_names_is_refused_by_the_record() -> None:
+    """Who enrols twice, by a script that names no token, is found out by what the token says."""
+    happened = [*example.events()]
+    third = happened[6]
+    assert isinstance(third, Done)
+    happened[6] = replace(third, tokens=(replace(example.IDA, person="alice"),))
+    anybody = TokenName(label=None, serial=None, manufacturer=None, model=None)
+    verdicts = judge_so_far(
+        example.script(),
+        example.DIGEST,
+        example.chained(happened),
+        dict.fromkeys(("ida", "alice"), anybody),
+    )
+    assert {"ceremony.token"} == failed(verdicts)
+
+
+def test_a_key_that_is_gone_from_its_token_is_missed() -> None:
+    """A token that comes back emptied, with the same serial number, has not the same keys."""
+    gone = changed(_step(4, found=()))
+    assert {"ceremony.token"} == gone
+
+
 def _without_begin(events: list[Event]) -> None:
     del events[3]
 
