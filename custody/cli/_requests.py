@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
 from custody.cli import _words
 from custody.cli._home import (
+    AnswersOption,
     EnvOption,
     HomeOption,
     JsonOption,
@@ -20,22 +21,32 @@ from custody.cli._home import (
     open_home,
     read_env,
 )
+from custody.cli._keystatus import (
+    KeyRequestView,
+    is_key_host,
+    key_place,
+    key_standings,
+    key_view,
+    show_key_requests,
+)
 from custody.cli._log import LogOption, offer
 from custody.cli._open import check_outputs, hand_out, place_asked_from, place_of
-from custody.cli._opening import BurnOption, ReceiptOption
+from custody.cli._opening import BurnOption, MaybeTpmOption, ReceiptOption, needed_tpm
 from custody.cli._ui import Screen
 from custody.cli._wiring import open_tpm
 from custody.encoding import MAX_STATEMENT_BYTES, Digest, Record
 from custody.errors import CustodyError, Incomplete, Refused
 from custody.formats.policy import Mode
-from custody.formats.request import Request
 from custody.keys.hostapi import HostTpm
-from custody.ops.folders import read_file, read_statement_file
+from custody.ops.folders import read_file, read_request_file
 from custody.ops.home import Home
+from custody.ops.keyplace import KeyPlace
+from custody.ops.landing import write_new_file
 from custody.ops.outstanding import Death
 from custody.ops.receipts import HostPlace, end_dead, give_up
 from custody.ops.trust import current
 from custody.ops.unseal import KeptStanding, kept_standing
+from custody.rules.keyrequest import WARNING
 from custody.rules.situation import Situation
 
 _LEAST_DIGITS = 8
@@ -86,6 +97,8 @@ class StatusView(Record, frozen=True):
 
     requests: tuple[OutstandingView, ...]
     kept: tuple[KeptView, ...]
+    by_key: tuple[KeyRequestView, ...]
+    """Requests by keys in an HSM, of a host without a TPM."""
 
 
 def add_requests(app: typer.Typer) -> None:
@@ -96,8 +109,9 @@ def add_requests(app: typer.Typer) -> None:
 
 
 def status(
-    tpm: TpmOption,
+    tpm: MaybeTpmOption = None,
     env: EnvOption = None,
+    answers: AnswersOption = None,
     log: LogOption = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
@@ -106,11 +120,43 @@ def status(
 
     A request whose key has died is ended, with a burn receipt.
     With --env, kept keys are judged as at the next start.
+    Of a host without a TPM it lists what was asked by keys in its HSM, and with --env and --answers
+    who has consented and approved.  That needs no PIN.
     """
     screen = Screen(as_json=as_json)
-    opened, now = open_tpm(tpm), moment(None)
-    clock, where = opened.clock(), open_home(home, "host")
-    place = place_of(where)
+    where, now = open_home(home, "host"), moment(None)
+    asked = key_standings(screen, where, env, answers) if is_key_host(where) else ()
+    by_key = tuple(key_view(standing, now) for standing in asked)
+    found = OfTpm()
+    if tpm is not None or not is_key_host(where):
+        found = _of_tpm(screen, where, needed_tpm(tpm), env, now)
+
+    def words() -> None:
+        if found.requests or not asked:
+            _show_requests(screen, found.requests)
+        if asked:
+            show_key_requests(screen, asked, by_key)
+        if found.kept:
+            rows = [(v.manifest[:16], v.mode, _kept_in(v), _kept_state(v)) for v in found.kept]
+            screen.table(("kept key", "mode", "kept in", "state"), rows)
+
+    screen.result(StatusView(requests=found.requests, kept=found.kept, by_key=by_key), words)
+    if found.made:
+        made = [read_file(path, max_bytes=MAX_STATEMENT_BYTES) for path in found.made]
+        offer(screen, None, log, made)
+
+
+class OfTpm(NamedTuple):
+    """What a host's TPM still opens, and what was written of requests that had died."""
+
+    requests: tuple[OutstandingView, ...] = ()
+    kept: tuple[KeptView, ...] = ()
+    made: tuple[Path, ...] = ()
+
+
+def _of_tpm(screen: Screen, where: Home, tpm: str, env: list[Path] | None, now: datetime) -> OfTpm:
+    opened = open_tpm(tpm)
+    clock, place = opened.clock(), place_of(where)
     with place.ledger.lock():
         ended = end_dead(opened, place, now=now)
     dead = {each.entry.request: each for each in ended}
@@ -129,23 +175,13 @@ def status(
         )
         for entry in (*(each.entry for each in ended), *living)
     )
-    kept = _kept(screen, where, place, opened, env)
-
-    def words() -> None:
-        _show_requests(screen, requests)
-        if kept:
-            rows = [(v.manifest[:16], v.mode, _kept_in(v), _kept_state(v)) for v in kept]
-            screen.table(("kept key", "mode", "kept in", "state"), rows)
-
-    screen.result(StatusView(requests=requests, kept=kept), words)
     paths = [
         path
         for each in ended
         for path in (place.receipt_path(each.entry.request), place.burn_path(each.entry.request))
         if path.exists()
     ]
-    if paths:
-        offer(screen, None, log, [read_file(path, max_bytes=MAX_STATEMENT_BYTES) for path in paths])
+    return OfTpm(requests, _kept(screen, where, place, opened, env), tuple(paths))
 
 
 def _show_requests(screen: Screen, views: tuple[OutstandingView, ...]) -> None:
@@ -219,7 +255,14 @@ def cancel(
     """Give up a request: burn its counter, so that its key opens nothing any more."""
     screen = Screen(as_json=as_json)
     check_outputs(receipt, burn_receipt)
-    place, digest = _named_in(open_home(home, "host"), request)
+    place, by_key, digest = _named_in(open_home(home, "host"), request)
+    if digest in by_key.known():
+        raise Refused(
+            "it was asked by a key in an HSM, which nothing burns",
+            check="host.request",
+            where=f"request {digest[:16]}",
+            hint="custody host end-by-key says that it was not opened",
+        )
     entry = place.find(digest)
     burnt = give_up(entry, open_tpm(tpm), place, now=moment(None))
     screen.result(
@@ -240,33 +283,45 @@ def receipt(
 ) -> None:
     """Copy the receipt of a request that has ended; every one is kept in this host's home."""
     check_outputs(out, burn_receipt)
-    place, digest = _named_in(open_home(home, "host"), request)
-    if not place.receipt_path(digest).exists():
+    place, by_key, digest = _named_in(open_home(home, "host"), request)
+    kept = by_key.receipt_path(digest)
+    if digest in by_key.known() and burn_receipt is not None:
+        raise Refused(
+            f"it has no burn receipt: {WARNING}",
+            check="host.burn",
+            where=f"request {digest[:16]}",
+        )
+    if not (kept.exists() or place.receipt_path(digest).exists()):
         raise Incomplete(
             "this request has not ended",
             missing=("a receipt",),
             where=f"request {digest[:16]}",
-            hint="custody host open writes one, and custody host cancel",
+            hint="custody host open and cancel write one; of a host without a TPM, open-by-key and "
+            "end-by-key",
         )
-    hand_out(place, digest, out, burn_receipt)
+    if kept.exists():
+        write_new_file(out, read_file(kept, max_bytes=MAX_STATEMENT_BYTES))
+    else:
+        hand_out(place, digest, out, burn_receipt)
     Screen(as_json=as_json).made(*(path for path in (out, burn_receipt) if path))
 
 
-def _named_in(home: Home, text: str) -> tuple[HostPlace, Digest]:
+def _named_in(home: Home, text: str) -> tuple[HostPlace, KeyPlace, Digest]:
     """Find the request that a person means, by its file or by how its digest begins, and what this
-    host keeps of it.
+    host keeps of those by its TPM and of those by keys in an HSM.
     """
     path, beginning = Path(text), text.rstrip("…").lower()
     if path.is_file():
-        digest = read_statement_file(Request, path).digest
-        return place_asked_from(home), digest
+        digest = read_request_file(path).digest
+        return place_asked_from(home), key_place(home), digest
     if len(beginning) < _LEAST_DIGITS or not set(beginning) <= set("0123456789abcdef"):
         raise typer.BadParameter(
             f"{text!r} is no file, and not {_LEAST_DIGITS} or more digits of a digest",
             param_hint="REQUEST",
         )
-    place = place_asked_from(home)
-    found = [digest for digest in place.known() if digest.startswith(beginning)]
+    place, by_key = place_asked_from(home), key_place(home)
+    known = sorted({*place.known(), *by_key.known()})
+    found = [digest for digest in known if digest.startswith(beginning)]
     if len(found) > 1:
         raise typer.BadParameter(f"{text!r} begins several; give more digits", param_hint="REQUEST")
     if not found:
@@ -276,4 +331,4 @@ def _named_in(home: Home, text: str) -> tuple[HostPlace, Digest]:
             where=text,
             hint="custody host status lists the open ones",
         )
-    return place, found[0]
+    return place, by_key, found[0]

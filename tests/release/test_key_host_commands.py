@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 
+from custody.encoding import parse_time
+from custody.ops.folders import read_request_file
 from custody.ops.landing import write_new_file
 from tests.release.test_changes import Years
 from tests.release.world import founded
@@ -172,6 +175,69 @@ def test_two_commands_at_a_time_open_once(hosted: Hosted) -> None:
             assert "another process is opening this request" in text or "was opened at" in text
     assert 1 == len(list(hosted.folder.glob("race-*")))
     assert [] == list(hosted.folder.glob(".race-*/output"))
+
+
+def status(hosted: Hosted, request: str, *answers: str) -> dict[str, Any]:
+    """Say where a request stands, as `status --json` does."""
+    shown = hosted.run(HOST, "host", "status", *answers, "--json")
+    digest = read_request_file(hosted.folder / request).digest
+    (view,) = [view for view in json.loads(shown.stdout)["byKey"] if view["request"] == digest]
+    return dict(view)
+
+
+def test_status_tells_where_a_request_by_a_key_stands(hosted: Hosted) -> None:
+    """Who consented and approved, until when, what is missing, how it ended; no PIN, no TPM."""
+    hosted.seal("fourth")
+    request = hosted.ask_by_key("fourth")
+    folder = ("--answers", f"answers-{request}")
+    view = status(hosted, request)
+    assert ("open", [], False) == (view["state"], view["consented"], view["ready"])
+    assert read_request_file(hosted.folder / request).predicate.ends_at == parse_time(
+        view["deadline"]
+    )
+    hosted.answer("sec1", "consent", "fourth", request)
+    view = status(hosted, request, *folder)
+    assert (["sec1"], [1]) == (view["consented"], [gap["needed"] for gap in view["unconsented"]])
+    shown = hosted.run(HOST, "host", "status", *folder).stdout
+    assert f"open until {view['deadline'][:10]}" in shown
+    assert "consented  sec1" in shown
+    assert "must consent before approvals" in shown
+    hosted.answer("sec2", "consent", "fourth", request)
+    hosted.answer("sec1", "approve", "fourth", request)
+    view = status(hosted, request, *folder)
+    assert ([], ["sec1"], False) == (view["unconsented"], view["approved"], view["ready"])
+    hosted.answer("sec2", "approve", "fourth", request)
+    assert status(hosted, request, *folder)["ready"]
+    assert "; can be opened" in hosted.run(HOST, "host", "status", *folder).stdout
+    hosted.open_by_key("fourth", request, "opened-fourth")
+    view = status(hosted, request, *folder)
+    assert ("opened", False, "") == (view["state"], view["ready"], view["unfinished"])
+    assert view["endedAt"]
+
+
+def test_a_kept_receipt_is_copied(hosted: Hosted) -> None:
+    """`receipt` serves such hosts by file and by digest; there is no burn to copy, or to do."""
+    hosted.seal("fifth")
+    request = hosted.ask_by_key("fifth")
+    named = read_request_file(hosted.folder / request).digest[:16]
+    early = hosted.run(HOST, "host", "receipt", request, "--out", "fifth.dsse", code=4).stderr
+    assert "has not ended" in early
+    hosted.run(HOST, "host", "end-by-key", request, "--out", "made.dsse")
+    for name in (request, named):
+        hosted.run(HOST, "host", "receipt", name, "--out", f"{name}.copy")
+        made, copied = hosted.folder / "made.dsse", hosted.folder / f"{name}.copy"
+        assert made.read_bytes() == copied.read_bytes()
+    burn = ("--out", "x.dsse", "--burn", "y.dsse")
+    assert "burn not provable" in hosted.run(HOST, "host", "receipt", named, *burn, code=1).stderr
+    cancel = hosted.run(HOST, "host", "cancel", named, "--tpm", "tpm:", code=1).stderr
+    assert "end-by-key" in cancel
+    assert "given-up" == status(hosted, request)["state"]
+
+
+def test_a_host_with_a_tpm_names_it(hosted: Hosted) -> None:
+    """Of a home without keys in an HSM, `status` asks for the TPM."""
+    said = hosted.run("pub", "host", "status", "--home", "fresh", code=2).stderr
+    assert "name this host's TPM" in said
 
 
 def test_one_file_is_read_in_memory(hosted: Hosted) -> None:
