@@ -20,6 +20,7 @@ from custody.cli._home import (
     example,
     open_home,
 )
+from custody.cli._shares import check_ready
 from custody.cli._table import TerminalTable
 from custody.cli._ui import Screen
 from custody.encoding import Digest, Record, utc_now
@@ -32,6 +33,7 @@ from custody.formats.ceremony import (
     MakeAuthority,
     Script,
     Seat,
+    SplitRecovery,
     Step,
     encode_script,
 )
@@ -48,6 +50,7 @@ from custody.ops.transcript import (
     read_transcript,
 )
 from custody.rules.ceremony import progress_of
+from custody.rules.ceremony_script import has_words
 from custody.rules.verdicts import require
 
 _MAX_ADMISSION_BYTES = 1 << 20
@@ -207,6 +210,7 @@ def ceremony(
     if out is None or homes is None:
         raise typer.BadParameter("a ceremony is held with both", param_hint="--out, --homes")
     _check_over(out)
+    _check_words(held.script)
     # Once it has begun the policy's own step judges its draft, by the keys that there are.
     tried = "" if out.exists() else _rehearsed(held, beside=script.parent)
     uris = {seat.name: seat.token for seat in held.script.people}
@@ -247,6 +251,16 @@ def _files(script: Script, given: Sequence[str] | None, *, option: str) -> dict[
             raise typer.BadParameter(f"nobody is called {name!r}", param_hint=option)
         found[name] = str(Path(source).absolute())
     return found
+
+
+def _check_words(script: Script) -> None:
+    """Say before any key is made that words could be neither shown nor typed here."""
+    if any(isinstance(step, SplitRecovery) for step in script.steps):
+        check_ready()
+    if has_words(script):
+        from custody.cli._mnemonics import check_terminal
+
+        check_terminal()
 
 
 def _check_over(out: Path) -> None:

@@ -13,7 +13,13 @@ from contextlib import contextmanager
 
 from custody.cli._ui import read_pin
 from custody.crypto.secret import wipe
-from custody.crypto.slip39 import WORDS, Mnemonic, check_passphrase, missing_shares
+from custody.crypto.slip39 import (
+    WORDS,
+    Mnemonic,
+    check_passphrase,
+    missing_shares,
+    unknown_word,
+)
 from custody.errors import Malformed, Refused, Unavailable
 from custody.formats.envelope import Statement
 from custody.formats.recovery import RecoveryRecord
@@ -57,14 +63,7 @@ def sheet() -> Iterator[Sheet]:
 
     Without a terminal, or on one that cannot be cleared, `Unavailable`.
     """
-    if os.environ.get("TERM", "dumb") == "dumb":
-        raise Unavailable(
-            "words are shown only on a terminal that can be cleared", hint="set TERM to yours"
-        )
-    try:
-        terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-    except OSError as error:
-        raise Unavailable("there is no terminal to show words on, or to type them at") from error
+    terminal = _open_terminal()
     shown = Sheet(terminal)
     try:
         shown.write(_ENTER)
@@ -72,6 +71,22 @@ def sheet() -> Iterator[Sheet]:
     finally:
         shown.write(_LEAVE)
         os.close(terminal)
+
+
+def check_terminal() -> None:
+    """Say that words could not be shown or typed, before it comes to that: `Unavailable`."""
+    os.close(_open_terminal())
+
+
+def _open_terminal() -> int:
+    if os.environ.get("TERM", "dumb") == "dumb":
+        raise Unavailable(
+            "words are shown only on a terminal that can be cleared", hint="set TERM to yours"
+        )
+    try:
+        return os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError as error:
+        raise Unavailable("there is no terminal to show words on, or to type them at") from error
 
 
 def hand_out(shares: Sequence[HandedShare]) -> None:
@@ -165,14 +180,23 @@ def _typed(screen: Sheet, record: Statement[RecoveryRecord], have: Sequence[Mnem
 
 
 def _ask_words(screen: Sheet) -> str:
-    """Ask for words on as many lines as one likes; an empty line, or enough of them, ends them."""
+    """Ask for words on as many lines as one likes; an empty line, or enough of them, ends them.
+
+    One that is in no list is asked for again, with what came after it, and those before it stay.
+    """
     words: list[str] = []
-    screen.write(f"type the {WORDS} words, with spaces between them; nobody else looks\r\n")
+    screen.write(
+        f"type the {WORDS} words, one a line or with spaces between them; nobody else looks\r\n"
+    )
     while len(words) < WORDS:
         line = screen.ask(f"word {len(words) + 1} and on: ").split()
         if not line:
             break
         words += line
+        unknown = unknown_word(words)
+        if unknown is not None:
+            del words[unknown:]
+            screen.write(f"word {unknown + 1} is no word of the list: type it again\r\n")
     return " ".join(words)
 
 

@@ -114,19 +114,24 @@ def check_passphrase(passphrase: bytes) -> None:
         )
 
 
+def unknown_word(words: Sequence[str]) -> int | None:
+    """Return where, from 0, the first word is that is in no list; None if all are."""
+    return next((at for at, word in enumerate(words) if word.lower() not in _INDEX), None)
+
+
 def read_mnemonic(text: str) -> Mnemonic:
     """Read one share; where a word is wrong its position is named, from 1.
 
     `Refused`: ``recovery.word`` for a word of no list, ``recovery.length``, ``recovery.checksum``.
     """
     words = text.lower().split()
-    for position, word in enumerate(words, 1):
-        if word not in _INDEX:
-            raise Refused(
-                f"word {position} is no word of the list",
-                check="recovery.word",
-                hint="all words of the list differ in their first four letters",
-            )
+    unknown = unknown_word(words)
+    if unknown is not None:
+        raise Refused(
+            f"word {unknown + 1} is no word of the list",
+            check="recovery.word",
+            hint="all words of the list differ in their first four letters",
+        )
     try:
         share = Share.from_mnemonic(" ".join(words))
     except MnemonicError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from custody.crypto.certificates import spki_of
 from custody.encoding import decode
 from custody.errors import Refused
@@ -28,6 +30,7 @@ from custody.ops import backup
 from custody.ops.actor import signer_of
 from custody.ops.ceremony_place import NewKey, Outcome, Place
 from custody.ops.folders import read_file, read_folder, read_statement_file
+from custody.ops.recovery import check_share
 from custody.ops.sealed_share import open_share, recipient_of
 from custody.ops.transcript import MAX_FILE_BYTES
 from custody.ops.trust import pin
@@ -82,8 +85,16 @@ def make_wrapping(place: Place, step: MakeWrapping) -> Outcome:
     place.put(outcome, wrapping_name(step.epoch), data)
     made = decode_statement(WrappingKey, data)
     outcome.told.append(Told(what="the wrapping key", digest=made.digest))
-    outcome.said.append(f"by the shares of {', '.join(step.opened) or 'who typed their words'}")
+    outcome.said.append(f"by the shares of {', '.join(_holders(record, shares, step))}")
     return outcome
+
+
+def _holders(
+    record: Statement[RecoveryRecord], shares: Sequence[str], step: MakeWrapping
+) -> list[str]:
+    """Say whose shares were used, and how they came."""
+    names = [check_share(record, words)[0].holder for words in shares]
+    return [f"{name}, {'by his token' if name in step.opened else 'typed'}" for name in names]
 
 
 def trust_key(place: Place, step: TrustKey) -> Outcome:

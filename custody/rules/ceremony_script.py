@@ -41,6 +41,7 @@ from custody.formats.ceremony import (
     wrapping_name,
 )
 from custody.formats.policy import Role, SuiteName
+from custody.formats.recovery import share_set
 from custody.rules.ceremony import TokenName, kind_of, labels_of
 from custody.rules.recovery import shares_fault
 from custody.rules.verdicts import Ledger, Verdict
@@ -207,6 +208,10 @@ def _recovery_faults(
                 (bool(made), f"there is a wrapping key {step.epoch} already"),
                 (not sealed >= set(step.opened), "nobody sealed a share to who is to open one"),
                 (
+                    bool(split) and _too_many(split[0], step.opened),
+                    "these shares are more than are needed: with some to spare no bad one shows",
+                ),
+                (
                     bool(split) and not _rebuilt(split[0], step.opened),
                     "these shares, with all that are on paper, are too few",
                 ),
@@ -270,8 +275,34 @@ def _holders(split: SplitRecovery) -> tuple[str, ...]:
 def _rebuilt(split: SplitRecovery, opened: Sequence[str]) -> bool:
     """Tell whether what tokens open and what people can type is enough of a recovery key."""
     sealed = set(split.seal_to) - set(opened)
-    have = [leaf.path for leaf in leaves(split.tree) if leaf.principal not in sealed]
-    return satisfied(split.tree, have)
+    there = [name for name in _holders(split) if name not in sealed]
+    return satisfied(split.tree, _paths(split, there))
+
+
+def _too_many(split: SplitRecovery, opened: Sequence[str]) -> bool:
+    """Tell whether tokens would open more shares than are needed, which is refused then."""
+    if shares_fault(split.tree):
+        return False
+    groups = share_set(split.tree)
+    counts = [len(set(group.holders) & set(opened)) for group in groups.groups]
+    over = any(n > group.threshold for n, group in zip(counts, groups.groups, strict=True))
+    return over or sum(map(bool, counts)) > groups.threshold
+
+
+def has_words(script: Script) -> bool:
+    """Tell whether somebody is shown words at this ceremony, or types them."""
+    splits = {step.epoch: step for step in script.steps if isinstance(step, SplitRecovery)}
+    written = any(set(_holders(split)) - set(split.seal_to) for split in splits.values())
+    typed = any(
+        not satisfied(split.tree, _paths(split, step.opened))
+        for step in script.steps
+        if isinstance(step, MakeWrapping) and (split := splits.get(step.epoch))
+    )
+    return written or typed
+
+
+def _paths(split: SplitRecovery, holders: Sequence[str]) -> list[str]:
+    return [leaf.path for leaf in leaves(split.tree) if leaf.principal in holders]
 
 
 def _backs_up(step: BackUp, made: Step) -> bool:

@@ -41,7 +41,7 @@ from custody.formats.transcript import (
     Opened,
 )
 from custody.rules.ceremony import Progress, TokenName, missing_keys, progress_of, unexpected
-from custody.rules.ceremony_script import check_script
+from custody.rules.ceremony_script import check_script, has_words
 from custody.rules.transcript import judge_so_far, judge_transcript
 from custody.rules.verdicts import Verdict, passed
 from tests.unit.formats import ceremony_example as example
@@ -601,6 +601,18 @@ def _host(suite: SuiteName | None) -> Script:
             "before the recovery key that it is to name",
         ),
         (
+            _script(
+                *(INV, replace(EI, suite="P256"), EA, CA, ADMIT),
+                SplitRecovery(
+                    by="ida",
+                    among="1 of (2 of (ida, x), 2 of (alice, y))",
+                    seal_to=("ida", "alice"),
+                ),
+                MakeWrapping(by="ida", opened=("ida", "alice")),
+            ),
+            "these shares are more than are needed",
+        ),
+        (
             _script(*_FIRST, SPLIT, replace(SPLIT, epoch=2), POLICY),
             "there are several recovery keys, and a policy names one",
         ),
@@ -698,6 +710,26 @@ def test_two_people_with_one_token_are_refused_before_anything_is_made() -> None
     assert "ida and alice bring one token, serial 0a11" in reasons
     reader = TokenName(label=None, serial=None, manufacturer=None, model=None)
     assert passed(check_script(script, dict.fromkeys(("ida", "alice"), reader)))
+
+
+@pytest.mark.parametrize(
+    ("among", "seal_to", "opened", "words"),
+    [
+        ("2 of (ida, alice)", (), (), True),
+        ("2 of (ida, alice)", ("alice",), ("alice",), True),
+        ("2 of (ida, alice)", ("ida", "alice"), ("ida", "alice"), False),
+        ("2 of (ida, alice, x)", ("ida", "alice"), ("ida", "alice"), True),
+    ],
+)
+def test_it_is_known_before_whether_anybody_sees_or_types_words(
+    *, among: str, seal_to: tuple[str, ...], opened: tuple[str, ...], words: bool
+) -> None:
+    """Words on paper take a terminal; shares in tokens alone take none."""
+    split = SplitRecovery(by="ida", among=among, seal_to=seal_to)
+    first = (INV, replace(EI, suite="P256"), EA, CA, ADMIT)
+    script = _script(*first, split, replace(WRAP, opened=opened))
+    assert passed(judged(script))
+    assert words is has_words(script)
 
 
 def test_a_host_without_a_tpm_may_enrol() -> None:
