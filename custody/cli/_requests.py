@@ -300,7 +300,9 @@ def receipt(
             "end-by-key",
         )
     if kept.exists():
-        write_new_file(out, read_file(kept, max_bytes=MAX_STATEMENT_BYTES))
+        # Not while it may still be taken back.
+        with by_key.alone(digest):
+            write_new_file(out, read_file(kept, max_bytes=MAX_STATEMENT_BYTES))
     else:
         hand_out(place, digest, out, burn_receipt)
     Screen(as_json=as_json).made(*(path for path in (out, burn_receipt) if path))

@@ -17,7 +17,7 @@ from typing import Literal
 
 from custody.crypto.keyslots import is_hpke
 from custody.crypto.signature import public_bytes
-from custody.encoding import Digest, format_time, sha256
+from custody.encoding import Digest, encode, format_time, sha256
 from custody.errors import Refused, Unavailable
 from custody.formats.contents import Contents
 from custody.formats.envelope import Statement, decode_statement
@@ -196,8 +196,12 @@ def _land(
     base: Path | None,
     progress: Progress,
 ) -> bytes:
-    """Write the model, and its receipt before it appears; take that back if it does not."""
+    """Write the model, and its receipt before it appears; take that back if it does not.
+
+    A receipt that a killed run left stays the one receipt: the model was whole when it was signed.
+    """
     landing: Landing | None = None
+    earlier = host.place.receipt(request.digest)
     host.place.begin(request.digest, target)
     try:
         with resumable_directory(target, request.digest[:16]) as staging:
@@ -210,13 +214,13 @@ def _land(
                 base=base,
                 progress=progress,
             )
-            data = found.receipt(situation, host)
+            data = encode(earlier.envelope) if earlier else found.receipt(situation, host)
             landing = Landing.of(target, staging)
             # Before the model appears: no model is ever there without a word of it.
             replace_file(host.place.receipt_path(request.digest), data, mode=0o644)
     except BaseException:
         # Unless the model is there, and only the disk's word on it is missing.
-        if landing is None or not landing.done():
+        if earlier is None and not (landing is not None and landing.done()):
             with suppress(Unavailable):
                 host.place.take_back(request.digest)
         raise

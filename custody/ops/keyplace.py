@@ -121,7 +121,7 @@ class KeyPlace:
         replace_file(self._note(request), os.fsencode(target.absolute()))
 
     def take_back(self, request: Digest) -> None:
-        """Remember no longer that a request was opened: it came to nothing."""
+        """Remember no longer what this run wrote, unseen: the opening came to nothing."""
         with disk_errors(self.receipts):
             self.receipt_path(request).unlink(missing_ok=True)
 

@@ -53,6 +53,15 @@ def judge_receipts(
     good = _best_copies(ledger, judged)
     for receipt in good:
         _judge_lateness(ledger, receipt, request)
+    openings = [receipt for receipt in good if receipt.predicate.outcome != "failed"]
+    # Of a TPM's key the burn tells.  Here the host's word is all there is, and it was given twice.
+    if openings and not request.predicate.BURNS:
+        ledger.add(
+            "receipt.once",
+            len(openings) == 1,
+            "the host tells of one opening",
+            otherwise=f"the host tells of {len(openings)} openings, by as many receipts",
+        )
     return tuple(sorted(good, key=lambda receipt: _WORST_FIRST.index(receipt.predicate.outcome)))
 
 

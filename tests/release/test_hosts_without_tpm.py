@@ -462,6 +462,23 @@ def test_an_opening_after_the_deadline_stays_an_opening(hosted: Cast, tmp_path: 
     assert ("opened-burn-not-provable", True) == (release.outcome, release.sound)
 
 
+def test_a_host_that_tells_of_two_openings_is_not_sound(hosted: Cast, tmp_path: Path) -> None:
+    """Each good by itself, two receipts of an opening contradict the mode `once`; copies do not."""
+    bundle = hosted.seal()
+    request = ask(hosted, bundle)
+    answers = both_rounds(hosted, bundle, request)
+    good = open_it(hosted, bundle, request, answers, tmp_path / "out").receipt.predicate
+    host = hosted.people[HOST].signer
+    copies = [host.statement(good), host.statement(good)]
+    assert audited(hosted, bundle, request, [*answers, *copies]).sound
+    second = host.statement(msgspec.structs.replace(good, finished_at=NOW + HOUR))
+    release = audited(hosted, bundle, request, [*answers, *copies, second])
+    assert ("opened-burn-not-provable", {"receipt.once"}) == (
+        release.outcome,
+        failed(release.verdicts),
+    )
+
+
 def test_a_late_opening_is_collected_with_its_case(hosted: Cast, tmp_path: Path) -> None:
     """Who collects the case of a host that opened late cannot leave that receipt out unseen."""
     bundle = hosted.seal()

@@ -19,6 +19,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from custody.cli._keystatus import KeyRequestView, key_view
 from custody.errors import Refused
 from custody.formats.approval import Approval
 from custody.formats.envelope import Statement, decode_statement
@@ -27,6 +28,7 @@ from custody.ops import landing
 from custody.ops.audit import audit_case
 from custody.ops.bundle import Bundle
 from custody.ops.keyhost import KeyHost, OpenedByKey, give_up_by_key, open_by_key, read_by_key
+from custody.ops.keyplace import standings_by_key
 from custody.ops.landing import unfinished_output
 from custody.ops.linux import rename_new
 from custody.ops.payload_open import open_into
@@ -341,7 +343,7 @@ class Powers:
     def check(self, *, elsewhere: bool) -> None:
         """See what is left, and that one model comes of it, at one place."""
         receipt = key_place(self.cast).receipt(self.request.digest)
-        landed = self.first.exists()
+        landed, self.receipt = self.first.exists(), receipt
         if landed:
             assert same_tree(self.model, self.first)
             assert receipt is not None
@@ -360,6 +362,9 @@ class Powers:
             else:
                 self.open(self.first)
             self.ended(self.other)
+        if self.receipt is not None:
+            # What somebody may have been shown is not said anew.
+            assert self.receipt == key_place(self.cast).receipt(self.request.digest)
         (made,) = [path for path in self.folder.iterdir() if not path.name.startswith(".")]
         assert same_tree(self.model, made)
         assert [] == list(self.folder.glob(".*/output"))
@@ -441,6 +446,37 @@ def test_giving_up_removes_what_was_opened_half_way(
     assert (False, True) == (first.exists(), second.exists())
     give_up_by_key(request, situation=situation, host=host, reason="not wanted")
     assert [] == list(tmp_path.iterdir())
+
+
+def test_a_standing_tells_what_a_stopped_run_left(
+    hosted: Cast, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it was to appear, that it can be opened, and after the deadline that it was not."""
+    request, answers = answered(hosted, bundle)
+    with monkeypatch.context() as patch:
+        patch.setattr("custody.ops.keyhost.open_into", _stop)
+        with pytest.raises(KeyboardInterrupt):
+            open_it(hosted, bundle, request, answers, tmp_path / "out")
+
+    def standing(now: datetime) -> KeyRequestView:
+        situation = hosted.situation(HOST, *answers, now=now)
+        found = standings_by_key(key_place(hosted), situation)
+        (one,) = [each for each in found if each.request.digest == request.digest]
+        return key_view(one, now)
+
+    view = standing(NOW)
+    assert ("open", True, "") == (view.state, view.ready, view.refused)
+    assert str(tmp_path / "out") == view.unfinished
+    view = standing(request.predicate.terms.deadline)
+    assert ("past-deadline", False) == (view.state, view.ready)
+    assert "its deadline is past" in view.refused
+    open_it(hosted, bundle, request, answers, tmp_path / "out")
+    view = standing(NOW)
+    assert ("opened", NOW, "", False) == (view.state, view.ended_at, view.unfinished, view.judged)
+
+
+def _stop(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
 
 
 # ── read in memory ─────────────────────────────────────────────────────────────────────────────
