@@ -27,6 +27,7 @@ from custody.formats.policy import Role, SuiteName
 from custody.formats.state import Identity
 from custody.ops import admit as ops
 from custody.ops.landing import check_absent, write_new_file
+from custody.ops.pem import read_certificates
 
 _SHARING: tuple[Role, ...] = ("officer", "auditor")
 
@@ -79,6 +80,15 @@ ShareKeyOption = Annotated[
     ),
 ]
 
+AttestationOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--attestation",
+        help="Your token's vendor's certificates for keys that you made before; may be repeated.",
+        metavar="FILE",
+    ),
+]
+
 
 def _add_signing(app: typer.Typer, role: Role, epilog: str) -> None:
     @app.command(epilog=epilog)
@@ -88,6 +98,7 @@ def _add_signing(app: typer.Typer, role: Role, epilog: str) -> None:
         invitation: InvitationOption,
         out: OutOption,
         display: DisplayOption = "",
+        attestation: AttestationOption = None,
         log: LogOption = None,
         home: HomeOption = None,
         pin_fd: PinFdOption = None,
@@ -102,6 +113,7 @@ def _add_signing(app: typer.Typer, role: Role, epilog: str) -> None:
             invitation=invitation,
             out=out,
             display=display,
+            attestation=attestation,
             log=log,
             home_path=home,
             pin_fd=pin_fd,
@@ -118,6 +130,7 @@ def _add_sharing(app: typer.Typer, role: Role, epilog: str) -> None:
         out: OutOption,
         suite: SuiteOption = None,
         display: DisplayOption = "",
+        attestation: AttestationOption = None,
         log: LogOption = None,
         home: HomeOption = None,
         pin_fd: PinFdOption = None,
@@ -126,7 +139,8 @@ def _add_sharing(app: typer.Typer, role: Role, epilog: str) -> None:
         """Make your keys in your own token and ask to be admitted with them.
 
         A second token of yours gets a --home of its own and the same NAME.  A share key of suite
-        MLKEM1024_P384 is half in your token and half in your home: back the home up.
+        MLKEM1024_P384 is half in your token and half in your home: back the home up.  Where your
+        token's vendor attests keys (YubiKey), enrol again with --attestation: the same keys.
         """
         enroll_as(
             role,
@@ -136,6 +150,7 @@ def _add_sharing(app: typer.Typer, role: Role, epilog: str) -> None:
             invitation=invitation,
             out=out,
             display=display,
+            attestation=attestation,
             log=log,
             home_path=home,
             pin_fd=pin_fd,
@@ -152,6 +167,7 @@ def _add_keeping(app: typer.Typer, role: Role, epilog: str) -> None:
         out: OutOption,
         share_key: ShareKeyOption = None,
         display: DisplayOption = "",
+        attestation: AttestationOption = None,
         log: LogOption = None,
         home: HomeOption = None,
         pin_fd: PinFdOption = None,
@@ -166,6 +182,7 @@ def _add_keeping(app: typer.Typer, role: Role, epilog: str) -> None:
             invitation=invitation,
             out=out,
             display=display,
+            attestation=attestation,
             log=log,
             home_path=home,
             pin_fd=pin_fd,
@@ -186,6 +203,7 @@ def enroll_as(
     home_path: Path | None,
     pin_fd: int | None,
     as_json: bool,
+    attestation: list[Path] | None = None,
 ) -> None:
     """Make somebody's keys in his token and write his admission."""
     screen = Screen(as_json=as_json)
@@ -202,6 +220,7 @@ def enroll_as(
             role=role,
             invitation=invited,
             suite=suite,
+            attestation=read_certificates(attestation or ()),
         )
     write_new_file(out, admission)
     _tell_of_rsa(screen, home.identity())

@@ -41,6 +41,7 @@ from custody.ops.landing import (
     disk_errors,
     write_new_file,
 )
+from custody.ops.pem import read_certificates
 from custody.ops.spoken import spoken
 
 
@@ -98,6 +99,14 @@ def admit(
             "--answer", help="An answer to your challenge of one; may be repeated.", metavar="FILE"
         ),
     ] = None,
+    roots: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--attestation-root",
+            help="A vendor's root: verify by it what vendors attest; may be repeated.",
+            metavar="FILE",
+        ),
+    ] = None,
     days: Annotated[
         int, typer.Option("--days", help="How long certificates live.", metavar="N", min=1, max=397)
     ] = 397,
@@ -109,19 +118,25 @@ def admit(
     """Check that people hold the keys they offer, and issue certificates for them.
 
     Whether they are who they say is yours to know: compare the digests with them by voice.  An
-    admission may be admitted again, before its certificates end.
+    admission may be admitted again, before its certificates end.  A key that a YubiKey attests, by
+    a path to a root of yours, is listed as vendor-attested by what you propose from this home.
     """
     screen = Screen(as_json=as_json)
     where = open_home(home, "custodian")
     for path in answers or ():
         people.take_answer(where, path)
     checked = [people.check(where, path) for path in admissions]
+    if roots:
+        pinned = read_certificates(roots)
+        checked = [people.attest(where, one, roots=pinned, now=moment(None)) for one in checked]
     for admission in checked:
         person = admission.principal
         kind = admission.statement.predicate.token_class
         screen.say(f"{person.id}, {person.name}: {', '.join(person.roles)}; {kind} token")
         for key in admission.offered:
             screen.say(f"  {key.use:22} {key.key_id}")
+            if shown := admission.standing(key.key_id):
+                screen.say(f"  {'':22} {shown}")
         for line in spoken(admission.statement.digest):
             screen.say(f"    {line}")
     check_folder(out)

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from custody.crypto.keyslots import SlotKey, is_oaep
+from custody.crypto.pivattestation import MAX_ATTESTATION_BYTES
 from custody.crypto.possession import possession_statement, prove_possession
 from custody.crypto.signature import public_bytes
 from custody.encoding import Blob, Digest, Name, Record, encode, sha256
@@ -22,6 +23,9 @@ from custody.formats.policy import Role, SuiteName, TokenClass
 
 #: What a person is called by people: one printable line.
 Display = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+
+#: A vendor's certificate (DER).
+VendorCertificate = Annotated[bytes, msgspec.Meta(min_length=1, max_length=MAX_ATTESTATION_BYTES)]
 
 
 class Invitation(Record, frozen=True):
@@ -120,9 +124,14 @@ class Admission(Record, frozen=True):
     token_class: TokenClass
     csr: Blob
     shares: Annotated[tuple[ShareClaim, ...], msgspec.Meta(max_length=15)]
+    attestation: Annotated[tuple[VendorCertificate, ...], msgspec.Meta(max_length=24)] = ()
+    """Certificates (DER) by which a vendor says that keys were made in its token, in order of their
+    bytes.  Nothing says that they are good."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if list(self.attestation) != sorted(set(self.attestation)):
+            raise ValueError("attestation: not in order, or one twice")
         # A name is shown to the custodian while he decides: line breaks, terminal escapes and
         # direction marks would let it rewrite what he reads.
         if not self.display.isprintable():

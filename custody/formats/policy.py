@@ -24,7 +24,7 @@ TpmClass = Literal["hardware", "firmware", "virtual", "software"]
 #: What a host's word rests on: its TPM, or a key in an HSM, with which its boot state is unknown.
 TrustClass = Literal["hardware", "firmware", "virtual", "software", "hsm-key"]
 #: What is known of where a key lives: a vendor's chain was verified, its holder says so, or in
-#: software.  Nothing here verifies a vendor's chain yet, so no key is listed as vendor-attested.
+#: software.
 TokenClass = Literal["vendor-attested", "self-asserted", "software"]
 Mode = Literal["once", "sealed", "sealed-updatable"]
 PartDigest = Literal["blake3", "sha256"]

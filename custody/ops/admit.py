@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +21,7 @@ from custody.formats.envelope import Statement, decode_statement, encode_stateme
 from custody.formats.policy import Principal, Role, ShareKey, SigningKey, SuiteName, TokenClass
 from custody.formats.possession import KeptChallenge, ShareAnswer, ShareChallenge
 from custody.formats.state import Identity
+from custody.formats.vendor import KeptAttestations, KeyAttestation
 from custody.keys.api import KeyRole, Token
 from custody.ops.actor import ShareKeyPair, find_share_key, make_share_key, signer_of
 from custody.ops.folders import read_file, reading
@@ -28,12 +30,14 @@ from custody.ops.keys import Signer
 from custody.ops.landing import replace_file, write_new_file
 from custody.ops.wellformed import check_name, well_formed
 from custody.rules.admission import CHALLENGE, check_admission
+from custody.rules.vendor import check_attestation, check_offered
 from custody.rules.verdicts import Verdict, require
 
 _INVITATIONS = "invitations"
 _ADMITTED = "admitted"
 _CHALLENGES = "share-challenges"
 _OFFERED = "offered"
+_ATTESTED = "attested"
 _MAX_BYTES = 1 << 20
 _HYBRID: SuiteName = "MLKEM1024_P384"
 _OAEP: tuple[SuiteName, ...] = tuple(reversed([s for s in STRENGTH if is_oaep(s)]))
@@ -53,20 +57,23 @@ class CheckedAdmission:
 
     statement: Statement[Admission]
     verdicts: tuple[Verdict, ...]
+    attested: tuple[KeyAttestation, ...] = ()
+    """Which of its keys a vendor says are in a token of its own, as this home verified."""
 
     @property
     def principal(self) -> Principal:
         """What a policy says about its sender."""
         admission = self.statement.predicate
+        signing = read_csr(admission.csr).spki
         keys: list[SigningKey | ShareKey] = [
-            SigningKey(spki=read_csr(admission.csr).spki, token_class=admission.token_class)
+            SigningKey(spki=signing, token_class=self._class_of(signing))
         ]
         keys += [
             ShareKey(
                 spki=share.spki,
                 suite=share.suite,
                 mlkem=share.mlkem,
-                token_class=admission.token_class,
+                token_class=self._class_of(share.spki),
             )
             for share in admission.shares
         ]
@@ -75,6 +82,21 @@ class CheckedAdmission:
             name=admission.display,
             roles=(admission.role,),
             keys=tuple(keys),
+        )
+
+    def standing(self, key: KeyId) -> str:
+        """Say what a vendor's certificates show of where a key is; "" where there are none."""
+        for attested in self.attested:
+            if attested.key == key:
+                return f"attested by its vendor: {attested.words()}"
+        if self.statement.predicate.attestation and not self.attested:
+            return "not verified: its vendor's certificates, by --attestation-root"
+        return ""
+
+    def _class_of(self, spki: bytes) -> TokenClass:
+        attested = {key.key for key in self.attested}
+        return (
+            "vendor-attested" if key_id(spki) in attested else self.statement.predicate.token_class
         )
 
     @property
@@ -115,8 +137,12 @@ def enroll(
     role: Role,
     invitation: Invitation,
     suite: SuiteName | Literal["strongest"] | None,
+    attestation: Sequence[bytes] = (),
 ) -> bytes:
     """Make a person's keys in his token and offer them; returns the admission (``.dsse``).
+
+    ``attestation`` are certificates (DER) by which the token's vendor attests keys that were made
+    before; of other keys than are offered: `Refused` (``admission.attestation``).
 
     ``suite`` "strongest" is the hybrid where the token has the curve for it, else P256, else the
     best of RSA that it does; None makes no share key, but for a publisher, who keeps it to himself.
@@ -166,6 +192,7 @@ def enroll(
             offered,
             invitation=invitation,
             token_class=token.info.token_class,
+            attestation=attestation,
         )
 
 
@@ -268,6 +295,7 @@ def _offer(
     *,
     invitation: Invitation,
     token_class: TokenClass,
+    attestation: Sequence[bytes] = (),
 ) -> bytes:
     csr = make_csr(signer.key, name=identity.principal)
     claims = tuple(
@@ -289,7 +317,9 @@ def _offer(
         token_class=token_class,
         csr=csr,
         shares=claims,
+        attestation=tuple(sorted(set(attestation))),
     )
+    check_offered(admission)
     data = signer.statement(well_formed(admission))
     if any(claim.proof is None for claim in claims):
         digest = decode_statement(Admission, data).digest
@@ -314,7 +344,30 @@ def check(home: Home, path: Path) -> CheckedAdmission:
                 hint=f"custody custodian challenge {path}",
             )
         require(verdicts)
-    return CheckedAdmission(statement=statement, verdicts=verdicts)
+    kept = _attested_path(home, statement.digest)
+    attested: tuple[KeyAttestation, ...] = ()
+    if kept.exists():
+        with reading(kept):
+            attested = decode(KeptAttestations, read_file(kept, max_bytes=_MAX_BYTES)).keys
+    return CheckedAdmission(statement=statement, verdicts=verdicts, attested=attested)
+
+
+def attest(
+    home: Home, admission: CheckedAdmission, *, roots: Sequence[bytes], now: datetime
+) -> CheckedAdmission:
+    """Verify the vendor's attestations that an admission brings, by pinned roots (DER).
+
+    What they show is kept in the home: from then on `check` says so of this admission.  One that
+    does not hold is `Refused` (``admission.attestation``); a key without one stays as it is.
+    """
+    if not admission.statement.predicate.attestation:
+        return admission
+    digest = admission.statement.digest
+    keys, verdicts = check_attestation(admission.statement.predicate, roots=roots, now=now)
+    require(verdicts)
+    kept = KeptAttestations(kind="custody/attestations-kept/v1", admission=digest, keys=keys)
+    replace_file(_attested_path(home, digest), encode(kept), mode=0o600)
+    return replace(admission, verdicts=(*admission.verdicts, *verdicts), attested=keys)
 
 
 def challenge(home: Home, path: Path) -> bytes:
@@ -381,6 +434,10 @@ def _judged(home: Home, path: Path) -> tuple[Statement[Admission], tuple[Verdict
     keys = decode(InvitationKeys, read_file(kept, max_bytes=_MAX_BYTES))
     challenged = _challenge_kept(home, statement.digest)
     return statement, check_admission(statement, keys=keys, challenged=challenged)
+
+
+def _attested_path(home: Home, admission: Digest) -> Path:
+    return home.folder(_ATTESTED) / f"{admission}.json"
 
 
 def _challenge_path(home: Home, admission: Digest) -> Path:

@@ -55,13 +55,13 @@ def check_admission(
             otherwise="the signing key asks for another name",
         )
         _check_signature(statement, request, ledger)
-    # A claim of the sender's program is worth what the sender is; a vendor's would be a proof, and
-    # nothing here can check one.
+    # A claim of the sender's program is worth what the sender is; that a vendor attests a key is
+    # for certificates to show (`rules.vendor`).
     ledger.add(
         "admission.token",
         admission.token_class != "vendor-attested",  # noqa: S105  a class, no password
         f"keys in a token of class {admission.token_class}, by the sender's word",
-        otherwise="claims a vendor's attestation, which nothing here can verify",
+        otherwise="claims what a vendor's certificates have to show",
     )
     _check_keys(admission, request, ledger)
     _check_shares(admission, keys, ledger)

@@ -11,7 +11,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from custody.crypto import certificate_reader, notekeys, oaepslots, signature, slip39, wrappingkey
+from custody.crypto import (
+    certificate_reader,
+    notekeys,
+    oaepslots,
+    pivattestation,
+    signature,
+    slip39,
+    wrappingkey,
+)
 from custody.crypto.parts import ROW_BYTES
 from custody.encoding import Record, check_nesting, check_text, decode, encode, parse_time, sha256
 from custody.errors import CustodyError, Malformed, Refused
@@ -53,6 +61,7 @@ from custody.formats.measurement import Measurement
 from custody.formats.possession import KeptChallenge, ShareAnswer, ShareChallenge
 from custody.formats.recovery import SealedShare
 from custody.formats.state import Identity, Memory
+from custody.formats.vendor import KeptAttestations, KeyAttestation
 from custody.keys import profiles, uri
 from tests.unit.crypto.vectors import ROOT, VECTORS
 from tests.unit.formats import (
@@ -175,6 +184,21 @@ _SIGNATURE_LINES = log_examples.cosigned().encode().decode().partition("\n\n")[2
 _REFUSAL = Refusal(
     kind="custody/enrolment-refusal/v1", check="enrolment.class", reason="no", hint=None
 )
+_ATTESTED = KeptAttestations(
+    kind="custody/attestations-kept/v1",
+    admission="ab" * 32,
+    keys=(
+        KeyAttestation(
+            key="cd" * 32,
+            slot="9c",
+            serial=13078782,
+            firmware="5.2.6",
+            pin="always",
+            touch="cached",
+            root="ef" * 32,
+        ),
+    ),
+)
 _SEALED_SHARE = SealedShare(
     kind="custody/sealed-share/v1",
     record="ab" * 32,
@@ -215,6 +239,7 @@ PARSERS: Mapping[str, Parser] = {
     **{f"encoding.decode[{k.__name__}]": record(k) for k in _RECORDS},
     "encoding.decode[Waiting]": record(Waiting, _WAITING),
     "encoding.decode[Refusal]": record(Refusal, _REFUSAL),
+    "encoding.decode[KeptAttestations]": record(KeptAttestations, _ATTESTED),
     "encoding.decode[SealedShare]": record(SealedShare, _SEALED_SHARE),
     "encoding.decode[Core]": record(Core, spec_examples.manifest().core),
     "encoding.check_nesting": Parser(check_nesting, examples=(b"[[[]]]",)),
@@ -287,6 +312,7 @@ PARSERS: Mapping[str, Parser] = {
     "certificate_reader.read_certificate": Parser(certificate_reader.read_certificate),
     "certificate_reader.read_csr": Parser(certificate_reader.read_csr, also=(Refused,)),
     "certificate_reader.read_crl": Parser(certificate_reader.read_crl),
+    "pivattestation.read_piv_attestation": Parser(pivattestation.read_piv_attestation),
     "signature.load_ec_public": Parser(signature.load_ec_public, also=(Refused,)),
     "wrappingkey.load_wrapping_public": Parser(
         wrappingkey.load_wrapping_public, examples=(keybackup_examples.wrapping().spki,)
