@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -347,6 +348,8 @@ class Year:
         """Have an officer answer a request, for everybody to see."""
         words = ("officer", verb, bundle, f"{name}/request.dsse", "--out", f"{name}/case")
         self.run(who, *words, *more, "--yes")
+        # Answers bear whole seconds, and those of one second are in no order.
+        time.sleep(1)
 
     def open(self, name: str, bundle: str) -> None:
         """Have the log sign for a request, and the host open it and burn its key."""
