@@ -6,7 +6,7 @@ The keys are software here, which is all that any layer above a token sees; Soft
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -75,6 +75,24 @@ def signed_as(cast: Cast, who: str, consent_data: bytes, **changes: object) -> b
     signer = cast.people[who].signer
     changes.setdefault("author", signer.key_id)
     return signer.statement(msgspec.structs.replace(said, **changes))
+
+
+def given_up(cast: Cast, request: Statement[KeyRequest], *, at: datetime = NOW) -> bytes:
+    """Have the host sign that it opened nothing."""
+    signer, terms = cast.people[HOST].signer, request.predicate.terms
+    return signer.statement(
+        KeyReceipt(
+            author=signer.key_id,
+            request=request.digest,
+            manifest=terms.manifest,
+            terms=terms.digest().hex(),
+            outcome="failed",
+            reason="given up",
+            approvals=(),
+            bad_shares=(),
+            finished_at=at,
+        )
+    )
 
 
 # ── what works ─────────────────────────────────────────────────────────────────────────────────
@@ -504,18 +522,7 @@ def test_giving_up_after_the_deadline_is_no_fault(hosted: Cast) -> None:
         request = ask(hosted, bundle)
         answers = both_rounds(hosted, bundle, request)[:upto]
         for late in (request.predicate.terms.deadline, NOW + timedelta(days=20)):
-            said = KeyReceipt(
-                author=hosted.people[HOST].signer.key_id,
-                request=request.digest,
-                manifest=bundle.statement.digest,
-                terms=request.predicate.terms.digest().hex(),
-                outcome="failed",
-                reason="given up",
-                approvals=(),
-                bad_shares=(),
-                finished_at=late,
-            )
-            data = hosted.people[HOST].signer.statement(said)
+            data = given_up(hosted, request, at=late)
             release = audited(hosted, bundle, request, [*answers, data])
             assert ("failed", True) == (release.outcome, release.sound), failed(release.verdicts)
 
@@ -533,11 +540,12 @@ def test_a_late_approval_spoils_no_request_that_was_given_up(hosted: Cast) -> No
             expires_at=late + HOUR,
         )
         data = hosted.people[QUORUM[-1]].signer.statement(said)
-        release = audited(hosted, bundle, request, [*answers[:-1], data])
-        assert ("open", True) == (release.outcome, release.sound)
-        assert release.tally is not None
-        (over,) = release.tally.passed_over
-        assert "approval.deadline" in failed(over.verdicts)
+        for ending, outcome in (([], "open"), ([given_up(hosted, request)], "failed")):
+            release = audited(hosted, bundle, request, [*answers[:-1], data, *ending])
+            assert (outcome, True) == (release.outcome, release.sound)
+            assert release.tally is not None
+            (over,) = release.tally.passed_over
+            assert "approval.deadline" in failed(over.verdicts)
 
 
 def test_a_case_of_consents_alone_is_judged_when_they_were_given(hosted: Cast) -> None:
