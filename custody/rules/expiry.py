@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from custody.crypto.certificates import read_certificate, spki_of
+from custody.crypto.certificates import certificate_signed_by, read_certificate, spki_of
 from custody.encoding import key_id
 from custody.errors import Malformed
 from custody.formats.case import Documents
@@ -84,7 +84,7 @@ def _newest(lists: Sequence[RevocationList], issuer: str) -> RevocationList | No
 
 def _certificates(policy: Policy, documents: Documents, now: datetime) -> Iterator[Ending]:
     papers = Papers(certificates=documents.certificates, crls=documents.crls, now=now)
-    ends = _ends(documents.certificates)
+    ends = _ends(policy, documents.certificates)
     for person in policy.principals:
         for key in person.keys:
             yield _certificate(policy, person, key, papers, ends)
@@ -118,14 +118,23 @@ def _certificate(
     )
 
 
-def _ends(ders: Sequence[bytes]) -> dict[bytes, datetime]:
-    """Tell until when each public key has a certificate, whoever issued it."""
+def _ends(policy: Policy, ders: Sequence[bytes]) -> dict[bytes, datetime]:
+    """Tell until when each key of the policy has a certificate of an authority of the policy.
+
+    A stranger's of a later date, laid beside it, must not hide that the good one ends.
+    """
+    listed = {key.spki for person in policy.principals for key in person.keys}
     found: dict[bytes, datetime] = {}
     for der in ders:
         try:
-            spki, end = spki_of(der), read_certificate(der).not_valid_after_utc
+            spki, certificate = spki_of(der), read_certificate(der)
         except Malformed:
             continue
+        if spki not in listed or not any(
+            certificate_signed_by(certificate, authority) for authority in policy.authorities
+        ):
+            continue
+        end = certificate.not_valid_after_utc
         found[spki] = max(end, found.get(spki, end))
     return found
 

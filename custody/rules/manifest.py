@@ -109,6 +109,9 @@ def _slot_fault(manifest: Manifest, sealed_for: Policy, in_force: Policy) -> str
         if slot.purpose == "recovery":
             if sealed_for.recovery is not None and slot.suite != sealed_for.recovery.suite:
                 return "the slot of the recovery key has another suite than the key"
+            # It holds the content key whole: whoever breaks its suite needs nobody's share.
+            if STRENGTH.index(slot.suite) < STRENGTH.index(in_force.weakest_suite):
+                return f"the slot of the recovery key is weaker than {in_force.weakest_suite}"
             continue
         holder = sealed_for.holder(slot.recipient)
         if holder is None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from custody.crypto.keyslots import slot_info
 from custody.crypto.quorum import Person, Threshold
@@ -262,6 +263,24 @@ def test_the_publisher_signs_no_other_payload(cast: Cast, tmp_path: Path) -> Non
 def did(cast: Cast, name: str, stated: Statement[BreakGlass]) -> bool:
     """Tell whether somebody is the custodian who broke the glass."""
     return cast.people[name].signer.key_id == stated.envelope.signatures[0].keyid
+
+
+def test_a_recovery_slot_weaker_than_the_policy_takes_is_refused(cast: Cast) -> None:
+    """It holds the content key whole, so that officers' stronger slots alone guard nothing."""
+    for someone in cast.people.values():
+        if "officer" in someone.roles:
+            someone.sharing, someone.suite = [ec.generate_private_key(ec.SECP384R1())], "P384"
+            cast.certify(someone)
+    people = sorted((p.principal() for p in cast.people.values()), key=lambda p: p.id)
+    cast.next_policy(principals=tuple(people))
+    made = found(cast)
+    bundle = cast.seal()
+    cast.next_policy(weakest_suite="P384", recovery=None)
+    with refused(cast, "manifest.slots"):
+        cast.request(bundle)
+    # Nor is it re-wrapped: what is in the world by the weak suite is sealed anew.
+    with refused(cast, "manifest.slots"):
+        broken(cast, bundle, made, words(made, "cus1", "cus2", "lead1"))
 
 
 def test_a_manifest_without_its_recovery_slot_is_refused(cast: Cast) -> None:

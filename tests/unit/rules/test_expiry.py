@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from custody.crypto.certificates import Revocation, issue_certificate, issue_crl, read_certificate
+from custody.crypto.certificates import (
+    Revocation,
+    issue_authority,
+    issue_certificate,
+    issue_crl,
+    read_certificate,
+)
 from custody.crypto.signature import public_bytes
 from custody.formats.case import Documents
 from custody.rules.expiry import Ending, endings
@@ -87,6 +93,27 @@ def test_a_renewed_certificate_and_list_are_the_ones_that_count() -> None:
     certificates = [*everybody(NOW + 200 * DAY), certificate("cas", until=NOW + 5 * DAY)]
     lists = (crl(until=NOW + DAY), crl(until=NOW + 7 * DAY, number=2))
     assert {("revocation list", "CN=test authority, list 2")} == due(found(certificates, *lists), 7)
+
+
+def test_a_strangers_certificate_hides_no_end() -> None:
+    """Whoever can add a file could otherwise have a certificate run out with nobody warned."""
+    certificates = everybody(NOW + 20 * DAY)
+    strange = key("stranger")
+    later = issue_certificate(
+        strange,
+        issue_authority(
+            strange, name="test authority", not_before=NOW - DAY, not_after=NOW + 900 * DAY
+        ),
+        spki=public_bytes(key("cas").public_key()),
+        principal="cas",
+        display="cas",
+        use="sign",
+        not_before=NOW - DAY,
+        not_after=NOW + 300 * DAY,
+    )
+    assert ("certificate", "cas") in due(
+        found([*certificates, later], crl(until=NOW + 7 * DAY)), 30
+    )
 
 
 def test_what_is_bad_already_comes_first() -> None:
