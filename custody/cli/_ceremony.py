@@ -133,6 +133,7 @@ def init(
         screen.say(
             f"{where.path} has begun already: its keys are kept, the invitation is a new one"
         )
+        display = display or where.identity().display
     made = MakeAuthority(by=name, name=f"{environment} authority", recoverable=recoverable)
     steps: list[Step] = [
         Invite(by=name),

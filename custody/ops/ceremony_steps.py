@@ -162,6 +162,13 @@ def _enrol(place: Place, step: Enrol) -> Outcome:
         suite=step.suite or ("strongest" if seat.role in SHARING else None),
     )
     identity = home.identity()
+    if identity.display != (seat.display or seat.name):
+        # The script says by which name people are shown: a home from before may say another.
+        raise Refused(
+            f"{step.who} is called {identity.display!r} by his home, and not as the script has it",
+            check="home.taken",
+            where=str(home.path),
+        )
     outcome.keys.append(NewKey(step.who, "sign", identity.signing_spki))
     outcome.keys += [NewKey(step.who, "share", share.spki) for share in identity.shares]
     path = place.put(outcome, admission_name(step.who), admission)

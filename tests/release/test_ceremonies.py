@@ -645,6 +645,18 @@ def test_nobody_there_to_ask_holds_nothing(pair: Desk) -> None:
     assert not (pair.folder / FOLDER).exists()
 
 
+def test_beginning_again_keeps_keys_and_name(desk: Desk) -> None:
+    """A second invitation is a second ceremony, as sound; by another name it is refused."""
+    desk.bring("ida", "custodian")
+    uri = f"{desk.uris['ida']}&pin-source={desk.folder}/ida.pin"
+    init = ("custodian", "init", "ida", "--environment", "production", "--token", uri)
+    desk.run(*init, "--home", "home", "--display", "Ida of Inverness", "--out", "first")
+    desk.run(*init, "--home", "home", "--out", FOLDER)
+    assert "sound" in desk.verify().splitlines()
+    named = ("--home", "home", "--display", "Somebody else", "--out", "third")
+    assert "is called 'Ida of Inverness' by his home" in desk.run(*init, *named, code=1).stderr
+
+
 def test_beginning_alone_is_a_ceremony_of_one(desk: Desk) -> None:
     """`init` writes the script, the transcript and the page that any ceremony has."""
     desk.bring("ida", "custodian")
