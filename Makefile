@@ -16,7 +16,7 @@ SPREAD ?= --numprocesses auto --maxprocesses 8 --dist loadfile
 MODEL  ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench soak clean system bench-system
+.PHONY: help setup demo test lint bench soak clean system test-system bench-system
 .DELETE_ON_ERROR:
 # Steps print in order, and apt and pip are not things to run twice at once.
 .NOTPARALLEL:
@@ -29,7 +29,7 @@ setup: $(STAMPS)/package $(STAMPS)/model $(INTEROP)/.stamps/done ## install ever
 demo: $(STAMPS)/package $(STAMPS)/model ## run one whole release on this machine (MODEL=dir for your own model)
 	@$(BIN)/custody demo $(if $(MODEL),--model "$(MODEL)")
 
-test: setup ## run the tests (ARGS="tests/unit -k quorum" for some of them)
+test: test-system setup ## run the tests (ARGS="tests/unit -k quorum" for some of them)
 	@$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),$(SPREAD))
 
 lint: $(STAMPS)/package ## check style, types and which room imports which
@@ -41,7 +41,7 @@ lint: $(STAMPS)/package ## check style, types and which room imports which
 bench: bench-system setup ## measure seal and open beside age and model_signing; writes benchmarks/latest.json
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-soak: setup ## long fuzzing, sweeps, kills and big models (hours)
+soak: test-system setup ## long fuzzing, sweeps, kills and big models (hours)
 	@$(BIN)/python -m pytest -m soak --timeout 0 $(ARGS)
 
 clean: ## remove environments, caches, builds and the lab
@@ -54,6 +54,9 @@ clean: ## remove environments, caches, builds and the lab
 # Always asked, and quick when there is nothing to do: packages can leave a machine too.
 system:
 	@PYTHON='$(PYTHON)' sh .ci/system-packages
+
+test-system:
+	@PYTHON='$(PYTHON)' sh .ci/system-packages test
 
 bench-system:
 	@PYTHON='$(PYTHON)' sh .ci/system-packages bench

@@ -21,7 +21,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from custody.crypto.merkle import root
-from custody.crypto.notekeys import KeyKind, LogSigner, NoteKey, WitnessSigner
+from custody.crypto.notekeys import KeyKind, LogSigner, NoteKey, WitnessSigner, check_name
 from custody.crypto.secret import fresh_secret
 from custody.encoding import (
     MAX_STATEMENT_BYTES,
@@ -132,6 +132,7 @@ def init_log(
 
     Run again after it was killed, it goes on with the key it made.
     """
+    check_name(origin)
     identity = load_record(home, LogIdentity, _LOG)
     if identity is None:
         _begin_log(home, origin)

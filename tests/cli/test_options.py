@@ -104,7 +104,9 @@ def test_no_option_is_a_fault_of_ours(
     assert "internal fault" not in said.err, (line, said.err)
     assert said.code in {0, 1, 2, 3, 4}
     left = [home.name for home in (room / "home", room / "state") if home.exists()]
-    assert said.code == 0 or [] == left, (line, said.err)
+    # A log writes down that it signed nothing before it asks its token for a key.
+    begun = line[:2] == ("log", "init")
+    assert said.code == 0 or begun or [] == left, (line, said.err)
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ def authority(folder: Path, name: str) -> ops.Authority:
         this_update=NOW,
         next_update=NOW + timedelta(days=35),
     )
+    home.begin()
     (home.path / "authority.crl").write_bytes(first)
     return ops.Authority(home=home, certificate=certificate, key=key("ca"))
 
