@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from custody.crypto.keyslots import slot_info
+from custody.crypto.keyslots import HpkeSuite, slot_info
 from custody.crypto.quorum import Person, Threshold
 from custody.encoding import decode, encode
 from custody.errors import Incomplete, Malformed
@@ -31,13 +32,18 @@ AMONG = "2 of (2 of (cus1, cus2, cus3), 2 of (enr1, enr2, enr3), lead1)"
 
 
 def found(
-    cast: Cast, among: str = AMONG, *, epoch: int = 1, passphrase: bytes = b""
+    cast: Cast,
+    among: str = AMONG,
+    *,
+    epoch: int = 1,
+    suite: HpkeSuite = "P256",
+    passphrase: bytes = b"",
 ) -> MadeRecovery:
     """Make a recovery key, and put a policy in force that names it."""
     order = RecoveryOrder(
         environment="production",
         epoch=epoch,
-        suite="P256",
+        suite=suite,
         among=parse_quorum(among),
         passphrase=passphrase,
     )
@@ -100,9 +106,12 @@ def signed(cast: Cast, bundle: Bundle, done: Broken, target: Path) -> Bundle:
     return Bundle.at(target)
 
 
-def test_the_glass_is_broken_when_every_officer_is_gone(cast: Cast, tmp_path: Path) -> None:
+@pytest.mark.parametrize("suite", get_args(HpkeSuite))
+def test_the_glass_is_broken_when_every_officer_is_gone(
+    cast: Cast, tmp_path: Path, suite: HpkeSuite
+) -> None:
     """With every officer's token lost, shares and publisher bring a bundle to new officers."""
-    made = found(cast)
+    made = found(cast, suite=suite)
     bundle = cast.seal()
     lose_every_officer(cast)
     done = broken(cast, bundle, made, words(made, "cus3", "enr1", "cus1", "enr3"))
