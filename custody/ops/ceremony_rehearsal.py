@@ -47,7 +47,7 @@ def rehearse(held: HeldScript, *, beside: Path, now: datetime) -> str:
     """Try the policy of a script out; return what came of it in words, "" where none is made.
 
     ``beside`` is where its draft lies.  What the step would refuse is `Refused` by the same check,
-    a draft that is not there `Incomplete`.
+    a draft that is not there `Incomplete`, but where people are brought: it may follow them.
     """
     steps = held.script.steps
     at = next((n for n, step in enumerate(steps) if isinstance(step, MakePolicy)), None)
@@ -57,6 +57,9 @@ def rehearse(held: HeldScript, *, beside: Path, now: datetime) -> str:
     if not isinstance(step, MakePolicy):
         raise AssertionError("internal: found as a policy step")
     path = beside / step.draft
+    brought = any(isinstance(earlier, Admit) and earlier.files for earlier in steps[:at])
+    if brought and not path.is_file():
+        return f"{step.draft} is not here yet: it is judged at its step, with who is brought"
     if not path.is_file():
         raise Incomplete(
             "is not here yet",
@@ -67,7 +70,7 @@ def rehearse(held: HeldScript, *, beside: Path, now: datetime) -> str:
     draft = read_draft(path)
     splits = [earlier for earlier in steps[:at] if isinstance(earlier, SplitRecovery)]
     _check(draft, held.script, step, splits)
-    if any(isinstance(earlier, Admit) and earlier.files for earlier in steps[:at]):
+    if brought:
         parse_quorum(draft.quorum)
         return f"{step.draft} can be judged when all admissions that are brought are here"
     people = [_stand_in(held.script, name, draft) for name in admitted_by(steps[:at])]

@@ -203,3 +203,5 @@ def test_what_cannot_be_tried_is_said(tmp_path: Path) -> None:
     (tmp_path / "draft.toml").unlink()
     with pytest.raises(Incomplete, match="not here yet"):
         rehearse(held, beside=tmp_path, now=NOW)
+    brought = read_script(encode_script(script(PEOPLE, files=("bob.dsse",))))
+    assert "it is judged at its step" in rehearse(brought, beside=tmp_path, now=NOW)
