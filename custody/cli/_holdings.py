@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -21,6 +21,7 @@ from custody.ops.holdings import (
     read_environment,
     who_can_open,
 )
+from custody.rules.holdings import Sealing
 
 FilesArgument = Annotated[
     list[Path],
@@ -56,8 +57,12 @@ class OpenersView(Record, frozen=True, kw_only=True):
     shares: tuple[KeeperView, ...]
     site: str
     """The site whose HSM it takes besides, whoever has the shares; empty: none."""
+    same_key: tuple[Digest, ...]
+    """Manifests that carry the same content key: whose shares open one open all."""
     recovery: KeyId | None
     """The key whose shares, put together, open it too."""
+    recovery_among: str
+    """Who can put that together; empty where there is none."""
 
 
 class OpenersViews(Record, frozen=True, kw_only=True):
@@ -75,15 +80,18 @@ class AloneView(Record, frozen=True, kw_only=True):
     """Somebody with a threshold of the shares of one bundle, under all his names."""
 
     names: tuple[str, ...]
+    of: Literal["shares", "recovery shares"]
     leaves: tuple[str, ...]
     manifest: Digest
 
 
 class KeyView(Record, frozen=True, kw_only=True):
-    """One content key: in which manifests, who knew it as publisher, who could make it alone."""
+    """One content key: in which manifests, who had it whole, who could make it alone."""
 
     manifests: tuple[Digest, ...]
     publishers: tuple[str, ...]
+    custodians: tuple[str, ...]
+    """Who opened it by the recovery key."""
     alone: tuple[AloneView, ...]
 
 
@@ -152,13 +160,14 @@ def _ever_held(
     """Answer: has anyone ever held a threshold of the shares of one key?
 
     Exit code 0: nobody has.  1: somebody has, and is named.  4: nobody has by what is here, but
-    manifests that are named here are missing.
+    manifests that are named here, or the first policy versions, are missing.
     """
     screen = Screen(as_json=as_json)
     environment = _environment(screen, files, policy_pin, None, home)
     found = ever_held(environment)
     ever = any(key.alone for key in found)
-    complete = not environment.absent and not environment.passed_over
+    known = environment.from_the_first
+    complete = known and not environment.absent and not environment.passed_over
     view = HeldView(
         environment=environment.policy.environment,
         versions=tuple(statement.predicate.version for statement in environment.versions),
@@ -168,8 +177,9 @@ def _ever_held(
             KeyView(
                 manifests=tuple(s.manifest.digest for s in key.manifests),
                 publishers=tuple(sorted({s.publisher for s in key.manifests})),
+                custodians=key.custodians,
                 alone=tuple(
-                    AloneView(names=one.names, leaves=one.leaves, manifest=one.manifest)
+                    AloneView(names=one.names, of=one.of, leaves=one.leaves, manifest=one.manifest)
                     for one in key.alone
                 ),
             )
@@ -222,8 +232,19 @@ def _openers_view(openers: Openers) -> OpenersView:
             for keeper in openers.keepers
         ),
         site=openers.sealing.site,
+        same_key=tuple(other.manifest.digest for other in openers.same),
         recovery=core.recovery,
+        recovery_among=_recovery_words(openers.sealing),
     )
+
+
+def _recovery_words(sealing: Sealing) -> str:
+    return "" if sealing.recovery is None else format_quorum(sealing.recovery)
+
+
+def _shares_words(sealing: Sealing) -> str:
+    besides = f", and the HSM of site {sealing.site}" if sealing.site else ""
+    return f"{format_quorum(sealing.tree)}{besides}"
 
 
 def _openers_words(openers: Openers) -> Iterator[str]:
@@ -235,13 +256,20 @@ def _openers_words(openers: Openers) -> Iterator[str]:
         f" for policy version {core.policy_version}"
     )
     yield f"  by the rules    {_allowed_words(openers)}"
-    besides = f", and the HSM of site {sealing.site}" if sealing.site else ""
-    yield f"  by shares alone {format_quorum(sealing.tree)}{besides}"
+    yield f"  by shares alone {_shares_words(sealing)}"
+    for other in openers.same:
+        yield (
+            f"               or {_shares_words(other)}: manifest {other.manifest.digest[:16]}…"
+            " carries the same key"
+        )
+    for name in sorted({name for way in openers.able or () for name in way if " alias " in name}):
+        yield f"    {name}: one token was listed under each of these names, and is one person's"
     for keeper in openers.keepers:
         if keeper.standing != "in force":
             yield f"    {keeper.name}: {keeper.reason}; the share still works ({keeper.suite})"
     if core.recovery is not None:
-        yield f"  in an emergency who puts recovery key {core.recovery[:16]}… together"
+        among = _recovery_words(sealing) or "who"
+        yield f"  in an emergency {among}, putting recovery key {core.recovery[:16]}… together"
 
 
 def _allowed_words(openers: Openers) -> str:
@@ -264,7 +292,7 @@ def _held_words(view: HeldView) -> Iterator[str]:
     for key in view.keys:
         for one in key.alone:
             yield (
-                f"yes: {' alias '.join(one.names)} alone holds a threshold of shares of manifest"
+                f"yes: {' alias '.join(one.names)} alone holds a threshold of {one.of} of manifest"
                 f" {one.manifest}: leaves {', '.join(path or 'root' for path in one.leaves)}"
             )
     for key in view.keys:
@@ -272,9 +300,17 @@ def _held_words(view: HeldView) -> Iterator[str]:
             f"known whole by who sealed it: {', '.join(key.publishers)}:"
             f" manifest {', '.join(digest[:16] + '…' for digest in key.manifests)}"
         )
+        if key.custodians:
+            yield f"  and by who opened it in a recovery: {', '.join(key.custodians)}"
 
 
 def _show_rest(screen: Screen, environment: Environment) -> None:
+    first = environment.versions[0].predicate.version
+    if not environment.from_the_first:
+        screen.show(
+            f"not here: policy versions before {first}, and whose tokens were listed under other"
+            " names then"
+        )
     for one in environment.passed_over:
         screen.show(f"passed over: manifest {one.manifest[:16]}…: {one.reason}")
     for digest in environment.absent:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -14,6 +15,7 @@ from custody.errors import Refused
 from custody.formats.case import Documents
 from custody.formats.envelope import Statement
 from custody.formats.policy import Policy, SuiteName
+from custody.formats.recovery import BreakGlass
 from custody.rules.holdings import (
     Alone,
     Hands,
@@ -23,11 +25,12 @@ from custody.rules.holdings import (
     find_alone,
     find_hands,
     find_sealings,
+    hand_of,
 )
 from custody.rules.living import Papers, key_faults, officer_fault
 from custody.rules.site import unlisted_fault
-from custody.rules.trust import judge_chain, signatory
-from custody.rules.verdicts import Verdict, require
+from custody.rules.trust import check_author, judge_chain, signatory
+from custody.rules.verdicts import Verdict, passed, require
 
 #: More pairs of minimal sets than these are not listed, only described.
 MAX_SETS = 4096
@@ -50,6 +53,13 @@ class Environment:
     """Manifests that others name (withdrawn, replaced) and that are not here."""
     hands: Hands
     papers: Papers
+    custodians: Mapping[Digest, tuple[str, ...]]
+    """By manifest, who stated that they opened its content key by the recovery key."""
+
+    @property
+    def from_the_first(self) -> bool:
+        """Whether every version is here: of tokens that changed names before, others tell."""
+        return self.versions[0].predicate.version == 1
 
     @property
     def policy(self) -> Policy:
@@ -74,11 +84,14 @@ class Openers:
     """Who can open one bundle.
 
     ``forbidden`` says why nobody may by the rules of the moment, or nothing.  ``allowed`` are the
-    smallest sets of officers who can release it by those rules, and ``able`` the smallest whose
-    shares give its key whatever the rules say; None where there are too many to list.
+    smallest sets of officers who can release it by those rules, and ``able`` the smallest sets of
+    people whose shares give its key whatever the rules say, of this manifest or of one in ``same``,
+    which carry that key too; None where there are too many to list.  In ``able`` one person is
+    one, by all his names.
     """
 
     sealing: Sealing
+    same: tuple[Sealing, ...]
     keepers: tuple[Keeper, ...]
     forbidden: str
     allowed: tuple[tuple[str, ...], ...] | None
@@ -87,32 +100,72 @@ class Openers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OneKey:
-    """The manifests that carry one content key, and who holds a threshold of it by himself."""
+    """The manifests that carry one content key, and who holds a threshold of it by himself.
+
+    ``custodians`` stated that they opened it by the recovery key, and so had it whole.
+    """
 
     manifests: tuple[Sealing, ...]
     alone: tuple[Alone, ...]
+    custodians: tuple[str, ...]
 
 
 def read_environment(documents: Documents, *, pin: Digest, now: datetime) -> Environment:
     """Follow the policies from the pin and read who was sealed what.
 
+    Versions before the pinned one are read too if they lead from the first to it.
     A newest version that has expired is no reason to stop: what was sealed stays sealed.  Every
     other failed check is `Refused`.
     """
     judged = judge_chain(documents.policies, pin=pin, floor=0, now=now)
     expired = [v for v in judged.verdicts if _is_expiry(v)]
     require([v for v in judged.verdicts if not _is_expiry(v)])
-    policies = [statement.predicate for statement in judged.statements]
+    versions = _from_the_first(judged.statements, documents.policies, now)
+    policies = [statement.predicate for statement in versions]
     found, over = find_sealings(documents.manifests, policies)
     return Environment(
-        versions=judged.statements,
+        versions=versions,
         expired=expired[0].reason if expired else "",
         sealings=found,
         passed_over=over,
         absent=_absent(policies, found, over),
         hands=find_hands(policies),
         papers=Papers(certificates=documents.certificates, crls=documents.crls, now=now),
+        custodians=_breakers(documents.broken, policies),
     )
+
+
+def _from_the_first(
+    versions: tuple[Statement[Policy], ...], known: Sequence[Statement[Policy]], now: datetime
+) -> tuple[Statement[Policy], ...]:
+    """Put the versions before the pinned one in front, if they lead to it.
+
+    Every version names the first, which is therefore believed as the pinned one is.  One token may
+    have been listed under another name before somebody pinned.
+    """
+    pinned, newest = versions[0], versions[-1]
+    if pinned.predicate.genesis is None:
+        return versions
+    earlier = [s for s in known if s.predicate.version < pinned.predicate.version]
+    whole = judge_chain(
+        [*earlier, *versions], pin=pinned.predicate.genesis, floor=0, now=now
+    ).statements
+    return whole if whole and whole[-1].digest == newest.digest else versions
+
+
+def _breakers(
+    broken: Sequence[Statement[BreakGlass]], policies: Sequence[Policy]
+) -> Mapping[Digest, tuple[str, ...]]:
+    """Tell who opened which manifest's content key by the recovery key, by their own word."""
+    found: dict[Digest, set[str]] = {}
+    for statement in broken:
+        for policy in policies:
+            _, name, verdicts = check_author(
+                statement, policy, role="custodian", check="recovery", subject="break-glass"
+            )
+            if passed(verdicts):
+                found.setdefault(statement.predicate.manifest, set()).add(name)
+    return {manifest: tuple(sorted(names)) for manifest, names in found.items()}
 
 
 def _is_expiry(verdict: Verdict) -> bool:
@@ -152,13 +205,42 @@ def _openers(sealing: Sealing, environment: Environment, living: Mapping[str, st
     allowed = () if forbidden else _allowed(sealing.tree, environment.policy.quorum, able)
     if not forbidden and allowed == ():
         forbidden = "too few of its officers are in force"
+    same = tuple(
+        other
+        for other in environment.sealings
+        if other.secret == sealing.secret and other is not sealing
+    )
     return Openers(
         sealing=sealing,
+        same=same,
         keepers=tuple(_keeper(holding, environment) for holding in sealing.holdings),
         forbidden=forbidden,
         allowed=allowed,
-        able=_names(sealing.tree),
+        able=_able((sealing, *same), environment.hands),
     )
+
+
+def _able(sealings: Sequence[Sealing], hands: Hands) -> tuple[tuple[str, ...], ...] | None:
+    """List the smallest sets of people whose shares give a key that all these bundles carry."""
+    ways: set[frozenset[str]] = set()
+    for sealing in sealings:
+        held: dict[str, set[str]] = {}
+        for holding in sealing.holdings:
+            held.setdefault(holding.leaf, set()).add(" alias ".join(hand_of(holding, hands)))
+        try:
+            sets = minimal_sets(sealing.tree)
+        except Refused:
+            return None
+        choices = [[sorted(held.get(path, ())) for path in sorted(paths)] for paths in sets]
+        if sum(math.prod(map(len, choice)) for choice in choices) > MAX_SETS:
+            return None
+        ways |= {frozenset(way) for choice in choices for way in itertools.product(*choice)}
+    return _least(ways)
+
+
+def _least(sets: Collection[frozenset[str]]) -> tuple[tuple[str, ...], ...]:
+    least = [found for found in sets if not any(other < found for other in sets)]
+    return tuple(sorted(tuple(sorted(found)) for found in least))
 
 
 def _forbidden(sealing: Sealing, environment: Environment) -> str:
@@ -185,9 +267,7 @@ def _allowed(
     if one is None or two is None or len(one) * len(two) > MAX_SETS:
         return None
     unions = {frozenset(a) | frozenset(b) for a, b in itertools.product(one, two)}
-    possible = [found for found in unions if found <= living]
-    least = [found for found in possible if not any(other < found for other in possible)]
-    return tuple(sorted(tuple(sorted(found)) for found in least))
+    return _least([found for found in unions if found <= living])
 
 
 def _names(tree: Node) -> tuple[tuple[str, ...], ...] | None:
@@ -243,6 +323,15 @@ def ever_held(environment: Environment) -> tuple[OneKey, ...]:
         OneKey(
             manifests=tuple(sealings),
             alone=tuple(one for s in sealings for one in find_alone(s, environment.hands)),
+            custodians=tuple(
+                sorted(
+                    {
+                        name
+                        for s in sealings
+                        for name in environment.custodians.get(s.manifest.digest, ())
+                    }
+                )
+            ),
         )
         for sealings in keys.values()
     )

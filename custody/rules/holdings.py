@@ -7,6 +7,7 @@ nothing out of a token.  So this looks at envelopes and keys, not at permissions
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
 import msgspec
 
@@ -57,6 +58,13 @@ class Sealing(msgspec.Struct, frozen=True, kw_only=True):
         return found.id if found and self.manifest.predicate.core.site else ""
 
     @property
+    def recovery(self) -> Quorum | None:
+        """Who can put the recovery key together that its content key is sealed to, if any."""
+        key = self.policy.recovery
+        named = self.manifest.predicate.core.recovery
+        return key.among if key is not None and key.key_id == named else None
+
+    @property
     def secret(self) -> tuple[Digest, Digest]:
         """What names its content key: two manifests with one are one key, sealed twice."""
         core = self.manifest.predicate.core
@@ -71,11 +79,15 @@ class PassedOver(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Alone(msgspec.Struct, frozen=True, kw_only=True):
-    """One person who holds enough shares of one bundle to put its key together by himself."""
+    """One person who holds enough shares of one bundle to put its key together by himself.
+
+    ``of`` says of which tree: the bundle's own, or that of the recovery key it is sealed to.
+    """
 
     manifest: Digest
     names: tuple[str, ...]
     leaves: tuple[str, ...]
+    of: Literal["shares", "recovery shares"] = "shares"
 
 
 def find_hands(policies: Iterable[Policy]) -> Hands:
@@ -126,18 +138,38 @@ def find_sealings(
 
 
 def find_alone(sealing: Sealing, hands: Hands) -> tuple[Alone, ...]:
-    """List who holds a threshold of the shares of one bundle by himself."""
+    """List who by himself holds a threshold of one bundle's shares, or of its recovery key's."""
     held: dict[tuple[str, ...], set[str]] = {}
     for holding in sealing.holdings:
-        # A key that no policy lists is nobody's, and so a hand of its own.
-        names = holding.names or (f"key {holding.key[:16]}",)
-        hand = tuple(sorted({name for one in names for name in hands.get(one, (one,))}))
-        held.setdefault(hand, set()).add(holding.leaf)
-    return tuple(
+        held.setdefault(hand_of(holding, hands), set()).add(holding.leaf)
+    alone = [
         Alone(manifest=sealing.manifest.digest, names=names, leaves=tuple(sorted(paths)))
         for names, paths in sorted(held.items())
         if satisfied(sealing.tree, paths)
-    )
+    ]
+    recovery = sealing.recovery
+    if recovery is not None:
+        kept: dict[tuple[str, ...], set[str]] = {}
+        for leaf in leaves(recovery):
+            kept.setdefault(hands.get(leaf.principal, (leaf.principal,)), set()).add(leaf.path)
+        alone += [
+            Alone(
+                manifest=sealing.manifest.digest,
+                names=names,
+                leaves=tuple(sorted(paths)),
+                of="recovery shares",
+            )
+            for names, paths in sorted(kept.items())
+            if satisfied(recovery, paths)
+        ]
+    return tuple(alone)
+
+
+def hand_of(holding: Holding, hands: Hands) -> tuple[str, ...]:
+    """Return all names of the person who has the key of a share, by whatever tree it is whose."""
+    # A key that no policy lists is nobody's, and so a hand of its own.
+    names = holding.names or (f"key {holding.key[:16]}",)
+    return tuple(sorted({name for one in names for name in hands.get(one, (one,))}))
 
 
 def check_held(statement: Statement[Manifest], policies: Sequence[Policy]) -> tuple[Verdict, ...]:
@@ -157,7 +189,8 @@ def check_held(statement: Statement[Manifest], policies: Sequence[Policy]) -> tu
             not alone,
             "nobody holds a threshold of its shares",
             otherwise=f"{' alias '.join(alone[0].names) if alone else ''} alone would hold a"
-            " threshold of its shares: one token was listed under each of these names",
+            f" threshold of its {alone[0].of if alone else ''}: one token was listed under each of"
+            " these names",
         )
     return ledger.done()
 

@@ -204,7 +204,7 @@ def test_a_re_wrap_by_recovery_is_told_as_one(cast: Cast) -> None:
     (key,) = ever_held(found)
     assert 2 == len(key.manifests)
     assert () == key.alone
-    old, new = sorted(who_can_open(found), key=lambda o: len(o.able or ()), reverse=True)
+    old, new = sorted(who_can_open(found), key=lambda o: len(o.allowed or ()))
     assert {"left"} == {keeper.standing for keeper in old.keepers}
     assert (("new1", "new2"),) == new.allowed
 
