@@ -12,11 +12,12 @@ from typing import Literal
 import msgspec
 
 from custody.crypto.quorum import leaves, satisfied, tree_digest
-from custody.encoding import Digest, KeyId, key_id
+from custody.encoding import Digest, KeyId
 from custody.formats.envelope import Statement
 from custody.formats.manifest import Manifest
 from custody.formats.policy import Policy, Quorum, ShareKey, SuiteName
 from custody.rules.site import site_of
+from custody.rules.tokenkey import token_key
 from custody.rules.trust import check_author
 from custody.rules.verdicts import Ledger, Verdict, passed
 
@@ -91,14 +92,14 @@ class Alone(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def find_hands(policies: Iterable[Policy]) -> Hands:
-    """Tell which names are one person: those that one key was ever listed under."""
+    """Tell which names are one person: those that one key of a token was ever listed under."""
     groups: dict[str, set[str]] = {}
-    owner: dict[KeyId, str] = {}
+    owner: dict[str, str] = {}
     for policy in policies:
         for person in policy.principals:
             mine = groups.setdefault(person.id, {person.id})
             for key in person.keys:
-                other = groups[owner.setdefault(key_id(key.spki), person.id)]
+                other = groups[owner.setdefault(token_key(key.spki), person.id)]
                 if other is not mine:
                     mine |= other
                     groups.update(dict.fromkeys(other, mine))

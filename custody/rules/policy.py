@@ -16,6 +16,7 @@ from custody.errors import Malformed, Refused
 from custody.formats.policy import Policy, Principal, ShareKey, SigningKey
 from custody.rules.quorum import signing_tree
 from custody.rules.recovery import check_recovery
+from custody.rules.tokenkey import token_key
 from custody.rules.verdicts import Ledger, Verdict
 
 #: Thirteen months: a year and time to renew it.
@@ -62,15 +63,17 @@ def _check_life(policy: Policy, ledger: Ledger) -> None:
 
 
 def _check_keys(policy: Policy, ledger: Ledger) -> None:
-    spkis = [key_id(key.spki) for person in policy.principals for key in person.keys]
+    spkis = [key.spki for person in policy.principals for key in person.keys]
     # The log's key fills a leaf of its own in H's policy: an officer's would fill two.
-    spkis += [key_id(log.public) for log in _logs(policy)]
-    repeated = [key for key, count in Counter(spkis).items() if count > 1]
+    spkis += [log.public for log in _logs(policy)]
+    counts = Counter(map(token_key, spkis))
+    repeated = [key_id(spki) for spki in spkis if counts[token_key(spki)] > 1]
     ledger.add(
         "policy.keys-distinct",
         not repeated,
         "every key belongs to one principal and has one use",
-        otherwise=f"key {repeated[0][:16] if repeated else ''} is listed twice",
+        otherwise=f"key {repeated[0][:16] if repeated else ''} is listed twice, or its negative,"
+        " which is the same key of a token",
     )
     with ledger.failing("policy.keys-valid"):
         for person in policy.principals:

@@ -19,6 +19,7 @@ from custody.errors import Refused
 from custody.formats.envelope import Authored, Envelope, Predicate, Statement
 from custody.formats.policy import Policy, Principal, Role, SigningKey
 from custody.rules.policy import check_policy
+from custody.rules.tokenkey import token_key
 from custody.rules.verdicts import Ledger, Verdict, passed, require
 
 _TOKEN = object()
@@ -266,12 +267,12 @@ def check_step(old: Policy, new: Policy) -> tuple[Verdict, ...]:
         otherwise=f"would bring manifest {back[0][:16] if back else ''}… back, which was withdrawn",
     )
     # One token under two names, one after the other, would in time hold two leaves' shares.
-    owners = {key_id(key.spki): person.id for person in old.principals for key in person.keys}
+    owners = {token_key(key.spki): person.id for person in old.principals for key in person.keys}
     moved = [
-        f"key {key_id(key.spki)[:16]}… of {owners[key_id(key.spki)]} would be {person.id}'s"
+        f"key {key_id(key.spki)[:16]}… of {owners[token_key(key.spki)]} would be {person.id}'s"
         for person in new.principals
         for key in person.keys
-        if owners.get(key_id(key.spki), person.id) != person.id
+        if owners.get(token_key(key.spki), person.id) != person.id
     ]
     ledger.add(
         "policy.keys-stay",
