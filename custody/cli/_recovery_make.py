@@ -75,7 +75,7 @@ def make(
     out: OutOption,
     suite: Annotated[
         HpkeSuite, typer.Option("--suite", help="What content keys are sealed to it by.")
-    ] = "P256",
+    ] = "MLKEM1024_P384",
     epoch: Annotated[int, typer.Option("--epoch", help="1, then one more each time.", min=1)] = 1,
     passphrase: Annotated[
         bool, typer.Option("--passphrase", help="Ask for a passphrase besides the shares.")
@@ -107,6 +107,7 @@ def make(
     if sealed_out is not None:
         check_absent(sealed_out)
     tree = parse_quorum(among)
+    ops.check_splits(tree)
     where = open_home(home, "custodian")
     recipients = read_recipients(where, seal_to)
     screen.say(f"shares: {format_quorum(tree)}; everybody who holds one must be here")

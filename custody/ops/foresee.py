@@ -11,10 +11,16 @@ from custody.crypto.quorum import leaves, missing
 from custody.encoding import Digest
 from custody.formats.case import Documents
 from custody.formats.envelope import Statement
-from custody.formats.policy import Policy, Principal, ShareKey
+from custody.formats.policy import Policy, Principal, ShareKey, SigningKey
 from custody.formats.policy_text import format_quorum
 from custody.rules.holdings import Sealing, find_sealings
-from custody.rules.living import Papers, check_living, living_officers, needed_officers
+from custody.rules.living import (
+    Papers,
+    check_living,
+    key_faults,
+    living_officers,
+    needed_officers,
+)
 from custody.rules.policy import check_policy
 from custody.rules.site import unlisted_fault
 from custody.rules.trust import count_signers
@@ -53,7 +59,9 @@ def foresee(
         words=(
             *_withdrawals(policy, previous, found),
             *_stranded(policy, previous, found, papers),
+            *_former_recovery(policy, previous, found, papers),
             *_suites(policy),
+            *_sealers(policy, papers),
             *_margins(policy, papers),
         ),
     )
@@ -152,6 +160,38 @@ def _stranded(
             )
 
 
+def _former_recovery(
+    policy: Policy,
+    previous: Statement[Policy] | None,
+    found: Sequence[Sealing],
+    papers: Papers,
+) -> Iterator[str]:
+    """Name the bundles in use that the new policy's recovery key does not open.
+
+    Told by the version that changes the key.  Shares of the former one are no less good.
+    """
+    new = _recovery_id(policy)
+    if previous is None or new == _recovery_id(previous.predicate):
+        return
+    for sealing in found:
+        core = sealing.manifest.predicate.core
+        over = sealing.manifest.digest in policy.withdrawn or papers.now >= core.not_after
+        if over or core.recovery == new:
+            continue
+        name = f"bundle {sealing.manifest.digest[:16]}…"
+        if core.recovery is None:
+            yield f"{name} is sealed to no recovery key: what its officers lose is lost"
+        else:
+            yield (
+                f"{name} stays sealed to recovery key {core.recovery[:16]}…, whose shares open it"
+                " as before; shares of another key do not"
+            )
+
+
+def _recovery_id(policy: Policy) -> str | None:
+    return None if policy.recovery is None else policy.recovery.key_id
+
+
 def release_fault(sealing: Sealing, policy: Policy) -> str:
     """Say why nobody could release a bundle under a policy, by who is listed; or nothing."""
     core = sealing.manifest.predicate.core
@@ -179,10 +219,17 @@ def _is_officer(policy: Policy, name: str) -> bool:
 
 
 def _suites(policy: Policy) -> Iterator[str]:
-    """Name the officers to whom a bundle is sealed by a weak suite beside a strong one."""
+    """Name who makes bundles weaker than some officers' keys: other keys of theirs, or recovery."""
+    officers = [policy.principal(leaf.principal) for leaf in leaves(policy.quorum)]
+    held = {person.id: _suites_of(person) for person in officers if person}
+    best = max((STRENGTH.index(suite) for suites in held.values() for suite in suites), default=0)
+    if policy.recovery is not None and STRENGTH.index(policy.recovery.suite) < best:
+        yield (
+            f"the recovery key is {policy.recovery.suite}: it opens every bundle, so that all are"
+            f" as weak as that, though officers have {STRENGTH[best]}"
+        )
     for leaf in leaves(policy.quorum):
-        person = policy.principal(leaf.principal)
-        suites = _suites_of(person) if person else []
+        suites = held.get(leaf.principal, [])
         if len(suites) > 1:
             yield (
                 f"{leaf.principal} has share keys of {' and '.join(suites)}: bundles are sealed to"
@@ -193,6 +240,17 @@ def _suites(policy: Policy) -> Iterator[str]:
 def _suites_of(person: Principal) -> list[str]:
     found = {key.suite for key in person.keys if isinstance(key, ShareKey)}
     return sorted(found, key=STRENGTH.index)
+
+
+def _sealers(policy: Policy, papers: Papers) -> Iterator[str]:
+    able = any(
+        isinstance(key, SigningKey) and not key_faults(policy, person, key, papers)
+        for person in policy.principals
+        if "publisher" in person.roles
+        for key in person.keys
+    )
+    if not able:
+        yield "nobody could seal anything: there is no publisher with a good signing key"
 
 
 def _margins(policy: Policy, papers: Papers) -> Iterator[str]:

@@ -61,6 +61,13 @@ class MadeRecovery:
     shares: tuple[HandedShare, ...] = field(repr=False)
 
 
+def check_splits(among: Node) -> None:
+    """Refuse (``policy.recovery-shares``) what cannot be split, or one person could rebuild."""
+    fault = shares_fault(among)
+    if fault:
+        raise Refused(f"recovery shares: {fault}", check="policy.recovery-shares")
+
+
 def make_recovery(
     order: RecoveryOrder, *, signer: Signer, token_random: TokenRandom | None, now: datetime
 ) -> MadeRecovery:
@@ -70,9 +77,7 @@ def make_recovery(
     or that one person could rebuild, is `Refused` (``policy.recovery-shares``).
     """
     check_name(order.environment)
-    fault = shares_fault(order.among)
-    if fault:
-        raise Refused(f"recovery shares: {fault}", check="policy.recovery-shares")
+    check_splits(order.among)
     wanted = share_set(order.among)
     seed = fresh_secret(SEED_BYTES, token_random)
     try:

@@ -182,6 +182,9 @@ def test_the_glass_is_broken_by_sealed_shares(ceremony: Ceremony) -> None:
     # To officers in force and to the recovery key, by new envelopes of the same key.
     recipients = [{slot.recipient for slot in m.predicate.envelope.slots} for m in (old, new)]
     assert recipients[0] == recipients[1]
+    # Nobody named a suite: what opens every bundle is no weaker than the officers' keys.
+    suites = {slot.purpose: slot.suite for slot in new.predicate.envelope.slots}
+    assert "MLKEM1024_P384" == suites["share"] == suites["recovery"]
     assert old.predicate.envelope != new.predicate.envelope
 
 
