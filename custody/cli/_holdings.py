@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -21,7 +21,7 @@ from custody.ops.holdings import (
     read_environment,
     who_can_open,
 )
-from custody.rules.holdings import Sealing
+from custody.rules.holdings import Kind, Sealing
 
 FilesArgument = Annotated[
     list[Path],
@@ -80,7 +80,7 @@ class AloneView(Record, frozen=True, kw_only=True):
     """Somebody with a threshold of the shares of one bundle, under all his names."""
 
     names: tuple[str, ...]
-    of: Literal["shares", "recovery shares"]
+    of: Kind
     leaves: tuple[str, ...]
     manifest: Digest
 

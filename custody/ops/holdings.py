@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -23,6 +23,7 @@ from custody.rules.holdings import (
     PassedOver,
     Sealing,
     find_alone,
+    find_gathered,
     find_hands,
     find_sealings,
     hand_of,
@@ -53,6 +54,8 @@ class Environment:
     """Manifests that others name (withdrawn, replaced) and that are not here."""
     hands: Hands
     papers: Papers
+    gathered: tuple[Alone, ...]
+    """Hosts that were given enough shares of a bundle, by requests none of which was granted."""
     custodians: Mapping[Digest, tuple[str, ...]]
     """By manifest, who stated that they opened its content key by the recovery key."""
 
@@ -123,13 +126,21 @@ def read_environment(documents: Documents, *, pin: Digest, now: datetime) -> Env
     versions = _from_the_first(judged.statements, documents.policies, now)
     policies = [statement.predicate for statement in versions]
     found, over = find_sealings(documents.manifests, policies)
+    hands = find_hands(policies)
     return Environment(
         versions=versions,
         expired=expired[0].reason if expired else "",
         sealings=found,
         passed_over=over,
         absent=_absent(policies, found, over),
-        hands=find_hands(policies),
+        hands=hands,
+        gathered=tuple(
+            one
+            for sealing in found
+            for one in find_gathered(
+                sealing, documents.key_requests, documents.approvals, policies, hands
+            )
+        ),
         papers=Papers(certificates=documents.certificates, crls=documents.crls, now=now),
         custodians=_breakers(documents.broken, policies),
     )
@@ -151,6 +162,12 @@ def _from_the_first(
         [*earlier, *versions], pin=pinned.predicate.genesis, floor=0, now=now
     ).statements
     return whole if whole and whole[-1].digest == newest.digest else versions
+
+
+def _alone(sealings: Sequence[Sealing], environment: Environment) -> Iterator[Alone]:
+    for sealing in sealings:
+        yield from find_alone(sealing, environment.hands)
+        yield from (a for a in environment.gathered if a.manifest == sealing.manifest.digest)
 
 
 def _breakers(
@@ -315,14 +332,17 @@ def _since(name: str, environment: Environment) -> int:
 
 
 def ever_held(environment: Environment) -> tuple[OneKey, ...]:
-    """Say of every content key who holds, or held, a threshold of its shares by himself."""
+    """Say of every content key who holds, or held, a threshold of its shares by himself.
+
+    Of hosts without a TPM that is known by the requests and approvals that are here.
+    """
     keys: dict[tuple[str, str], list[Sealing]] = {}
     for sealing in environment.sealings:
         keys.setdefault(sealing.secret, []).append(sealing)
     return tuple(
         OneKey(
             manifests=tuple(sealings),
-            alone=tuple(one for s in sealings for one in find_alone(s, environment.hands)),
+            alone=tuple(_alone(sealings, environment)),
             custodians=tuple(
                 sorted(
                     {

@@ -7,20 +7,26 @@ nothing out of a token.  So this looks at envelopes and keys, not at permissions
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 
 from custody.crypto.quorum import leaves, satisfied, tree_digest
 from custody.encoding import Digest, KeyId
-from custody.formats.envelope import Statement
+from custody.formats.approval import Approval
+from custody.formats.envelope import Predicate, Statement
+from custody.formats.keyrequest import KeyRequest
 from custody.formats.manifest import Manifest
-from custody.formats.policy import Policy, Quorum, ShareKey, SuiteName
+from custody.formats.policy import Policy, Quorum, Role, ShareKey, SuiteName
+from custody.rules.quorum import leaf_of
 from custody.rules.site import site_of
 from custody.rules.tokenkey import token_key
 from custody.rules.trust import check_author
 from custody.rules.verdicts import Ledger, Verdict, passed
 
+P = TypeVar("P", bound=Predicate)
+#: Which shares somebody holds.
+Kind = Literal["shares", "recovery shares", "shares given to several requests"]
 #: Every name a person goes by, sorted, by each of them.
 Hands = Mapping[str, tuple[str, ...]]
 
@@ -82,13 +88,14 @@ class PassedOver(msgspec.Struct, frozen=True, kw_only=True):
 class Alone(msgspec.Struct, frozen=True, kw_only=True):
     """One person who holds enough shares of one bundle to put its key together by himself.
 
-    ``of`` says of which tree: the bundle's own, or that of the recovery key it is sealed to.
+    ``of`` says which shares: those he was sealed, those of the recovery key it is sealed to, or
+    those that officers sealed to his key in an HSM, for requests of which none was granted.
     """
 
     manifest: Digest
     names: tuple[str, ...]
     leaves: tuple[str, ...]
-    of: Literal["shares", "recovery shares"] = "shares"
+    of: Kind = "shares"
 
 
 def find_hands(policies: Iterable[Policy]) -> Hands:
@@ -118,9 +125,9 @@ def find_sealings(
     found: dict[Digest, Sealing] = {}
     over: dict[Digest, PassedOver] = {}
     for statement in manifests:
-        publisher = _publisher(statement, policies)
+        publisher = _author(statement, policies, role="publisher", check="manifest")
         policy = _sealed_for(statement.predicate, policies)
-        if publisher is None:
+        if not publisher:
             reason = "signed by no publisher of the policies here"
         elif policy is None:
             reason = "sealed for a policy version, or by a tree, that is not known here"
@@ -166,6 +173,54 @@ def find_alone(sealing: Sealing, hands: Hands) -> tuple[Alone, ...]:
     return tuple(alone)
 
 
+def find_gathered(
+    sealing: Sealing,
+    requests: Iterable[Statement[KeyRequest]],
+    approvals: Iterable[Statement[Approval]],
+    policies: Sequence[Policy],
+    hands: Hands,
+) -> tuple[Alone, ...]:
+    """List the hosts without a TPM that were given a threshold of a bundle's shares piecemeal.
+
+    Their keys open shares of every request.  Where one request was granted by itself, its host has
+    the key by right, and nothing is told of it.
+    """
+    askers = {
+        request.digest: name
+        for request in requests
+        if (name := _author(request, policies, role="host", check="keyrequest"))
+    }
+    given: dict[tuple[str, ...], dict[Digest, set[str]]] = {}
+    for approval in approvals:
+        said = approval.predicate
+        asker = askers.get(said.request)
+        officer = _author(approval, policies, role="officer", check="approval")
+        leaf = leaf_of(sealing.tree, officer) if officer else None
+        if asker and leaf and said.manifest == sealing.manifest.digest:
+            host = given.setdefault(hands.get(asker, (asker,)), {})
+            host.setdefault(said.request, set()).add(leaf.path)
+    return tuple(
+        Alone(
+            manifest=sealing.manifest.digest,
+            names=names,
+            leaves=tuple(sorted(set().union(*granted.values()))),
+            of="shares given to several requests",
+        )
+        for names, granted in sorted(given.items())
+        if satisfied(sealing.tree, set().union(*granted.values()))
+        and not any(satisfied(sealing.tree, paths) for paths in granted.values())
+    )
+
+
+def _author(statement: Statement[P], policies: Iterable[Policy], *, role: Role, check: str) -> str:
+    """Return who signed a statement in a role, by any version; empty for nobody."""
+    for policy in policies:
+        _, name, verdicts = check_author(statement, policy, role=role, check=check, subject=check)
+        if passed(verdicts):
+            return name
+    return ""
+
+
 def hand_of(holding: Holding, hands: Hands) -> tuple[str, ...]:
     """Return all names of the person who has the key of a share, by whatever tree it is whose."""
     # A key that no policy lists is nobody's, and so a hand of its own.
@@ -205,16 +260,6 @@ def _owners(policies: Iterable[Policy]) -> Mapping[KeyId, tuple[str, ...]]:
                 if isinstance(key, ShareKey):
                     owners.setdefault(key.key_id, set()).add(person.id)
     return {key: tuple(sorted(names)) for key, names in owners.items()}
-
-
-def _publisher(statement: Statement[Manifest], policies: Iterable[Policy]) -> str | None:
-    for policy in policies:
-        _, name, verdicts = check_author(
-            statement, policy, role="publisher", check="manifest", subject="manifest"
-        )
-        if passed(verdicts):
-            return name
-    return None
 
 
 def _sealed_for(manifest: Manifest, policies: Iterable[Policy]) -> Policy | None:

@@ -17,9 +17,10 @@ from custody.ops.holdings import ever_held, read_environment, who_can_open
 from custody.ops.home import Home
 from custody.ops.seal import SealOrder, seal_model
 from custody.ops.trust import current, pin
+from tests.release import keyhosts
 from tests.release import test_recovery as recovery
-from tests.release.cast import NOW, Cast, PersonKeys, person
-from tests.release.expect import refused, resealed
+from tests.release.cast import NOW, Cast, PersonKeys, as_approval, person
+from tests.release.expect import QUORUM, refused, resealed
 from tests.release.test_holdings import environment, known, one_token_two_names, people
 
 
@@ -120,3 +121,34 @@ def test_who_could_open_before_a_re_wrap_still_can(cast: Cast) -> None:
     # Who broke the glass had the key whole, as its publisher had.
     (key,) = ever_held(found)
     assert ("cus2",) == key.custodians
+
+
+def test_shares_given_to_several_requests_meet_in_one_hsm(cast: Cast) -> None:
+    """No request was granted, and the host's key opens enough: that is told, and by whom."""
+    keyhosts.add_host(cast)
+    bundle = cast.seal()
+    first, second = keyhosts.ask(cast, bundle), keyhosts.ask(cast, bundle)
+    given: list[bytes] = []
+    for request, who in ((first, ("sec1", "lead2")), (second, ("sec3",))):
+        consents = [keyhosts.consent(cast, bundle, request, name) for name in QUORUM]
+        given += [keyhosts.approve(cast, bundle, request, name, consents) for name in who]
+    documents = replace(
+        known(cast, bundle),
+        key_requests=(first, second),
+        approvals=tuple(map(as_approval, given)),
+    )
+    found = read_environment(documents, pin=cast.pin, now=NOW)
+    (key,) = ever_held(found)
+    (alone,) = key.alone
+    assert ("shares given to several requests", (keyhosts.HOST,)) == (alone.of, alone.names)
+    # A request that was granted gives its host the key by right.
+    short = replace(documents, approvals=tuple(map(as_approval, given[:2])))
+    assert () == read_environment(short, pin=cast.pin, now=NOW).gathered
+    other = keyhosts.ask(cast, bundle)
+    answers = keyhosts.both_rounds(cast, bundle, other)[len(QUORUM) :]
+    whole = replace(
+        documents,
+        key_requests=(first, second, other),
+        approvals=tuple(map(as_approval, [*given, *answers])),
+    )
+    assert () == read_environment(whole, pin=cast.pin, now=NOW).gathered
