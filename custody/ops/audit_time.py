@@ -15,7 +15,7 @@ from custody.formats.envelope import Predicate, Statement
 from custody.formats.manifest import Manifest
 from custody.formats.policy import Policy, Role
 from custody.rules.approvals import Tally
-from custody.rules.asking import check_ending
+from custody.rules.endings import endings_of
 from custody.rules.logged import JudgedLogged
 from custody.rules.manifest import SKEW
 from custody.rules.times import Times
@@ -106,14 +106,9 @@ def opened_at(request: Statement[Asking], documents: Documents) -> datetime | No
 
 
 def _openings(request: Statement[Asking], documents: Documents) -> list[Ending]:
-    """Return the good receipts of a request's openings."""
-    return [
-        receipt.predicate
-        for receipt in documents.endings
-        if receipt.predicate.request == request.digest
-        and receipt.predicate.outcome != "failed"
-        and passed(check_ending(receipt, request))
-    ]
+    """Return the receipts of a request's openings that count."""
+    said = [receipt.predicate for receipt in endings_of(documents, request)]
+    return [receipt for receipt in said if receipt.outcome != "failed"]
 
 
 def by_author(statement: Statement[P], policy: Policy, role: Role) -> bool:

@@ -12,8 +12,13 @@ from custody.formats.manifest import Manifest
 from custody.formats.receipt import Receipt
 from custody.formats.request import Request
 from custody.rules.genuine import is_quoted
-from custody.rules.keyrequest import check_key_receipt, check_key_request, is_signed
-from custody.rules.receipt import check_receipt
+from custody.rules.keyrequest import (
+    check_key_receipt,
+    check_key_request,
+    is_by_asker,
+    is_signed,
+)
+from custody.rules.receipt import check_receipt, is_attested
 from custody.rules.request import check_request
 from custody.rules.situation import Situation
 from custody.rules.verdicts import Ledger, Verdict
@@ -40,6 +45,15 @@ def check_ending(statement: Statement[Ending], request: Statement[Asking]) -> tu
     if by_tpm is not None and receipt is not None:
         return check_receipt(receipt, by_tpm)
     return _strange("receipt.kind", "a receipt of another kind than its request")
+
+
+def is_hosts_word(statement: Statement[Ending], request: Statement[Asking]) -> bool:
+    """Tell whether a receipt is by the key that asked, whatever is wrong with what it says."""
+    by_key, key_receipt = of_kind(KeyRequest, request), of_kind(KeyReceipt, statement)
+    if by_key is not None and key_receipt is not None:
+        return is_by_asker(key_receipt, by_key)
+    by_tpm, receipt = of_kind(Request, request), of_kind(Receipt, statement)
+    return by_tpm is not None and receipt is not None and is_attested(receipt, by_tpm)
 
 
 def is_by_host(request: Statement[Asking]) -> bool:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Literal, TypeVar
 
-from custody.encoding import Digest, format_time
+from custody.encoding import Digest, encode, format_time
 from custody.formats.asking import Asking, Ending
 from custody.formats.burn import Burn
 from custody.formats.case import Documents
@@ -13,7 +13,7 @@ from custody.formats.envelope import Predicate, Statement, of_kind
 from custody.formats.forgotten import Forgotten
 from custody.formats.request import Request
 from custody.rules.approvals import Tally
-from custody.rules.asking import check_ending
+from custody.rules.asking import check_ending, is_hosts_word
 from custody.rules.burn import check_burn
 from custody.rules.forgotten import check_forgotten
 from custody.rules.verdicts import Ledger, Verdict, passed
@@ -35,22 +35,25 @@ _WORST_FIRST = ("retained", "opened", "failed")
 P = TypeVar("P", bound=Predicate)
 
 
+def endings_of(documents: Documents, request: Statement[Asking]) -> tuple[Statement[Ending], ...]:
+    """Return what a host said of its request's end, as far as it counts, and one copy of each.
+
+    A receipt that it was not opened counts when all of it holds.  One that it was opened counts
+    when it is the host's word, by its own key: what else is wrong with it is a failed verdict
+    beside it (`judge_receipts`).
+    """
+    return tuple(_endings(Ledger(), documents, request))
+
+
 def judge_receipts(
     ledger: Ledger, documents: Documents, request: Statement[Asking]
 ) -> tuple[Statement[Ending], ...]:
-    """Judge the receipts of a request, of each the copy that is best; return the good ones.
+    """Judge the receipts of a request, of each the copy that is best; return those that count.
 
     Those that tell of an opening come first, and of a key kept before all: a host must not be able
     to take either back by one more receipt.
     """
-    judged = [
-        (receipt, check_ending(receipt, request))
-        for receipt in documents.endings
-        if receipt.predicate.request == request.digest
-    ]
-    if not judged:
-        ledger.skip("receipt.signature", "there is no receipt")
-    good = _best_copies(ledger, judged)
+    good = _endings(ledger, documents, request)
     for receipt in good:
         _judge_lateness(ledger, receipt, request)
     openings = [receipt for receipt in good if receipt.predicate.outcome != "failed"]
@@ -65,13 +68,30 @@ def judge_receipts(
     return tuple(sorted(good, key=lambda receipt: _WORST_FIRST.index(receipt.predicate.outcome)))
 
 
+def _endings(
+    ledger: Ledger, documents: Documents, request: Statement[Asking]
+) -> list[Statement[Ending]]:
+    judged = [
+        (receipt, check_ending(receipt, request))
+        for receipt in documents.endings
+        if receipt.predicate.request == request.digest
+    ]
+    if not judged:
+        ledger.skip("receipt.signature", "there is no receipt")
+
+    def owned_up(receipt: Statement[Ending]) -> bool:
+        # A host could otherwise take an opening back by owning up to a second fault, a key kept
+        # against the terms say, and be read as one that never opened.
+        return receipt.predicate.outcome != "failed" and is_hosts_word(receipt, request)
+
+    return _best_copies(ledger, judged, counts=owned_up)
+
+
 def _judge_lateness(ledger: Ledger, receipt: Statement[Ending], request: Statement[Asking]) -> None:
     """Judge whether an opening came before its request's end, by the host's word."""
     said, ends_at = receipt.predicate, request.predicate.ends_at
     if ends_at is None or said.outcome == "failed":
         return
-    # Not among what makes a receipt good: a host that owns up to an opening would take it back by
-    # owning up to a second fault.
     at, until = format_time(said.finished_at), format_time(ends_at)
     ledger.add(
         "receipt.deadline",
@@ -125,19 +145,31 @@ def judge_forgotten(
 
 
 def _best_copies(
-    ledger: Ledger, judged: Iterable[tuple[Statement[P], tuple[Verdict, ...]]]
+    ledger: Ledger,
+    judged: Iterable[tuple[Statement[P], tuple[Verdict, ...]]],
+    *,
+    counts: Callable[[Statement[P]], bool] = lambda _: False,
 ) -> list[Statement[P]]:
-    """Write down, of each statement, the verdicts on its best copy; return the good ones."""
+    """Write down, of each statement, the verdicts on its best copy; return the good ones first.
+
+    After them come those that are not good, and that ``counts`` says count all the same.
+    """
     copies: dict[Digest, list[tuple[Statement[P], tuple[Verdict, ...]]]] = {}
     for pair in judged:
         copies.setdefault(pair[0].digest, []).append(pair)
-    good = []
+    good, faulty = [], []
     for digest in sorted(copies):
-        best = next((pair for pair in copies[digest] if passed(pair[1])), copies[digest][0])
-        ledger.extend(best[1])
-        if passed(best[1]):
-            good.append(best[0])
-    return good
+        # Whatever order they came in: who collects them and who judges them choose the same.
+        statement, verdicts = min(
+            copies[digest],
+            key=lambda pair: (not passed(pair[1]), not counts(pair[0]), encode(pair[0].envelope)),
+        )
+        ledger.extend(verdicts)
+        if passed(verdicts):
+            good.append(statement)
+        elif counts(statement):
+            faulty.append(statement)
+    return good + faulty
 
 
 def outcome_of(

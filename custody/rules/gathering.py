@@ -33,9 +33,10 @@ from custody.formats.policy import Policy, Role, SigningKey
 from custody.formats.recovery import BreakGlass, RecoveryRecord
 from custody.formats.request import Request
 from custody.formats.retirement import Retirement
-from custody.rules.asking import check_ending, is_by_host
+from custody.rules.asking import is_by_host
 from custody.rules.burn import check_burn
 from custody.rules.certificates import read_revocation_lists
+from custody.rules.endings import endings_of
 from custody.rules.forgotten import check_forgotten
 from custody.rules.genuine import (
     is_issued_by,
@@ -293,12 +294,7 @@ class _Gathering:
             self.keep(good)
 
     def _add_endings(self, request: Statement[Asking]) -> None:
-        receipts = [
-            receipt
-            for receipt in self._documents.endings
-            if receipt.predicate.request == request.digest
-            and passed(check_ending(receipt, request))
-        ]
+        receipts = endings_of(self._documents, request)
         for receipt in receipts:
             self.keep(receipt)
             self._mentioned.add(receipt.digest)

@@ -122,8 +122,8 @@ def check_key_receipt(
 ) -> tuple[Verdict, ...]:
     """Judge a receipt against the key request it ends, by bytes alone.
 
-    Whose the request's key is, is for `check_key_request`; whether an opening came in time, for
-    `rules.endings`: one that came too late is an opening all the same.
+    Whose the request's key is, is for `check_key_request`; whether an opening came in time, and
+    what counts of a receipt that is not good, for `rules.endings`.
     """
     asked, receipt = request.predicate, statement.predicate
     ledger = Ledger(subject=f"receipt of {asked.host}")
@@ -135,14 +135,27 @@ def check_key_receipt(
         "is about this request",
         otherwise="is about another request, manifest or terms",
     )
-    signature = statement.envelope.signatures[0]
+    by = statement.envelope.signatures[0].keyid
     ledger.add(
         "receipt.author",
-        signature.keyid == receipt.author == asked.author == key_id(asked.signer),
+        by == receipt.author == asked.author == key_id(asked.signer),
         "by the key that asked",
         otherwise="by another key than the one that asked",
     )
-    with ledger.failing("receipt.signature"):
-        verify(asked.signer, statement.envelope.signed_bytes(), signature.sig)
-        ledger.add("receipt.signature", True, f"signed by {asked.host}'s key, and by no TPM")
+    _check_signature(ledger, statement, asked)
     return ledger.done()
+
+
+def is_by_asker(statement: Statement[KeyReceipt], request: Statement[KeyRequest]) -> bool:
+    """Tell whether the key that asked signed a receipt, of whatever it says that it is."""
+    asked, ledger = request.predicate, Ledger()
+    _check_signature(ledger, statement, asked)
+    named = statement.envelope.signatures[0].keyid
+    return named == key_id(asked.signer) and not ledger.failed
+
+
+def _check_signature(ledger: Ledger, statement: Statement[KeyReceipt], asked: KeyRequest) -> None:
+    with ledger.failing("receipt.signature"):
+        signature = statement.envelope.signatures[0].sig
+        verify(asked.signer, statement.envelope.signed_bytes(), signature)
+        ledger.add("receipt.signature", True, f"signed by {asked.host}'s key, and by no TPM")

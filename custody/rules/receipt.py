@@ -15,7 +15,8 @@ def check_receipt(
 ) -> tuple[Verdict, ...]:
     """Judge a receipt against the request it ends, by bytes alone.
 
-    The request's AK is the enrolled one: that is for `rules.attestation`.
+    The request's AK is the enrolled one: that is for `rules.attestation`.  What counts of a receipt
+    that is not good is for `rules.endings`.
     """
     ledger = Ledger(subject=f"receipt of {request.predicate.host}")
     receipt, terms = statement.predicate, request.predicate.terms
@@ -41,6 +42,13 @@ def check_receipt(
     return ledger.done()
 
 
+def is_attested(statement: Statement[Receipt], request: Statement[Request]) -> bool:
+    """Tell whether the request's AK quoted over a receipt, whatever it says."""
+    ledger, ak = Ledger(), request.predicate.ak_public
+    attest = check_statement(ledger, statement, ak_public=ak, kind=Quoted, check="receipt")
+    return attest is not None and not ledger.failed
+
+
 def _check_boot(
     ledger: Ledger, attest: Attest, receipt: Receipt, request: Statement[Request]
 ) -> None:
@@ -59,7 +67,7 @@ def _check_boot(
     with ledger.failing("receipt.state"):
         asked = parse_attest(unpack_quote(request.envelope.signatures[0].sig).attest)
         # A quote proves nothing that is not looked at: whatever runs after the boot state has
-        # changed may use the AK too, and what it says of an opening is nobody's word.
+        # changed may use the AK too, and what it says of an opening explains none.
         ledger.add(
             "receipt.state",
             failed or attest.body == asked.body,

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Literal
 
 import msgspec
+import pytest
 
 from custody.crypto.bind import bind
 from custody.encoding import encode, key_id
@@ -14,6 +15,7 @@ from custody.formats.case import Documents, merge, sort_documents
 from custody.formats.envelope import (
     Signature,
     Statement,
+    decode_statement,
     encode_statement,
     statement_digest,
 )
@@ -23,7 +25,10 @@ from custody.formats.request import Request
 from custody.lab import firmware
 from custody.ops.audit import audit_case
 from custody.ops.audit_contents import open_contents
+from custody.ops.bundle import Bundle
+from custody.ops.collect import collect
 from tests.release.cast import NOW, PCRS, Cast, as_approval, person
+from tests.release.collected import judged
 from tests.release.expect import (
     QUORUM,
     audit,
@@ -137,6 +142,7 @@ def receipt_of(
     outcome: Literal["opened", "failed"],
     *answers: bytes,
     pcrs: tuple[int, ...] = PCRS,
+    **changes: object,
 ) -> bytes:
     """Write what a host may claim that owns its software: its TPM quotes whatever it likes."""
     receipt = Receipt(
@@ -150,6 +156,7 @@ def receipt_of(
         counter=request.predicate.terms.counter,
         finished_at=NOW,
     )
+    receipt = msgspec.structs.replace(receipt, **changes)
     quote = cast.tpm.quote(bind("receipt", bytes.fromhex(statement_digest(receipt))), pcrs)
     keyid = key_id(spki(request.predicate.ak_public))
     signature = Signature(keyid=keyid, sig=pack_quote(quote.attest, quote.signature))
@@ -181,18 +188,78 @@ def test_an_opening_is_not_taken_back(cast: Cast) -> None:
         assert {"receipt.approvals"} == failed(report)
 
 
-def test_a_receipt_from_another_boot_state_is_none(cast: Cast) -> None:
-    """A quote over other registers, or made after one has changed, tells of no opening."""
+def judge_flawed(
+    cast: Cast, bundle: Bundle, request: Statement[Request], answers: list[bytes], flawed: bytes
+) -> tuple[str, str, set[str]]:
+    """Audit one receipt as a heap and as one file, which must say the same; return what."""
+    case = case_of(cast, bundle, request, answers, None, ("r.dsse", flawed))
+    said = []
+    for report in (audit(cast, case), judged(collect(case, pin=cast.pin).data, cast.pin)):
+        (release,) = report.releases
+        told = release.receipt.predicate.outcome if release.receipt else ""
+        said.append((release.outcome, told, failed(report)))
+    heap, file = said
+    # A file that lacks a receipt which says nothing is sound: nothing was done that it must tell.
+    assert heap == file or ("", "") == (heap[1], file[1])
+    return heap
+
+
+def test_a_receipt_from_another_boot_state_explains_no_opening(cast: Cast) -> None:
+    """A quote over other registers, or made after one has changed, or in a later boot, owns up to
+    an opening all the same, and is not sound.
+    """
     bundle = cast.seal()
     request = cast.request(bundle)
     answers = [cast.approve(bundle, request, who) for who in QUORUM]
     few = receipt_of(cast, request, "opened", *answers, pcrs=PCRS[:1])
     cast.machine.transmit(firmware.pcr_extend(PCRS[0], bytes(32)))
     late = receipt_of(cast, request, "opened", *answers)
-    for data in (few, late):
-        report = audit(cast, case_of(cast, bundle, request, answers, None, ("r.dsse", data)))
-        assert {"receipt.state"} == failed(report)
-        assert report.releases[0].receipt is None
+    cast.machine.reboot()
+    cast.boot()
+    after = receipt_of(cast, request, "opened", *answers)
+    for data, check in ((few, "receipt.state"), (late, "receipt.state"), (after, "receipt.boot")):
+        found = judge_flawed(cast, bundle, request, answers, data)
+        assert ("opened-not-burned", "opened", {check}) == found
+
+
+FLAWS: dict[str, dict[str, object]] = {
+    "another manifest": {"manifest": "ab" * 32},
+    "other terms": {"terms": "ab" * 32},
+    "another counter": {"counter": 2**40},
+}
+
+
+@pytest.mark.parametrize("name", FLAWS)
+def test_an_opening_is_not_taken_back_by_a_second_fault(cast: Cast, name: str) -> None:
+    """What a host's own TPM attests of an opening counts against it, whatever is wrong with it.
+
+    What it attests for itself counts only if all of it holds.
+    """
+    bundle = cast.seal()
+    request = cast.request(bundle)
+    answers = [cast.approve(bundle, request, who) for who in QUORUM]
+    flawed = receipt_of(cast, request, "opened", *answers, **FLAWS[name])  # type: ignore[arg-type]
+    found = judge_flawed(cast, bundle, request, answers, flawed)
+    assert ("opened-not-burned", "opened", {"receipt.request"}) == found
+    flawed = receipt_of(cast, request, "failed", **FLAWS[name])  # type: ignore[arg-type]
+    found = judge_flawed(cast, bundle, request, answers, flawed)
+    assert ("refused", "", {"receipt.request"}) == found
+
+
+def test_copies_of_a_receipt_are_judged_by_the_best(cast: Cast) -> None:
+    """A copy whose quote is spoilt, or of another boot state, says nothing beside a good one."""
+    bundle, request, answers, done = opened(cast)
+    said = done.receipt.predicate
+    spoilt = encode_statement(said, [cast.people["sec1"].signer.signature(said)])
+    few = receipt_of(cast, request, "opened", *answers, pcrs=PCRS[:1], reason=said.reason)
+    assert done.receipt.digest == decode_statement(Receipt, few).digest
+    case = case_of(cast, bundle, request, answers, done, ("a.dsse", spoilt), ("b.dsse", few))
+    for documents in (case, replace(case, receipts=case.receipts[::-1])):
+        report = audit(cast, documents)
+        assert ("opened-and-burned", set()) == (report.releases[0].outcome, failed(report))
+    collected = collect(case, pin=cast.pin)
+    assert 1 == sum(name.startswith("receipt") for name in collected.members)
+    assert judged(collected.data, cast.pin).sound
 
 
 def test_a_newer_policy_in_the_case_is_shown(cast: Cast) -> None:

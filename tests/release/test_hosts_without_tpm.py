@@ -429,10 +429,7 @@ def test_an_hsm_host_has_no_tpms_evidence(hosted: Cast) -> None:
 
 
 def test_a_receipt_is_by_the_key_that_asked(hosted: Cast, tmp_path: Path) -> None:
-    """Another host's, or another's about this request, is none, in time or late.
-
-    One that comes late by the key that asked is judged apart: it is an opening all the same.
-    """
+    """Another host's, or another's about this request, is none, in time or late."""
     add_host(hosted, "other")
     bundle = hosted.seal()
     request = ask(hosted, bundle)
@@ -447,14 +444,41 @@ def test_a_receipt_is_by_the_key_that_asked(hosted: Cast, tmp_path: Path) -> Non
         (other.statement(msgspec.structs.replace(late, author=other.key_id)), "receipt.author"),
         (hosted.people["sec1"].signer.statement(late), "receipt.author"),
         (encode_statement(late, signed), "receipt.signature"),
-        (host.statement(msgspec.structs.replace(good, terms="0" * 64)), "receipt.request"),
-        (host.statement(msgspec.structs.replace(late, manifest="0" * 64)), "receipt.request"),
     ):
         receipt = decode_statement(KeyReceipt, data)
         assert check in failed(check_ending(receipt, request))
         release = audited(hosted, bundle, request, [*answers, data])
         assert ("refused", False, None) == (release.outcome, release.sound, release.receipt)
         assert check in failed(release.verdicts)
+
+
+def test_an_opening_stays_one_whatever_else_the_host_says(hosted: Cast, tmp_path: Path) -> None:
+    """By the key that asked it counts with another manifest, terms or author in it, and is unsound.
+
+    That nothing was opened counts only if all of it holds.
+    """
+    add_host(hosted, "other")
+    bundle = hosted.seal()
+    request = ask(hosted, bundle)
+    answers = both_rounds(hosted, bundle, request)
+    good = open_it(hosted, bundle, request, answers, tmp_path / "out").receipt.predicate
+    host, other = hosted.people[HOST].signer, hosted.people["other"].signer
+    gave_up = msgspec.structs.replace(good, outcome="failed", approvals=())
+    for changes, check in (
+        ({"terms": "0" * 64}, "receipt.request"),
+        ({"manifest": "0" * 64}, "receipt.request"),
+        ({"author": other.key_id}, "receipt.author"),
+    ):
+        flawed = host.statement(msgspec.structs.replace(good, **changes))
+        denied = host.statement(msgspec.structs.replace(gave_up, **changes))
+        for files in ([flawed], [flawed, denied], [flawed, host.statement(gave_up)]):
+            release = audited(hosted, bundle, request, [*answers, *files])
+            found = (release.outcome, release.sound, failed(release.verdicts))
+            assert ("opened-burn-not-provable", False, {check}) == found
+        release = audited(hosted, bundle, request, [*answers, denied])
+        assert ("refused", None) == (release.outcome, release.receipt)
+        sent = collect(case_of(hosted, bundle, request, [*answers, flawed]), pin=hosted.pin)
+        assert any(name.startswith("keyreceipt") for name in sent.members)
 
 
 def test_an_opening_after_the_deadline_stays_an_opening(hosted: Cast, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from custody.errors import Incomplete, Refused
-from custody.formats.case import sort_documents
+from custody.formats.case import merge, sort_documents
 from custody.formats.envelope import Statement
 from custody.formats.request import Request
 from custody.keys.hostapi import RETAINED_INDEXES
@@ -25,9 +25,10 @@ from custody.ops.collect import collect
 from custody.ops.kept import Kept, forget
 from custody.ops.open import opened_receipt, unlocked
 from custody.ops.overdue import overdue
-from custody.ops.receipts import burn, forgotten_statement, give_up
+from custody.ops.receipts import attested_receipt, burn, forgotten_statement, give_up
 from custody.ops.unseal import unseal_release
 from tests.release.cast import NOW, PCRS, Cast
+from tests.release.collected import judged
 from tests.release.conftest import fresh
 from tests.release.expect import QUORUM, audit, case_of, failed, incomplete, refused
 from tests.release.test_release import same_tree
@@ -226,11 +227,25 @@ def test_a_receipt_is_held_against_the_terms(cast: Cast, mode: str, said: str) -
     cast.place.receipt_path(request.digest).write_bytes(receipt)
     burnt = burn(entry, cast.tpm, cast.place, now=NOW)
     files = [("receipt.dsse", receipt), ("burn.dsse", burnt.data)]
-    report = audit(cast, case_of(cast, bundle, request, answers, None, *files))
-    expected = {"once": {"receipt.mode", "burn.receipt"}, "sealed": set()}
-    assert expected[mode] == failed(report)
-    if mode == "sealed":
-        assert "retained" == report.releases[0].outcome
+    case = case_of(cast, bundle, request, answers, None, *files)
+    report = audit(cast, case)
+    expected = {"once": {"receipt.mode"}, "sealed": set()}
+    assert ("retained", expected[mode]) == (report.releases[0].outcome, failed(report))
+    assert report.sound is (mode == "sealed")
+    # One file has it too, and a receipt that says otherwise takes nothing back.
+    sent = judged(collect(case, pin=cast.pin).data, cast.pin)
+    assert ("retained", expected[mode]) == (sent.releases[0].outcome, failed(sent))
+    denied = attested_receipt(
+        entry,
+        outcome="failed",
+        reason="",
+        approvals=(),
+        bad_shares=(),
+        tpm=cast.tpm,
+        now=NOW,
+    )
+    report = audit(cast, merge(case, sort_documents([("denied.dsse", denied)])))
+    assert ("retained", expected[mode]) == (report.releases[0].outcome, failed(report))
 
 
 def test_a_policy_that_forbids_it_gets_no_request(cast: Cast) -> None:
