@@ -77,7 +77,8 @@ def _show(screen: Screen, identity: Identity, home: Path, out: Path, data: bytes
     def words() -> None:
         screen.show(f"{shown.admission}: {shown.principal}, officer")
         screen.show(f"  share  {shown.share_key}, {shown.suite}")
-        screen.show("may leave with the policy that lists it, [leaving] keys:")
+        if shown.older_keys:
+            screen.show("may leave with the policy that lists it, [leaving] keys:")
         for key in shown.older_keys:
             screen.show(f"  share  {key}")
         screen.show("its digest, to read to the custodian:")
