@@ -18,7 +18,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from custody.crypto.keyslots import approval_info
+from custody.crypto.keyslots import MLKEM_SEED_BYTES, approval_info
 from custody.crypto.keyslots import open as open_slot
 from custody.crypto.keyslots import seal as seal_slot
 from custody.crypto.quorum import Node, Person, Threshold, satisfied
@@ -29,7 +29,7 @@ from custody.formats.approval import Approval
 from custody.formats.envelope import Statement
 from custody.formats.request import Request
 from custody.keys.api import Pkcs11Uri, TpmUri, parse_key_uri
-from custody.keys.hostapi import HostPolicyPlan, HostTpm
+from custody.keys.hostapi import HostPolicyPlan, HostTpm, SealedSeed
 from custody.keys.pkcs11 import open_token
 from custody.keys.tpm import open_host
 from custody.ops.actor import signer_of
@@ -74,8 +74,24 @@ def force(
         entry = ledger.find(request.digest)
         plan = _plan(request, approvals, entry.counter_index, situation)
         key = tpm.open_host_key(entry.host_key, plan)
-        attempts += [_try(request, approval, key, situation) for approval in approvals]
+        seed = _seed(tpm, entry.seed, plan)
+        attempts += [_try(request, approval, key, seed, situation) for approval in approvals]
     return tuple(attempts)
+
+
+def _seed(tpm: HostTpm, sealed: SealedSeed | None, plan: HostPolicyPlan) -> bytes | None:
+    """Return the ML-KEM half of a hybrid key, or one made up where the TPM keeps it.
+
+    So that its other half is tried all the same: that the TPM does not use it is for it to say.
+    """
+    if sealed is None:
+        return None
+    try:
+        return bytes(tpm.unseal_seed(sealed, plan))
+    except Refused as error:
+        if not error.check.startswith("tpm."):
+            raise
+        return bytes(MLKEM_SEED_BYTES)
 
 
 def _plan(
@@ -106,6 +122,7 @@ def _try(
     request: Statement[Request],
     approval: Statement[Approval],
     key: ec.EllipticCurvePrivateKey,
+    seed: bytes | None,
     situation: Situation,
 ) -> Attempt:
     said, author = approval.predicate, _author(approval)
@@ -113,7 +130,7 @@ def _try(
     info = approval_info(said.request, said.leaf, author)
     opened, refusal = True, ""
     try:
-        open_slot(request.predicate.suite, key, None, said.sealed_share, info=info)
+        open_slot(request.predicate.suite, key, seed, said.sealed_share, info=info)
     except Refused as error:
         # "slot.open" is ours, after the TPM has used the key: then it was not the TPM that
         # stopped us.

@@ -123,7 +123,7 @@ def _make(
         tuple(policy.host.pcrs),
         curve=Curve.P384 if policy.weakest_suite in ("P384", "MLKEM1024_P384") else None,
     )
-    suite = _suite(policy, key)
+    suite = _suite(policy, manifest.predicate, key)
     seed, mlkem_public = _post_quantum_half(tpm, auth_policy, suite)
     request = _request(key, mlkem_public, terms, host, tpm, situation, counter, shown, suite)
     quote = tpm.quote(
@@ -255,12 +255,21 @@ def last_head(situation: Situation) -> SignedCheckpoint | None:
     return situation.seen if log is not None else None
 
 
-def _suite(policy: Policy, key: HostKey) -> HpkeSuite:
-    """Use what the policy demands, and otherwise the best curve this TPM has."""
-    if policy.weakest_suite == "MLKEM1024_P384":
-        return "MLKEM1024_P384"
+def _suite(policy: Policy, manifest: Manifest, key: HostKey) -> HpkeSuite:
+    """Use what the policy demands, and otherwise the best this TPM's curve and the bundle allow.
+
+    Shares go through approvals, which are files: recorded, they would give a quantum computer what
+    a hybrid slot keeps from it.
+    """
     public = parse_public(key.public)
-    return "P384" if isinstance(public, EccPublic) and public.curve is Curve.P384 else "P256"
+    strong = isinstance(public, EccPublic) and public.curve is Curve.P384
+    hybrid = any(
+        slot.purpose == "share" and slot.suite == "MLKEM1024_P384"
+        for slot in manifest.envelope.slots
+    )
+    if policy.weakest_suite == "MLKEM1024_P384" or (strong and hybrid):
+        return "MLKEM1024_P384"
+    return "P384" if strong else "P256"
 
 
 def _post_quantum_half(
