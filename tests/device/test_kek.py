@@ -6,6 +6,7 @@ import json
 import os
 from typing import Any
 
+import pkcs11
 import pytest
 from cryptography.hazmat.primitives.keywrap import aes_key_wrap_with_padding
 from pkcs11 import Attribute, KeyType, Mechanism, MechanismFlag, ObjectClass
@@ -62,6 +63,18 @@ def test_a_kek_wraps_and_unwraps(token: Pkcs11Token, *, recoverable: bool) -> No
         changed[at] ^= 1
         with pytest.raises(Refused, match="was changed"):
             again.unwrap(bytes(changed))
+
+
+@pytest.mark.parametrize("recoverable", [False, True])
+def test_a_kek_is_not_destroyed_by_its_user(token: Pkcs11Token, *, recoverable: bool) -> None:
+    """One wrong command does not lose all that it wrapped: it goes with the token alone."""
+    made = wrapping_of(token).make_kek("site", recoverable=recoverable)
+    with token._connection.login(writing=True) as session:
+        (held,) = session.get_objects({Attribute.ID: made.info.id})
+        with pytest.raises(pkcs11.PKCS11Error):
+            held.destroy()
+    secret = os.urandom(32)
+    assert secret == made.unwrap(made.wrap(secret))
 
 
 def test_keks_are_told_apart_by_their_check_value(token: Pkcs11Token) -> None:
