@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from custody.crypto.quorum import tree_digest
 from custody.encoding import decode
 from custody.errors import Refused
 from custody.formats.envelope import Statement, decode_statement
@@ -69,6 +70,29 @@ def check_rewrapped(
         raise Refused("the new core is not of the same payload", check="recovery.core")
     if new.core.replaces != old.digest:
         raise Refused("the new core replaces another manifest", check="recovery.core")
+    _check_recipients(new, situation)
+
+
+def _check_recipients(new: Rewrapped, situation: Situation) -> None:
+    """Refuse an envelope for anybody but the officers in force, by keys whose certificates hold.
+
+    Bundles of earlier versions are good as long as their officers are; one that is made today, by
+    a custodian who knows no newer policy or none of who was revoked, would bring back who left.
+    """
+    policy, core = situation.trusted.policy, new.core
+    if (core.policy_version, core.tree) != (policy.version, tree_digest(policy.quorum)):
+        raise Refused(
+            f"is sealed to the officers of policy version {core.policy_version}, and version"
+            f" {policy.version} is in force",
+            check="recovery.policy",
+            hint="the glass is broken again, by a custodian who has the newest policy",
+        )
+    for slot in new.envelope.slots:
+        holder = policy.holder(slot.recipient)
+        if slot.purpose == "recovery" or holder is None:
+            continue  # whose these are, and that they are nobody's, is judged with the manifest
+        key = next(key for key in holder.keys if key.key_id == slot.recipient)
+        require(check_key(holder, key, situation))
 
 
 def sign_rewrapped(

@@ -21,10 +21,12 @@ from custody.formats.policy_text import parse_quorum
 from custody.formats.recovery import BreakGlass, RecoveryRecord, Rewrapped
 from custody.ops.break_glass import Broken, break_glass
 from custody.ops.bundle import Bundle
+from custody.ops.home import Home
 from custody.ops.recovery import MadeRecovery, RecoveryOrder, make_recovery, rebuilt_key
 from custody.ops.rewrap import sign_rewrapped
+from custody.ops.trust import current, pin
 from custody.rules.manifest import check_manifest
-from tests.release.cast import NOW, Cast, person
+from tests.release.cast import NOW, Cast, person, spki
 from tests.release.expect import QUORUM, refused
 from tests.release.test_release import same_tree
 
@@ -272,6 +274,41 @@ def test_the_publisher_signs_no_other_payload(cast: Cast, tmp_path: Path) -> Non
 def did(cast: Cast, name: str, stated: Statement[BreakGlass]) -> bool:
     """Tell whether somebody is the custodian who broke the glass."""
     return cast.people[name].signer.key_id == stated.envelope.signatures[0].keyid
+
+
+def test_a_custodian_without_the_newest_policy_brings_nobody_back(
+    cast: Cast, tmp_path: Path
+) -> None:
+    """His machine has no newer files, or he says so: the publisher's tool does not sign."""
+    made = found(cast)
+    bundle = cast.seal()
+    known = cast.documents
+    lose_every_officer(cast)
+    stale = Home(cast.folder / "homes" / "stale")
+    pin(stale, documents=known, digest=cast.pin, now=NOW)
+    done = break_glass(
+        bundle.statement,
+        words(made, "cus3", "enr1", "cus1", "enr3"),
+        b"",
+        record=made.record,
+        reason="every officer's token burnt with the office",
+        situation=current(stale, documents=known, now=NOW),
+        signer=cast.people["cus2"].signer,
+        token_random=None,
+    )
+    with refused(cast, "recovery.policy"):
+        signed(cast, bundle, done, tmp_path / "again")
+
+
+def test_nothing_is_re_wrapped_to_a_key_that_was_revoked(cast: Cast, tmp_path: Path) -> None:
+    """The custodian had not seen the list; a stolen token would have a share again."""
+    made = found(cast)
+    bundle = cast.seal()
+    done = broken(cast, bundle, made, words(made, "cus3", "enr1", "cus1", "enr3"))
+    cast.crl = cast.make_crl(number=2, revoked=[spki(cast.people["sec2"].sharing[0])])
+    cast.refresh()
+    with refused(cast, "certificate.revoked"):
+        signed(cast, bundle, done, tmp_path / "again")
 
 
 def test_a_recovery_slot_weaker_than_the_policy_takes_is_refused(cast: Cast) -> None:
