@@ -187,8 +187,8 @@ def issue_crl(
 ) -> bytes:
     """Write a complete revocation list (DER).
 
-    ``previous`` is the list before this one: a number that does not grow, or an entry that went
-    away, is `Refused`.
+    ``previous`` is the list before this one: a number that does not grow, and an entry that went
+    away or has a later date, is `Refused`.
     """
     if previous is not None:
         _check_successor(read_crl(previous), entries=entries, number=number)
@@ -305,9 +305,17 @@ def _check_successor(
 ) -> None:
     if number <= crl_number(previous):
         raise Refused("the number of a revocation list must grow", check="crl.number")
-    if dropped := set(revocations_of(previous)) - set(entries):
-        serial = min(entry.serial for entry in dropped)
-        raise Refused(f"certificate {serial:x} would be revoked no longer", check="crl.entries")
+    since = {entry.serial: entry.revoked_at for entry in entries}
+    for entry in revocations_of(previous):
+        if entry.serial not in since:
+            raise Refused(
+                f"certificate {entry.serial:x} would be revoked no longer", check="crl.entries"
+            )
+        if since[entry.serial] > entry.revoked_at:
+            raise Refused(
+                f"certificate {entry.serial:x} would be revoked later than it was",
+                check="crl.entries",
+            )
 
 
 def _entry(entry: Revocation) -> x509.RevokedCertificate:

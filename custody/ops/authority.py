@@ -30,7 +30,7 @@ from custody.crypto.certificates import (
     spki_of,
 )
 from custody.crypto.der import MAX_CERTIFICATE_BYTES, MAX_CRL_BYTES
-from custody.encoding import KeyId, key_id
+from custody.encoding import KeyId, format_time, key_id
 from custody.errors import Incomplete, Refused
 from custody.formats.policy import Principal, ShareKey, SigningKey
 from custody.keys.api import KeyRole, Token
@@ -209,8 +209,15 @@ def revoke(
     """Issue the next revocation list, with ``certificates`` revoked since a moment.
 
     ``current`` is the list in use, if it may be newer than this home's (the token was used from
-    another machine).  What was signed before ``since`` still counts.
+    another machine).  What was signed before ``since`` still counts; of several such moments the
+    earliest does, whichever list it came by.  One to come is `Refused` (``revoke.since``).
     """
+    if since > now:
+        raise Refused(
+            f"nobody is revoked since {format_time(since)}, which is to come",
+            check="revoke.since",
+            hint="revoke him then, or leave his key out of the next policy",
+        )
     entries = []
     for der in certificates:
         certificate = read_certificate(der)
@@ -253,12 +260,11 @@ def _next_crl(
         # The newer of two lists may come from a machine that had not seen the other: whoever is on
         # either stays revoked.
         lists = [base, newest_crl(authority.home), *([current] if current else [])]
+        listed = [entry for crl in lists for entry in revocations_of(read_crl(crl))]
         known: dict[int, Revocation] = {}
-        for listed in lists:
-            for entry in revocations_of(read_crl(listed)):
-                known.setdefault(entry.serial, entry)
-        for entry in entries:
-            known.setdefault(entry.serial, entry)
+        for entry in (*listed, *entries):
+            first = known.get(entry.serial, entry)
+            known[entry.serial] = _joined(first, entry)
         new = issue_crl(
             authority.key,
             authority.certificate,
@@ -270,6 +276,18 @@ def _next_crl(
         )
         replace_file(authority.home.path / _CRL, new)
     return new
+
+
+def _joined(first: Revocation, second: Revocation) -> Revocation:
+    """Make one entry of two: a theft may turn out to be older, and never becomes younger.
+
+    Nor does it become a mere replacement, which tells nothing against a key.
+    """
+    return Revocation(
+        serial=first.serial,
+        revoked_at=min(first.revoked_at, second.revoked_at),
+        reason=first.reason if second.reason == "superseded" else second.reason,
+    )
 
 
 def _base(authority: Authority, current: bytes | None) -> bytes:

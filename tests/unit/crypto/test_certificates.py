@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -194,13 +195,19 @@ def test_a_list_reads_back() -> None:
 
 @pytest.mark.parametrize(
     ("entries", "number", "check"),
-    [((ENTRY,), 1, "crl.number"), ((), 2, "crl.entries"), ((ENTRY,), 2, "")],
-    ids=["number repeats", "entry forgotten", "grows"],
+    [
+        ((ENTRY,), 1, "crl.number"),
+        ((), 2, "crl.entries"),
+        ((msgspec.structs.replace(ENTRY, revoked_at=START + 2 * DAY),), 2, "crl.entries"),
+        ((msgspec.structs.replace(ENTRY, revoked_at=START),), 2, ""),
+        ((ENTRY,), 2, ""),
+    ],
+    ids=["number repeats", "entry forgotten", "later date", "earlier date", "grows"],
 )
 def test_a_list_follows_the_one_before(
     entries: tuple[Revocation, ...], number: int, check: str
 ) -> None:
-    """A list that repeats a number or forgets an entry is refused; one that grows is written."""
+    """A list that repeats a number, or forgets or delays an entry, is refused."""
     first = ISSUER.list(ENTRY, number=1)
     if not check:
         assert number == crl_number(read_crl(ISSUER.list(*entries, number=2, previous=first)))
