@@ -227,7 +227,7 @@ class SplitRecovery(_Step, frozen=True, kw_only=True, tag="recovery"):
     by: Name
     among: Words
     epoch: Epoch = 1
-    suite: HpkeSuite = "P256"
+    suite: HpkeSuite = "MLKEM1024_P384"
     passphrase: bool = False
     seal_to: _Names = ()
 

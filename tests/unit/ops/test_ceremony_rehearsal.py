@@ -167,7 +167,7 @@ LOCKED: dict[str, tuple[Script, str, str]] = {
         "sec1, sec2 can approve a release, and all hold recovery shares",
     ),
     "a recovery key that is too weak": (
-        script(PEOPLE, SplitRecovery(by="ida", among="2 of (ida, cas, cyd)")),
+        script(PEOPLE, SplitRecovery(by="ida", among="2 of (ida, cas, cyd)", suite="P256")),
         RECOVERY + DRAFT.replace("[thresholds]", 'weakest_suite = "P384"\n[thresholds]'),
         "the recovery key is weaker than P384",
     ),

@@ -118,7 +118,7 @@ STEPS: tuple[Step, ...] = (
     MakeLogKey(by="leo", origin=ORIGIN),
     MakeKek(by="leo", label=KEK),
     Admit(by="ida", who=WHO),
-    SplitRecovery(by="ida", among=AMONG, seal_to=("ida", "cas")),
+    SplitRecovery(by="ida", among=AMONG, suite="P256", seal_to=("ida", "cas")),
     MakePolicy(draft="draft.toml", signers=SIGNERS),
     MakeWrapping(by="ida", opened=("ida", "cas")),
     TrustKey(who="leo"),
