@@ -188,15 +188,18 @@ def find_gathered(
     askers = {
         request.digest: name
         for request in requests
-        if (name := _author(request, policies, role="host", check="keyrequest"))
+        if request.predicate.terms.manifest == sealing.manifest.digest
+        and (name := _author(request, policies, role="host", check="keyrequest"))
     }
     given: dict[tuple[str, ...], dict[Digest, set[str]]] = {}
     for approval in approvals:
         said = approval.predicate
-        asker = askers.get(said.request)
+        if said.request not in askers or said.manifest != sealing.manifest.digest:
+            continue  # before any signature is verified: most approvals are of other bundles
+        asker = askers[said.request]
         officer = _author(approval, policies, role="officer", check="approval")
         leaf = leaf_of(sealing.tree, officer) if officer else None
-        if asker and leaf and said.manifest == sealing.manifest.digest:
+        if leaf:
             host = given.setdefault(hands.get(asker, (asker,)), {})
             host.setdefault(said.request, set()).add(leaf.path)
     return tuple(
