@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from custody.cli import _words
+from custody.cli._anew import judged_anew
 from custody.cli._home import (
     EnvOption,
     HomeOption,
@@ -78,6 +79,7 @@ def authorise(
     screen.say(f"boot state {_words.plain(said.name)}, epoch {said.epoch}")
     screen.confirm("let keys that hosts keep open in it?", yes=yes)
     with signing(where, pin_fd) as signer:
+        situation = judged_anew(screen, where, situation)
         signed = authorise_state(statement, signer=signer, situation=situation)
     write_new_file(out, signed)
     shown = Authorised(

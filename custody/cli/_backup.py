@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from custody.cli._anew import judged_anew
 from custody.cli._home import (
     EnvOption,
     HomeOption,
@@ -23,7 +24,9 @@ from custody.cli._session import stand, unlocked
 from custody.cli._shares import RecordArgument, RecordOption, WordsFdOption, check_ready
 from custody.cli._ui import Screen
 from custody.cli._wiring import open_token, pin_reader
+from custody.crypto.secret import wipe
 from custody.encoding import Digest, Record
+from custody.errors import CustodyError
 from custody.formats.envelope import Statement, decode_statement
 from custody.formats.keybackup import KeyBackup, WrappingKey
 from custody.formats.recovery import RecoveryRecord
@@ -176,10 +179,21 @@ def trust_key(
     for line in spoken(said.digest):
         screen.say(f"  {line}")
     screen.confirm(f"have {where} trust it?", yes=yes)
+    asked = pin_reader(so_pin_fd)
+
+    def so_pin(prompt: str, /) -> bytearray:
+        given = asked(prompt)
+        try:
+            check_wrapping(said, judged_anew(screen, standing.home, standing.situation))
+        except CustodyError:
+            wipe(given)
+            raise
+        return given
+
     with open_token(where) as opened:
-        both = ops.trust_wrapping(
-            opened, said, situation=standing.situation, so_pin=pin_reader(so_pin_fd)
-        )
+        # And before: at a token with a pad of its own nobody else asks for the PIN.
+        situation = judged_anew(screen, standing.home, standing.situation)
+        both = ops.trust_wrapping(opened, said, situation=situation, so_pin=so_pin)
     view = TrustedView(token=where, key=said.predicate.key.key_id, authorities=both)
 
     def words() -> None:
@@ -223,15 +237,12 @@ def backup(
     said = read_statement_file(WrappingKey, wrapping)
 
     def take(opened: Token) -> WrappedKey:
+        situation = judged_anew(screen, standing.home, standing.situation)
         if kek is not None:
             info = wrapping_of(opened).find_kek(check=kek).info
-            return ops.back_up_kek(opened, info, said, situation=standing.situation)
-        return ops.back_up_authority(
-            opened,
-            said,
-            certificate=authority_certificate(standing.home),
-            situation=standing.situation,
-        )
+            return ops.back_up_kek(opened, info, said, situation=situation)
+        certificate = authority_certificate(standing.home)
+        return ops.back_up_authority(opened, said, certificate=certificate, situation=situation)
 
     own = standing.home.identity().token
     with reading(wrapping):
@@ -241,8 +252,9 @@ def backup(
         with open_token(token) as opened, opened.session():
             wrapped = take(opened)
     with unlocked(standing.home, pin_fd) as keys:
+        situation = judged_anew(screen, standing.home, standing.situation)
         data = ops.state_backup(
-            wrapped or take(keys.token), said, situation=standing.situation, signer=keys.signer
+            wrapped or take(keys.token), said, situation=situation, signer=keys.signer
         )
     write_new_file(out, data)
     _show_backup(screen, decode_statement(KeyBackup, data), out)
@@ -299,7 +311,8 @@ def restore(
     passphrase = paper.ask_passphrase(twice=False) if known.predicate.passphrase else b""
     said = made.predicate
     with open_token(token, pin_fd=pin_fd) as opened, opened.session():
-        uri = ops.restore(opened, made, known, shares, passphrase, situation=standing.situation)
+        situation = judged_anew(screen, standing.home, standing.situation)
+        uri = ops.restore(opened, made, known, shares, passphrase, situation=situation)
     view = RestoredView(uri=uri, role=said.role, check=said.check, signed_by=signer)
 
     def words() -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from custody.cli._anew import judged_anew
 from custody.cli._home import (
     EnvOption,
     HomeOption,
@@ -208,14 +209,15 @@ def issue_ak(
     """Certify a host's AK: after the authority's own challenge, or for an enrolment record."""
     screen = Screen(as_json=as_json)
     check_absent(out)
-    where, now, life = open_home(home, _ROLE), moment(None), timedelta(days=days)
+    where, life = open_home(home, _ROLE), timedelta(days=days)
     if record is not None:
         if request is not None or answer is not None:
             raise typer.BadParameter("a record, or a request and its answer", param_hint="--record")
         statement = read_statement_file(EnrolmentRecord, record)
-        situation = current(where, documents=read_env(env), now=now)
+        situation = current(where, documents=read_env(env), now=moment(None))
         with open_token(ca.settings_of(where).token, pin_fd=pin_fd) as opened:
             authority = open_authority(where, opened)
+            situation = judged_anew(screen, where, situation)
             issued = ca.issue_ak_of_record(authority, statement, situation=situation, life=life)
     else:
         if request is None or answer is None or inventory is None or not vendor_root:
@@ -227,7 +229,9 @@ def issue_ak(
         accepted = _accepted(inventory, vendor_root, vendor_crl)
         with open_token(ca.settings_of(where).token, pin_fd=pin_fd) as opened:
             authority = open_authority(where, opened)
-            issued = ca.issue_ak(authority, asked, given, accepted=accepted, now=now, life=life)
+            issued = ca.issue_ak(
+                authority, asked, given, accepted=accepted, now=moment(None), life=life
+            )
     _write(screen, out, issued)
 
 

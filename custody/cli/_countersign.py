@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from custody.cli._anew import judged_anew
 from custody.cli._home import (
     EnvOption,
     HomeOption,
@@ -92,6 +93,7 @@ def countersign(
     situation = follow_in(where, situation, store)
     token = logs.log_identity(where).token
     with open_token(token, pin_fd=pin_fd) as opened, opened.session():
+        situation = judged_anew(screen, where, situation)
         made = countersign_request(
             asked,
             home=where,

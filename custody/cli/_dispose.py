@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from custody.cli._anew import judged_anew
 from custody.cli._home import EnvOption, HomeOption, JsonOption, OutOption, PinFdOption, YesOption
 from custody.cli._home import example as example_of
 from custody.cli._log import LogOption, offer
@@ -58,13 +59,14 @@ def retire(
         doomed = check_doomed(bundle, situation=standing.situation, records=records, keeper=keeper)
         what = f"{doomed.superseded.why}: destroy {bundle}, {size(doomed.size_bytes)}?"
         screen.confirm(what, yes=yes)
+        situation = judged_anew(screen, standing.home, standing.situation)
         done = dispose(
             doomed,
             out,
-            situation=standing.situation,
+            situation=situation,
             signer=keys.signer,
             keeper=keeper,
-            now=standing.situation.now,
+            now=situation.now,
         )
     screen.result(
         {"manifest": done.manifest, "file": str(out), "destroyedBytes": done.said.destroyed_bytes},

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from custody.cli import _words
+from custody.cli._anew import judged_anew
 from custody.cli._eventlog import EventLogOption, read_event_log
 from custody.cli._further import FurtherOption, read_further
 from custody.cli._home import (
@@ -24,7 +25,7 @@ from custody.cli._home import (
 )
 from custody.cli._log import LogOption, followed, offer
 from custody.cli._opening import Opening
-from custody.cli._session import site_keys, stand
+from custody.cli._session import Standing, site_keys, stand
 from custody.cli._ui import Screen
 from custody.cli._wiring import open_tpm
 from custody.encoding import MAX_STATEMENT_BYTES, Digest, Record
@@ -38,6 +39,7 @@ from custody.ops.ahead import Ahead
 from custody.ops.bundle import Bundle
 from custody.ops.folders import read_file, read_statement_file
 from custody.ops.home import Home
+from custody.ops.keys import ShareOpener
 from custody.ops.landing import check_new_file, unfinished_output, write_new_file
 from custody.ops.outstanding import Ledger
 from custody.rules.situation import Situation
@@ -163,23 +165,24 @@ def open_released(opening: Opening, ahead: Ahead) -> None:
     if unfinished_output(out, asked.digest[:16]) is not None:
         screen.say("going on: what an interrupted run left is checked part by part")
     sealed = Bundle.at(opening.bundle)
-    with (
-        site_keys(sealed, opening.site, standing.home, opening.pin_fd) as site,
-        answers_shown(screen, sealed, asked, standing.situation),
-        screen.resumable(lambda: _goes_on(place, asked.digest, out)),
-        screen.progress() as progress,
-    ):
-        opened = open_release(
-            sealed,
-            asked,
-            out,
-            situation=standing.situation,
-            tpm=opened_tpm,
-            place=replace(place, site=site),
-            base=opening.base,
-            ahead=ahead,
-            progress=progress,
-        )
+    with site_keys(sealed, opening.site, standing.home, opening.pin_fd) as site:
+        situation = judged_by_site(screen, standing, site)
+        with (
+            answers_shown(screen, sealed, asked, situation),
+            screen.resumable(lambda: _goes_on(place, asked.digest, out)),
+            screen.progress() as progress,
+        ):
+            opened = open_release(
+                sealed,
+                asked,
+                out,
+                situation=situation,
+                tpm=opened_tpm,
+                place=replace(place, site=site),
+                base=opening.base,
+                ahead=ahead,
+                progress=progress,
+            )
     if opening.base is not None and opened.contents.base is None:
         screen.say("--base was not needed: this bundle carries the whole model")
     policy = standing.situation.trusted.policy
@@ -188,6 +191,13 @@ def open_released(opening: Opening, ahead: Ahead) -> None:
     )
     hand_out(place, asked.digest, opening.receipt, opening.burn_receipt)
     offer(screen, policy, opening.log, [opened.receipt_data, opened.burn_data])
+
+
+def judged_by_site(screen: Screen, standing: Standing, site: tuple[ShareOpener, ...]) -> Situation:
+    """Return what to judge by: of this moment, where a site's PIN may have been waited for."""
+    if not site:
+        return standing.situation
+    return judged_anew(screen, standing.home, standing.situation)
 
 
 def _goes_on(place: HostPlace, request: Digest, out: Path) -> bool:

@@ -121,18 +121,23 @@ def propose(
     where = open_home(home, "custodian")
     joining = (*(admissions or ()), *(admission or ()))
     old = _previous(previous)
-    policy = ops.build_policy(
-        ops.read_draft(draft),
-        folder=draft.parent,
-        people=[people.check(where, path).principal for path in joining],
-        previous=old,
-        now=moment(None),
-    )
-    foreseen = _foreseen(policy, old, previous, env)
-    require(foreseen.verdicts)
-    identity = where.identity()
-    with open_token(identity.token, pin_fd=pin_fd) as opened:
-        signed = ops.propose(policy, signer=signer_of(identity, opened), previous=old)
+    drafted, identity = ops.read_draft(draft), where.identity()
+    who = [people.check(where, path).principal for path in joining]
+
+    def judged() -> tuple[Policy, Foreseen]:
+        policy = ops.build_policy(
+            drafted, folder=draft.parent, people=who, previous=old, now=moment(None)
+        )
+        foreseen = _foreseen(policy, old, previous, env)
+        require(foreseen.verdicts)
+        return policy, foreseen
+
+    judged()
+    with open_token(identity.token, pin_fd=pin_fd) as opened, opened.session():
+        signer = signer_of(identity, opened)
+        # Once more: it is dated, and good, as of the PIN.
+        policy, foreseen = judged()
+        signed = ops.propose(policy, signer=signer, previous=old)
     write_new_file(out, signed)
     _show(screen, decode_statement(Policy, signed), old, foreseen)
     offer(screen, policy, log, [signed])
@@ -164,10 +169,12 @@ def sign(
         screen.say(line)
     require(foreseen.verdicts)
     screen.confirm("sign it?", yes=yes)
-    with open_token(identity.token, pin_fd=pin_fd) as opened:
-        signed = ops.add_signature(
-            statement, signer=signer_of(identity, opened), previous=old, now=moment(None)
-        )
+    with open_token(identity.token, pin_fd=pin_fd) as opened, opened.session():
+        signer = signer_of(identity, opened)
+        # Certificates by which people would be left may have ended at the question.
+        foreseen = _foreseen(statement.predicate, old, previous, env)
+        require(foreseen.verdicts)
+        signed = ops.add_signature(statement, signer=signer, previous=old, now=moment(None))
     write_new_file(out, signed)
     _show(screen, decode_statement(Policy, signed), old, foreseen, brief=True)
     offer(screen, statement.predicate, log, [signed])

@@ -22,7 +22,7 @@ from custody.cli._home import (
     example,
 )
 from custody.cli._log import LogOption, followed, offer
-from custody.cli._open import place_of
+from custody.cli._open import judged_by_site, place_of
 from custody.cli._opening import BaseOption, MaybeTpmOption, needed_tpm
 from custody.cli._session import Standing, site_keys, stand
 from custody.cli._ui import Screen
@@ -130,7 +130,7 @@ def _by_tpm(reading: Reading, request: Statement[Request], tpm: str) -> Iterator
         unlock_release(
             reading.bundle,
             request,
-            situation=standing.situation,
+            situation=judged_by_site(Screen(), standing, keys),
             tpm=open_tpm(tpm),
             place=replace(place_of(standing.home), site=keys),
             files=[reading.file],

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from custody.cli._anew import judged_anew
 from custody.cli._home import (
     EnvOption,
     HomeOption,
@@ -166,7 +167,7 @@ def break_glass(
             passphrase,
             record=known,
             reason=reason,
-            situation=standing.situation,
+            situation=judged_anew(screen, standing.home, standing.situation),
             signer=keys.signer,
             token_random=keys.token.random,
             site=site,

@@ -30,7 +30,7 @@ from custody.cli._keystatus import (
     show_key_requests,
 )
 from custody.cli._log import LogOption, offer
-from custody.cli._open import check_outputs, hand_out, place_asked_from, place_of
+from custody.cli._open import check_outputs, hand_out, place_asked_from
 from custody.cli._opening import BurnOption, MaybeTpmOption, ReceiptOption, needed_tpm
 from custody.cli._ui import Screen
 from custody.cli._wiring import open_tpm
@@ -155,8 +155,8 @@ class OfTpm(NamedTuple):
 
 
 def _of_tpm(screen: Screen, where: Home, tpm: str, env: list[Path] | None, now: datetime) -> OfTpm:
-    opened = open_tpm(tpm)
-    clock, place = opened.clock(), place_of(where)
+    place, opened = place_asked_from(where), open_tpm(tpm)
+    clock = opened.clock()
     with place.ledger.lock():
         ended = end_dead(opened, place, now=now)
     dead = {each.entry.request: each for each in ended}

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from custody.cli._anew import judged_anew
 from custody.cli._home import (
     EnvOption,
     HomeOption,
@@ -87,6 +88,7 @@ def retire(
         screen.say(f"retired {format_time(first.predicate.retired_at)}: {first.predicate.reason}")
     screen.confirm("retire it for good?", yes=yes)
     with signing(where, pin_fd) as signer:
+        situation = judged_anew(screen, where, situation)
         signed = ops.retire(
             ended,
             reason=reason,

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from custody.cli import _words
+from custody.cli._anew import judged_anew
 from custody.cli._home import (
     AnswersOption,
     BundleArgument,
@@ -27,7 +28,6 @@ from custody.cli._reviewed import (
     RequestsArgument,
     answer_paths,
     answer_reviewed,
-    judged_anew,
     stop_if_unsound,
     write_answers,
 )
@@ -187,7 +187,7 @@ def deny(
             Bundle.at(bundle).statement,
             asked,
             reason=reason,
-            situation=judged_anew(screen, standing),
+            situation=judged_anew(screen, standing.home, standing.situation),
             home=standing.home,
             signer=keys.signer,
         )

@@ -11,9 +11,9 @@ from typing import Annotated, Literal
 import typer
 
 from custody.cli import _words
-from custody.cli._home import moment
+from custody.cli._anew import judged_anew
 from custody.cli._log import followed, offer
-from custody.cli._session import Standing, Unlocked, read_requests, stand, unlocked
+from custody.cli._session import Unlocked, read_requests, stand, unlocked
 from custody.cli._ui import Screen
 from custody.errors import Refused
 from custody.formats.asking import Asking
@@ -25,13 +25,10 @@ from custody.ops.bundle import Bundle
 from custody.ops.home import Home
 from custody.ops.keys import Signer
 from custody.ops.landing import check_absent, check_folder, disk_errors, write_new_file
-from custody.ops.trust import later
 from custody.rules.situation import Situation
 
 #: Six minutes: less would be over before the answer is carried to the host.
 _LEAST_SECONDS = 360
-#: Whoever took longer to answer is told that what he read is judged anew.
-_LONG_WAIT = timedelta(minutes=1)
 
 RequestsArgument = Annotated[
     list[Path], typer.Argument(help="One or more request.dsse.", metavar="REQUEST")
@@ -128,7 +125,7 @@ def answer_reviewed(
             Agreed(
                 bundle=opened,
                 requests=asked,
-                situation=judged_anew(screen, standing),
+                situation=judged_anew(screen, standing.home, standing.situation),
                 home=standing.home,
                 keys=keys,
                 lifetime=lifetime,
@@ -137,21 +134,6 @@ def answer_reviewed(
     write_answers(screen, answers, paths)
     offer(screen, policy, given.log, [one.data for one in answers])
     return answers
-
-
-def judged_anew(screen: Screen, standing: Standing) -> Situation:
-    """Return the situation of this moment, after somebody was waited for; its policy over: Refused.
-
-    What is answered by it is judged by it: consents, deadlines and certificates end while a
-    terminal waits.
-    """
-    before, now = standing.situation.now, moment(None)
-    if now - before >= _LONG_WAIT:
-        screen.say(
-            f"begun {_words.time(before)}, answered {_words.time(now)}: "
-            "judged anew, as of the answer"
-        )
-    return later(standing.home, standing.situation, now=now)
 
 
 def answer_lifetime(hours: float | None, *, longest: int) -> timedelta | None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from custody.cli._anew import judged_anew
 from custody.cli._home import (
     BundleArgument,
     EnvOption,
@@ -73,9 +74,8 @@ def rewrap(
     screen.say(f"it replaces manifest {sealed.statement.digest}")
     screen.confirm("sign it?", yes=yes)
     with unlocked(standing.home, pin_fd) as keys:
-        ops.sign_rewrapped(
-            sealed, new, broken, out, situation=standing.situation, signer=keys.signer
-        )
+        situation = judged_anew(screen, standing.home, standing.situation)
+        ops.sign_rewrapped(sealed, new, broken, out, situation=situation, signer=keys.signer)
     screen.made(out)
     screen.say("withdraw the old manifest in the next policy: its old officers can still open it")
     offer(screen, policy, log, [(out / MANIFEST).read_bytes()])

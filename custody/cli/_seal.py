@@ -164,6 +164,7 @@ def seal(
     --base or compressed starts again.  Hosts open an update with --base too.
     """
     with _memory_begun(model, out, known=base is None and compress == "none") as ahead:
+        from custody.cli._anew import judged_anew
         from custody.cli._session import stand, unlocked
         from custody.formats.model import MAX_SIGNATURE_BYTES
         from custody.ops.folders import read_file
@@ -194,6 +195,7 @@ def seal(
             )
         check_absent(out)
         with unlocked(standing.home, pin_fd) as keys:
+            situation = judged_anew(screen, standing.home, standing.situation)
             keeper = _keeper(standing.home, keys)
             if keeper and start_over:
                 keeper.forget(out)
@@ -205,7 +207,7 @@ def seal(
                     model,
                     out,
                     order,
-                    situation=standing.situation,
+                    situation=situation,
                     signer=keys.signer,
                     token_random=keys.token.random,
                     keeper=keeper,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from custody.cli._anew import judged_anew
 from custody.cli._home import (
     EnvOption,
     HomeOption,
@@ -183,6 +185,9 @@ def sign(
     """Show the hosts that answered the server rightly and wait; or vouch for one of them."""
     screen = Screen(as_json=as_json)
     where = open_home(home, _ROLE)
+    if where.is_fresh():
+        # A desk that is not there is somebody else's, or elsewhere: no home is made to say so.
+        where.memory()
     files = DeskFiles(where)
     waiting = {asked.request.digest(): asked for asked in files.waiting()}
     if request is None:
@@ -205,10 +210,11 @@ def sign(
     say_whom(screen, asked, trust_class, standing.situation)
     screen.confirm("vouch for it?", yes=yes)
     with signing(where, pin_fd) as signer:
+        situation = judged_anew(screen, where, standing.situation)
         signed = files.sign(
             digest,
             signer=signer,
-            standing=standing,
+            standing=replace(standing, situation=situation),
             trust_class=trust_class,
         )
     if out is not None:

@@ -47,9 +47,9 @@ def situation_of(home: Home, env: Sequence[Path] | None) -> Situation:
 
 @contextmanager
 def signing(home: Home, pin_fd: int | None) -> Iterator[Signer]:
-    """Have the enroller's signer for the block."""
+    """Have the enroller's signer for the block; his PIN is asked once, before it."""
     identity = home.identity()
-    with open_token(identity.token, pin_fd=pin_fd) as token:
+    with open_token(identity.token, pin_fd=pin_fd) as token, token.session():
         yield signer_of(identity, token)
 
 

@@ -126,8 +126,8 @@ def admit(
     for path in answers or ():
         people.take_answer(where, path)
     checked = [people.check(where, path) for path in admissions]
+    pinned = read_certificates(roots or ())
     if roots:
-        pinned = read_certificates(roots)
         checked = [people.attest(where, one, roots=pinned, now=moment(None)) for one in checked]
     for admission in checked:
         person = admission.principal
@@ -146,6 +146,9 @@ def admit(
     made: list[Path] = []
     with open_token(where.identity().token, pin_fd=pin_fd) as opened, opened.session():
         authority = ca.open_authority(where, opened)
+        if roots:
+            # A vendor's certificates may have ended at the question.
+            checked = [people.attest(where, one, roots=pinned, now=moment(None)) for one in checked]
         for admission in checked:
             issued = ca.issue(authority, admission, now=moment(None), life=timedelta(days=days))
             made += ca.write_certificates(out, issued)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from custody.cli._anew import judged_anew
 from custody.cli._authorise import add_authorise
 from custody.cli._enroll import add_enroll
 from custody.cli._home import (
@@ -154,6 +155,7 @@ def record(
     say_whom(screen, asked, trust_class, situation)
     screen.confirm("vouch for it?", yes=yes)
     with signing(where, pin_fd) as signer:
+        situation = judged_anew(screen, where, situation)
         signed = hosts.record(
             where,
             asked,
@@ -229,6 +231,7 @@ def golden(
     situation = situation_of(where, env)
     leave = b""
     with signing(where, pin_fd) as signer:
+        situation = judged_anew(screen, where, situation)
         signed = approve_state(
             measured,
             signer=signer,

@@ -146,6 +146,8 @@ def test_a_mistyped_value_names_its_option(
         (f"host receipt {'ab' * 32} --out x", 4),
         (f"host cancel {'ab' * 32} --tpm tpm:", 4),
         (f"host forget {'ab' * 32} --tpm tpm:", 4),
+        ("host status --tpm tpm:", 4),
+        ("enroller sign --inventory file", 4),
         ("log key", 4),
         ("log checkpoint nowhere --policy file", 3),
         ("log init nowhere --origin a.b/c --token pkcs11:token=x?module-name=none", 3),

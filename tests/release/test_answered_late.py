@@ -7,13 +7,6 @@ and its answer.
 from __future__ import annotations
 
 import json
-import os
-import pty
-import subprocess
-import sys
-import time
-from contextlib import suppress
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from shutil import rmtree
@@ -25,62 +18,14 @@ from custody.formats.approval import Approval, Denial
 from custody.formats.envelope import decode_statement
 from custody.formats.keyrequest import Consent
 from tests.release.test_key_host_commands import Hosted, hosted
-from tests.release.world import REPOSITORY
+from tests.release.waiting import HOUR, Typed, type_late
 
 __all__ = ["hosted"]
-
-HOUR = 3600
-#: ``custody`` on a machine whose clock is ahead by as many seconds as a file says.
-PROGRAM = """
-import os
-from datetime import timedelta
-from pathlib import Path
-from custody import encoding
-true, ahead = encoding.utc_now, Path(os.environ["AHEAD"])
-encoding.utc_now = lambda: true() + timedelta(seconds=int(ahead.read_text()))
-from custody.cli import main
-main()
-"""
-
-
-@dataclass(frozen=True)
-class Typed:
-    """What a command at a terminal ended with."""
-
-    code: int
-    shown: str
 
 
 def typed(years: Hosted, who: str, *words: str, waits: int, answer: str = "y") -> Typed:
     """Run an officer's command at a terminal, where each question waits ``waits`` seconds."""
-    actor, ahead = years.world[who], years.folder / years.fresh("ahead")
-    ahead.write_text("0")
-    ours, theirs = pty.openpty()
-    child = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, "officer", *words],
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        cwd=years.folder,
-        env={
-            "PATH": os.environ["PATH"],
-            "PYTHONPATH": str(REPOSITORY),
-            "CUSTODY_HOME": str(actor.home),
-            "CUSTODY_ENV": str(years.folder / "env"),
-            "AHEAD": str(ahead),
-            **actor.store.environment,
-        },
-    )
-    os.close(theirs)
-    shown, end = b"", time.monotonic() + 60
-    with suppress(OSError):  # EIO: nobody holds the other side any more
-        while (data := os.read(ours, 4096)) and time.monotonic() < end:
-            shown += data
-            if shown.endswith(b"[y/N]: "):
-                ahead.write_text(str(int(ahead.read_text()) + waits))
-                os.write(ours, f"{answer}\n".encode())
-    os.close(ours)
-    return Typed(child.wait(60), shown.decode())
+    return type_late(years.world[who], "officer", *words, waits=waits, answer=answer)
 
 
 @pytest.fixture

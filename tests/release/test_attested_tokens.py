@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from custody.crypto.certificates import read_csr
 from custody.crypto.signature import load_ec_public
+from custody.encoding import utc_now
 from custody.formats.admission import Admission
 from custody.formats.envelope import decode_statement
 from custody.formats.policy import Policy
+from tests.release.waiting import DAY, type_late
 from tests.release.world import Actor, World, founded
 from tests.unit.yubikey import YubiKey
 
@@ -70,3 +73,23 @@ def test_an_attested_key_is_listed_as_its_vendors(world: World) -> None:
     policy = decode_statement(Policy, (world.folder / "policy-2.dsse").read_bytes()).predicate
     (yara,) = (person for person in policy.principals if person.id == "yara")
     assert ["vendor-attested", "software"] == [key.token_class for key in yara.keys]
+
+
+def test_an_attestation_that_ended_at_the_question_admits_nobody(world: World) -> None:
+    """The vendor's certificate was good when it was shown, and is not when ida says yes."""
+    actor, ida = world.hire("yves", "officer"), world["ida"]
+    said = offer(actor, "yves.dsse")
+    signing = YUBIKEY.attest(load_ec_public(read_csr(said.csr).spki), "9c")
+    ending = YUBIKEY.certified(
+        "Yubico PIV Attestation", YUBIKEY._f9.public_key(), until=utc_now() + timedelta(days=1)
+    )
+    brought = ("--attestation", pem(world.folder / "yves.pem", signing, ending))
+    offer(actor, "yves-attested.dsse", *brought)
+    root = pem(world.folder / "yves-root.pem", YUBIKEY.root)
+    admit = ("custodian", "admit", "yves-attested.dsse", "--attestation-root", root, "--out")
+    done = type_late(ida, *admit, "admitted", waits=2 * DAY)
+    assert "in slot 9c of YubiKey" in done.shown.partition("admit them? [y/N]: y")[0], done.shown
+    assert "custody: error:" in done.after
+    assert (1, []) == (done.code, list((world.folder / "admitted").glob("*")))
+    soon = type_late(ida, *admit, "admitted", waits=1)
+    assert 0 == soon.code, soon.shown

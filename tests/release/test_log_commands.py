@@ -9,15 +9,20 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
+from custody.cli import _countersign as countersigning
 from custody.cli import main
 from custody.crypto.notekeys import LogSigner
+from custody.formats.checkpoint import decode_checkpoint
 from custody.formats.envelope import decode_statement
 from custody.formats.logpolicy import LogPolicy
 from custody.formats.request import Request
+from custody.keys.api import Token
 from custody.lab.swtpm import Swtpm
 from custody.log.witness import Answer
 from custody.ops import logs
@@ -124,6 +129,28 @@ def typed(
 ) -> Typed:
     """Everything that is needed to type commands."""
     return Typed(tmp_path, machine, capsys, monkeypatch)
+
+
+def test_the_logs_word_is_of_the_moment_after_its_pin(
+    typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Approvals ended while the PIN of the log's token was waited for: nothing is logged, and no
+    terms are signed.
+    """
+    request, token = typed.ask(), countersigning.__dict__["open_token"]
+
+    def waited(*args: Any, **named: Any) -> Token:
+        monkeypatch.setattr("custody.cli._home.utc_now", lambda: NOW + timedelta(hours=30))
+        return cast("Token", token(*args, **named))
+
+    monkeypatch.setattr("custody.cli._countersign.open_token", waited)
+    word = typed.path("case/request.logged.dsse")
+    words = ("countersign", typed.log, request, typed.path("case"), "--out", word)
+    said = typed.run("log", *words)
+    assert 4 == said.code
+    assert "judged anew, as of the answer" in said.err
+    assert not word.exists()
+    assert 0 == decode_checkpoint((typed.log / "checkpoint").read_bytes()).checkpoint.size
 
 
 def test_a_logged_release_from_asking_to_verifying(typed: Typed) -> None:
