@@ -52,10 +52,16 @@ def check_rewrapped(
     A custodian's statement must speak of exactly this envelope.  That its shares are those of the
     content key shows when officers and host open them; what is wrong then hurts this bundle alone.
     """
-    _, _, verdicts = check_author(
-        broken, situation.trusted.policy, role="custodian", check="recovery", subject="break-glass"
+    policy = situation.trusted.policy
+    keyid, _, verdicts = check_author(
+        broken, policy, role="custodian", check="recovery", subject="break-glass"
     )
     require(verdicts)
+    require(
+        check_key(
+            *require_signatory(policy, keyid, role="custodian", check="recovery.signer"), situation
+        )
+    )
     said = broken.predicate
     if (said.manifest, said.replacement, said.environment) != (
         old.digest,

@@ -271,6 +271,17 @@ def test_the_publisher_signs_no_other_payload(cast: Cast, tmp_path: Path) -> Non
             signed(cast, bundle, forged, tmp_path / "again")
 
 
+def test_a_revoked_custodians_word_is_not_signed_for(cast: Cast, tmp_path: Path) -> None:
+    """Whoever took a custodian's token has no publisher sign what he made."""
+    made = found(cast)
+    bundle = cast.seal()
+    done = broken(cast, bundle, made, words(made, "cus1", "cus2", "lead1"))
+    cast.crl = cast.make_crl(number=2, revoked=[cast.people["cus2"].signer.spki])
+    cast.refresh()
+    with refused(cast, "certificate.revoked"):
+        signed(cast, bundle, done, tmp_path / "again")
+
+
 def did(cast: Cast, name: str, stated: Statement[BreakGlass]) -> bool:
     """Tell whether somebody is the custodian who broke the glass."""
     return cast.people[name].signer.key_id == stated.envelope.signatures[0].keyid
