@@ -144,24 +144,23 @@ def request(
 
 def open_released(opening: Opening, ahead: Ahead) -> None:
     """Do what ``open`` is asked for; ``ahead`` may have memory for the model."""
-    from custody.ops.open import interrupted, open_release
-    from custody.ops.receipts import burn
+    from custody.cli._finish import finished
+    from custody.ops.open import open_release
 
     screen, out = Screen(as_json=opening.as_json), opening.out
-    check_outputs(out, opening.receipt, opening.burn_receipt)
+    check_names(out, opening.receipt, opening.burn_receipt)
     asked = read_statement_file(Request, opening.request)
+    # Before its outputs, for the model of a run that died is in their way.
+    if finished(screen, opening, asked.digest):
+        return
+    check_outputs(out, opening.receipt, opening.burn_receipt)
     more = opening.answers or ()
     standing = stand(opening.home, opening.env, "host", more=more, requests=[asked])
     standing = followed(screen, standing, opening.log)
     place = place_of(standing.home)
     opened_tpm = open_tpm(opening.tpm)
-    entry = place.find(asked.digest)
-    if interrupted(entry, out, place):
-        burn(entry, opened_tpm, place, now=standing.situation.now)
-        screen.say("the model was there already; the interrupted run's request is now burnt")
-        screen.made(out)
-        hand_out(place, asked.digest, opening.receipt, opening.burn_receipt)
-        return
+    # One that has ended, or was never asked from here, waits for no site's PIN.
+    place.find(asked.digest)
     if unfinished_output(out, asked.digest[:16]) is not None:
         screen.say("going on: what an interrupted run left is checked part by part")
     sealed = Bundle.at(opening.bundle)
@@ -202,21 +201,27 @@ def judged_by_site(screen: Screen, standing: Standing, site: tuple[ShareOpener, 
 
 def _goes_on(place: HostPlace, request: Digest, out: Path) -> bool:
     """Tell whether an opening that was stopped goes on: with the model, or with the burn alone."""
-    from custody.ops.open import interrupted
+    from custody.ops.open import ended_in, interrupted
 
     if unfinished_output(out, request[:16]) is not None:
         return True
-    return interrupted(place.find(request), out, place)
+    entry = place.ledger.left(request)
+    return ended_in(request, out, place) if entry is None else interrupted(entry, out, place)
 
 
 def check_outputs(*paths: Path | None) -> None:
     """Look at every output before anything is opened: afterwards it cannot be opened again."""
-    named = [path.absolute() for path in paths if path is not None]
-    if len(set(named)) < len(named):
-        raise typer.BadParameter("two outputs have one name", param_hint="--out")
+    check_names(*paths)
     for path in paths:
         if path is not None:
             check_new_file(path)
+
+
+def check_names(*paths: Path | None) -> None:
+    """Refuse two outputs of one name."""
+    named = [path.absolute() for path in paths if path is not None]
+    if len(set(named)) < len(named):
+        raise typer.BadParameter("two outputs have one name", param_hint="--out")
 
 
 @contextmanager
@@ -240,16 +245,26 @@ def answers_shown(
 def hand_out(
     place: HostPlace, request: Digest, receipt: Path | None, burn_receipt: Path | None
 ) -> None:
-    """Copy what the home keeps of a request's end to where it was asked for."""
+    """Copy what the home keeps of a request's end to where it was asked for, if it is not there."""
     kept = ((receipt, place.receipt_path(request)), (burn_receipt, place.burn_path(request)))
     for target, source in kept:
         if target is None:
             continue
         try:
-            write_new_file(target, read_file(source, max_bytes=MAX_STATEMENT_BYTES))
+            data = read_file(source, max_bytes=MAX_STATEMENT_BYTES)
+            # A run that died may have handed it out.
+            if not _holds(target, data):
+                write_new_file(target, data)
         except CustodyError as error:
             error.hint = f"it is kept: custody host receipt {request[:16]} --out FILE"
             raise
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    try:
+        return path.is_file() and read_file(path, max_bytes=MAX_STATEMENT_BYTES) == data
+    except CustodyError:
+        return False
 
 
 def _opened_view(out: Path, opened: Opened, policy: Policy) -> OpenedView:

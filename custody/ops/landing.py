@@ -169,6 +169,12 @@ def replace_file(target: Path, data: bytes, *, mode: int = 0o600) -> None:
         _sync(target.parent, os.fsync)
 
 
+def keep_name(target: Path) -> None:
+    """Have the disk keep the name of an output whose run may have died before it asked for that."""
+    with disk_errors(target):
+        _sync(target.parent, os.fsync)
+
+
 def check_absent(target: Path) -> None:
     """Refuse a ``target`` that exists, before any long work is done for it."""
     if os.path.lexists(target):

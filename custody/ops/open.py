@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +18,7 @@ import msgspec
 
 from custody.crypto.secret import wipe
 from custody.encoding import Digest
-from custody.errors import Unavailable
+from custody.errors import Refused, Unavailable
 from custody.formats.contents import Contents
 from custody.formats.envelope import Statement, decode_statement
 from custody.formats.receipt import BadShare, Receipt
@@ -27,7 +28,13 @@ from custody.ops.ahead import Ahead
 from custody.ops.bundle import Bundle
 from custody.ops.kept import forget, retain
 from custody.ops.keys import ShareOpener
-from custody.ops.landing import check_absent, disk_errors, replace_file, resumable_directory
+from custody.ops.landing import (
+    check_absent,
+    disk_errors,
+    keep_name,
+    replace_file,
+    resumable_directory,
+)
 from custody.ops.outstanding import Landing, Outstanding, check_alive
 from custody.ops.payload_open import open_into
 from custody.ops.progress import Progress, silent
@@ -96,12 +103,14 @@ def open_release(
     Approvals and denials are taken from ``situation.documents``; ``base`` is the directory of the
     model that a delta is to; ``ahead`` may have memory for the model already.  An interrupted run
     leaves nothing under ``target``; while H lives another one goes on, from what it left hidden
-    beside it.  One killed after the model appeared only finishes the burn.  Where the terms say so
-    the key is kept for restarts (`ops.kept`), and the receipt says so.  Raises `Incomplete` naming
-    who has not approved, `Refused` with the first check that fails, ``base.missing`` or
-    ``base.different`` among them.
+    beside it.  One killed after the model appeared has only the burn left (`interrupted`,
+    `finish`), and is `Refused` here (``host.landed``).  Where the terms say so the key is kept for
+    restarts (`ops.kept`), and the receipt says so.  Raises `Incomplete` naming who has not
+    approved, `Refused` with the first check that fails, ``base.missing`` or ``base.different``
+    among them.
     """
     entry = place.find(request.digest)
+    check_not_landed(entry, place)
     check_absent(target)
     with unlocked(bundle, request, entry, situation=situation, tpm=tpm, site=place.site) as key:
         landing = None
@@ -173,10 +182,41 @@ def interrupted(entry: Outstanding, target: Path, place: HostPlace) -> bool:
     It must be the very directory that run made.  Any other one of that name would have us burn
     the approvals for a model that nobody got.
     """
-    landing = entry.landing
+    return _is_there(entry.landing, entry.request, target, place)
+
+
+def finish(entry: Outstanding, tpm: HostTpm, place: HostPlace, *, now: datetime) -> Burnt:
+    """Burn a request whose opening was `interrupted`, its model there to stay."""
+    if entry.landing is not None:
+        keep_name(Path(entry.landing.target))
+    return burn(entry, tpm, place, now=now)
+
+
+def ended_in(request: Digest, target: Path, place: HostPlace) -> bool:
+    """Whether a request was opened into ``target``, which is there still, and burnt."""
+    if place.ledger.left(request) is not None:
+        return False
+    return _is_there(place.ledger.landed(request), request, target, place)
+
+
+def _is_there(landing: Landing | None, request: Digest, target: Path, place: HostPlace) -> bool:
     if landing is None or landing.target != str(target.absolute()):
         return False
-    return landing.done() and place.receipt_path(entry.request).exists()
+    return landing.done() and place.receipt_path(request).exists()
+
+
+def check_not_landed(entry: Outstanding, place: HostPlace) -> None:
+    """Refuse to open again, anywhere, what a run that died before the burn opened and is there."""
+    landing = entry.landing
+    if landing is not None and _is_there(landing, entry.request, Path(landing.target), place):
+        named = entry.request[:16]
+        raise Refused(
+            f"was opened into {landing.target}, by a run that died before it burnt the request",
+            check="host.landed",
+            where=f"request {named}",
+            hint="open into that folder once more, which only burns; or custody host cancel "
+            f"{named}",
+        )
 
 
 def _kept_or_opened(

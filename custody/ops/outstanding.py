@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -26,8 +26,9 @@ from custody.ops.landing import disk_errors, give_up, replace_file
 
 _MAX_BYTES = 1 << 20
 _MAX_PATH_BYTES = 1 << 16
-#: Of how many requests that died the cause is remembered.
-_GRAVES = 256
+#: Of so many requests that ended it is remembered what they died of, and of so many, where they
+#: were opened to.
+_REMEMBERED = 256
 
 #: How a request's key dies of itself; each is also the check that refuses it.
 Death = Literal["tpm.rebooted", "tpm.deadline"]
@@ -125,6 +126,16 @@ class Ledger(msgspec.Struct, frozen=True):
             )
         return self._read(path)
 
+    def left(self, request: Digest) -> Outstanding | None:
+        """Return a request that has not come to its end; None where there is no such."""
+        path = self._path(request)
+        return self._read(path) if path.exists() else None
+
+    def landed(self, request: Digest) -> Landing | None:
+        """Return where a request that has ended was opened to, for as long as it is remembered."""
+        path = self._landed(request)
+        return self._read(path).landing if path.exists() else None
+
     def all(self) -> tuple[Outstanding, ...]:
         """Return every request that is remembered, oldest first."""
         if not self.folder.is_dir():
@@ -141,19 +152,32 @@ class Ledger(msgspec.Struct, frozen=True):
         replace_file(note, wanted)
 
     def forget(self, request: Digest) -> None:
-        """Forget a request: H is burnt, or dead; what it opened half way is removed."""
+        """Forget a request: H is burnt, or dead; what it opened half way is removed.
+
+        Where it was opened to is not forgotten: whoever types the command again is told.
+        """
         self._give_up(request)
+        entry, path = self.left(request), self._path(request)
         with disk_errors(self.folder):
-            self._path(request).unlink(missing_ok=True)
+            if entry is None or entry.landing is None:
+                path.unlink(missing_ok=True)
+                return
+            # Another run may have been quicker to do the same.
+            with suppress(FileNotFoundError):
+                path.rename(self._landed(request))
+            self._prune("*.landed")
 
     def bury(self, request: Digest, cause: Death) -> None:
         """Forget a request that died, but not what it died of: somebody will still ask."""
         replace_file(self._grave(request), cause.encode())
         self.forget(request)
         with disk_errors(self.folder):
-            graves = sorted(self.folder.glob("*.dead"), key=lambda path: path.stat().st_mtime_ns)
-            for old in graves[:-_GRAVES]:
-                old.unlink(missing_ok=True)
+            self._prune("*.dead")
+
+    def _prune(self, pattern: str) -> None:
+        found = sorted(self.folder.glob(pattern), key=lambda path: path.stat().st_mtime_ns)
+        for old in found[:-_REMEMBERED]:
+            old.unlink(missing_ok=True)
 
     def _buried(self, request: Digest) -> Death | None:
         grave = self._grave(request)
@@ -177,6 +201,9 @@ class Ledger(msgspec.Struct, frozen=True):
 
     def _note(self, request: Digest) -> Path:
         return self.folder / f"{request}.target"
+
+    def _landed(self, request: Digest) -> Path:
+        return self.folder / f"{request}.landed"
 
     def _grave(self, request: Digest) -> Path:
         return self.folder / f"{request}.dead"

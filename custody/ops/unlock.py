@@ -17,7 +17,7 @@ from custody.formats.request import Request
 from custody.keys.hostapi import HostTpm
 from custody.ops.bundle import Bundle
 from custody.ops.landing import replace_file
-from custody.ops.open import Opened, opened_receipt, unlocked
+from custody.ops.open import Opened, check_not_landed, opened_receipt, unlocked
 from custody.ops.reader import Reader, open_reader
 from custody.ops.receipts import HostPlace, burn
 from custody.rules.situation import Situation
@@ -55,6 +55,7 @@ def unlock_release(
     while the block lasts.  Raises as `open_release` does.
     """
     entry = place.find(request.digest)
+    check_not_landed(entry, place)
     with unlocked(bundle, request, entry, situation=situation, tpm=tpm, site=place.site) as key:
         reader = open_reader(bundle, key.contents, key.cek, base=base, workers=workers)
     with reader:
