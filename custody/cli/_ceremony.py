@@ -13,7 +13,7 @@ from custody.cli._enroll import DisplayOption, NameArgument, ShareKeyOption, sho
 from custody.cli._home import (
     HomeOption,
     JsonOption,
-    OutOption,
+    OutFolderOption,
     PinFdOption,
     TokenOption,
     YesOption,
@@ -105,7 +105,7 @@ def init(
         str, typer.Option("--environment", help="Its name, as production.", metavar="NAME")
     ],
     token: TokenOption,
-    out: OutOption,
+    out: OutFolderOption,
     authority: Annotated[
         bool, typer.Option("--authority", help="Also keep the certificate authority here.")
     ] = False,

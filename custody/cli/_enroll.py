@@ -59,6 +59,9 @@ def add_enroll(app: typer.Typer, role: Role) -> None:
 
 
 NameArgument = Annotated[str, typer.Argument(help="Your name in the policy.", show_default=False)]
+ItsNameArgument = Annotated[
+    str, typer.Argument(help="Its name in the policy.", metavar="NAME", show_default=False)
+]
 InvitationOption = Annotated[
     Path, typer.Option("--invitation", help="A custodian's invitation.", metavar="FILE")
 ]
@@ -245,7 +248,7 @@ def show_enrolled(screen: Screen, identity: Identity, path: Path, admission: byt
         admission=str(path),
         digest=decode_statement(Admission, admission).digest,
         signing_key=key_id(identity.signing_spki),
-        share_keys=tuple(key_id(share.spki) for share in identity.shares),
+        share_keys=tuple(share.key_id for share in identity.shares),
     )
 
     def words() -> None:

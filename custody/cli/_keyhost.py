@@ -10,10 +10,11 @@ from typing import Annotated
 import typer
 
 from custody.cli import _words
+from custody.cli._anew import judged_anew
 from custody.cli._enroll import (
     DisplayOption,
     InvitationOption,
-    NameArgument,
+    ItsNameArgument,
     SuiteOption,
     enroll_as,
 )
@@ -98,7 +99,7 @@ def add_keyhost(app: typer.Typer) -> None:
 
 
 def admit(
-    name: NameArgument,
+    name: ItsNameArgument,
     token: TokenOption,
     invitation: InvitationOption,
     out: OutOption,
@@ -143,7 +144,8 @@ def request_by_hsm(
     check_new_file(out)
     standing = followed(screen, stand(home, env, "host"), log)
     with key_host(standing, pin_fd) as host:
-        made = request_by_key(Bundle.at(bundle).statement, situation=standing.situation, host=host)
+        situation = judged_anew(screen, standing.home, standing.situation)
+        made = request_by_key(Bundle.at(bundle).statement, situation=situation, host=host)
     write_new_file(out, made.data)
     screen.made(out)
     screen.say(f"{WARNING}: officers consent first, then approve")
@@ -180,18 +182,22 @@ def open_by_hsm(
     with (
         key_hosts_site(sealed, site, standing, pin_fd) as openers,
         key_host(standing, pin_fd, openers) as host,
-        answers_shown(screen, sealed, asked, standing.situation),
-        screen.progress() as progress,
     ):
-        opened = open_by_key(
-            sealed,
-            asked,
-            out,
-            situation=standing.situation,
-            host=host,
-            base=base,
-            progress=progress,
-        )
+        situation = judged_anew(screen, standing.home, standing.situation)
+        with (
+            answers_shown(screen, sealed, asked, situation),
+            screen.resumable(lambda: host.place.unfinished(asked.digest) == out.absolute()),
+            screen.progress() as progress,
+        ):
+            opened = open_by_key(
+                sealed,
+                asked,
+                out,
+                situation=situation,
+                host=host,
+                base=base,
+                progress=progress,
+            )
     policy = standing.situation.trusted.policy
     screen.result(_view(out, opened, policy), lambda: _show(screen, out, opened, policy))
     if receipt is not None:
@@ -215,7 +221,8 @@ def end_by_hsm(
     asked = read_statement_file(KeyRequest, request)
     standing = stand(home, env, "host", requests=[asked])
     with key_host(standing, pin_fd) as host:
-        data = give_up_by_key(asked, situation=standing.situation, host=host, reason=reason)
+        situation = judged_anew(screen, standing.home, standing.situation)
+        data = give_up_by_key(asked, situation=situation, host=host, reason=reason)
     write_new_file(out, data)
     screen.made(out)
     offer(screen, standing.situation.trusted.policy, log, [data])

@@ -12,6 +12,7 @@ from typing import Annotated, NamedTuple
 
 import typer
 
+from custody.cli._anew import judged_anew
 from custody.cli._home import (
     AnswersOption,
     BundleArgument,
@@ -154,7 +155,7 @@ def _by_key(reading: Reading, request: Statement[KeyRequest]) -> Iterator[Opened
         read_by_key(
             reading.bundle,
             request,
-            situation=standing.situation,
+            situation=judged_anew(Screen(), standing.home, standing.situation),
             host=host,
             files=[reading.file],
             base=reading.base,

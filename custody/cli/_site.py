@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from custody.cli._enroll import (
     DisplayOption,
     InvitationOption,
-    NameArgument,
+    ItsNameArgument,
     SuiteOption,
     enroll_as,
 )
@@ -29,7 +29,7 @@ def add_site(app: typer.Typer) -> None:
 
 
 def site(
-    name: NameArgument,
+    name: ItsNameArgument,
     token: TokenOption,
     invitation: InvitationOption,
     out: OutOption,

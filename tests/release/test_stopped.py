@@ -17,7 +17,7 @@ import pytest
 from custody.cli import _ui
 from tests.release.cast import Cast
 from tests.release.test_host_commands import Run, ask, run
-from tests.release.test_key_host_commands import Hosted, hosted
+from tests.release.test_key_host_commands import HOST, Hosted, both, hosted
 from tests.release.test_release import same_tree
 from tests.release.world import REPOSITORY
 
@@ -116,10 +116,9 @@ def test_a_stopped_check_goes_on(cast: Cast, run: Run, stop_at: Stop) -> None:
     assert 0 == run("publisher", "check", bundle.path).code
 
 
-def seal(years: Hosted, model: str, out: str, *more: str, stop: str) -> tuple[int, str]:
-    """Seal as the publisher, interrupted at a phase."""
-    actor = years.world["pub"]
-    words = ("publisher", "seal", model, "--name", "m", "--release", "1", "--out", out, *more)
+def interrupted(years: Hosted, who: str, *words: str, stop: str) -> tuple[int, str]:
+    """Run somebody's command, interrupted at a phase."""
+    actor = years.world[who]
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, *words],
         capture_output=True,
@@ -137,6 +136,26 @@ def seal(years: Hosted, model: str, out: str, *more: str, stop: str) -> tuple[in
         },
     )
     return done.returncode, done.stderr
+
+
+def seal(years: Hosted, model: str, out: str, *more: str, stop: str) -> tuple[int, str]:
+    """Seal as the publisher, interrupted at a phase."""
+    words = ("publisher", "seal", model, "--name", "m", "--release", "1", "--out", out, *more)
+    return interrupted(years, "pub", *words, stop=stop)
+
+
+def test_a_stopped_opening_by_a_key_goes_on(hosted: Hosted) -> None:
+    """On a host without a TPM too: what is there is checked, and opened once."""
+    hosted.seal("by-key")
+    request = hosted.ask_by_key("by-key")
+    both(hosted, "by-key", request)
+    words = ("host", "open-by-key", "by-key", request, "--answers", f"answers-{request}", "--out")
+    code, said = interrupted(hosted, HOST, *words, "from-key", stop="open")
+    assert (130, True) == (code, said.endswith(GOES_ON)), said
+    assert not (hosted.folder / "from-key").exists()
+    code, said = interrupted(hosted, HOST, *words, "from-key", stop="")
+    assert 0 == code, said
+    assert same_tree(hosted.folder / "model-by-key", hosted.folder / "from-key")
 
 
 def test_a_stopped_seal_goes_on_unless_it_is_an_update_or_compressed(hosted: Hosted) -> None:
