@@ -248,7 +248,7 @@ def show_enrolled(screen: Screen, identity: Identity, path: Path, admission: byt
         admission=str(path),
         digest=decode_statement(Admission, admission).digest,
         signing_key=key_id(identity.signing_spki),
-        share_keys=tuple(share.key_id for share in identity.shares),
+        share_keys=tuple(key_id(share.spki) for share in identity.shares),
     )
 
     def words() -> None:
