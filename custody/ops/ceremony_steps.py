@@ -275,6 +275,9 @@ def _make_policy(place: Place, step: MakePolicy) -> Outcome:
     data: bytes | None = None
     for name in step.signers:
         signer = signer_of(place.home(name).identity(), place.hands.take(name))
+        # A table waits for people too: each signs what is good when his token is there.
+        now = place.table.now()
+        require(foresee(policy, previous=None, known=read_folder(folder), now=now).verdicts)
         if data is None:
             data = policies.propose(policy, signer=signer, previous=None)
         else:

@@ -71,6 +71,25 @@ main()
 """
 
 
+#: Runs a command whose table waits for ages before the policy is signed.
+LATE = """
+from datetime import timedelta
+from custody.cli import _table, main
+from custody.encoding import utc_now
+
+gone, confirm = [timedelta()], _table.TerminalTable.confirm
+_table.TerminalTable.now = lambda _self: utc_now() + gone[0]
+
+def waited(self, question):
+    confirm(self, question)
+    if question == "sign it?":
+        gone[0] = timedelta(days=800)
+
+_table.TerminalTable.confirm = waited
+main()
+"""
+
+
 @dataclass
 class Desk:
     """A table: several tokens in one store, a script, and the command line."""
@@ -313,6 +332,34 @@ def test_a_wrong_pin_of_a_security_officer_is_asked_once_and_nothing_is_trusted(
     assert [*done, "trust-key", "backup"] == [step.do for step in desk.steps()]
     assert {"public recovery", "secret recovery carrier"} < set(desk.objects("ida"))
     assert "sound" in desk.verify().splitlines()
+
+
+def test_a_policy_is_signed_by_what_follows_once_the_table_agreed(desk: Desk) -> None:
+    """Where everybody's certificates ended at the question no token signs; the ceremony goes on."""
+    for name in SEALED:
+        desk.bring(name, "custodian")
+    for name in ("sec1", "sec2", "sec3"):
+        desk.bring(name, "officer")
+    for name in ("erik", "esme", "ewan"):
+        desk.bring(name, "enroller")
+    desk.bring("pub", "publisher")
+    who = ", ".join(f'"{name}"' for name in desk.uris)
+    desk.write(
+        'do = "invite"; by = "ida"',
+        *(f'do = "enrol"; who = "{name}"; suite = "P256"' for name in SEALED),
+        *(f'do = "enrol"; who = "{name}"' for name in desk.uris if name not in SEALED),
+        'do = "authority"; by = "ida"; name = "production authority"',
+        f'do = "admit"; by = "ida"; who = [{who}]',
+        RECOVERY,
+        'do = "policy"; draft = "draft.toml"; signers = ["ida", "cas"]',
+    )
+    desk.drafted()
+    assert "certificate" in desk.hold(1, LATE)
+    assert "recovery" == desk.steps()[-1].do
+    assert not (desk.folder / FOLDER / "policy-1.dsse").exists()
+    desk.hold()
+    data = (desk.folder / FOLDER / "policy-1.dsse").read_bytes()
+    assert 2 == len(decode_statement(Policy, data).envelope.signatures)
 
 
 SIGNED = 'do = "policy"; draft = "draft.toml"; signers = ["ida", "ivan"]'
