@@ -54,7 +54,7 @@ class HeldObject(Record, frozen=True):
     size_bits: int
     """Size of an RSA modulus; 0 where it is something else."""
     digest: str
-    """SHA-256 of a public key's value, to tell two apart; else empty."""
+    """SHA-256 of the modulus or point, the same for both halves; empty where neither shows."""
     excused: tuple[str, ...]
     """Attributes that the device's profile says it cannot have otherwise."""
 
@@ -105,7 +105,14 @@ _CONFLICTS: tuple[tuple[str, str, str], ...] = (
     ("SIGN", "DECRYPT", "one prompt for the PIN can stand for either"),
     ("SIGN", "DERIVE", "one prompt for the PIN can stand for either"),
     ("SIGN", "UNWRAP", "one prompt for the PIN can stand for either"),
+    ("UNWRAP", "DECRYPT", "A2: decrypts what was wrapped for it, and reads the key within"),
+    ("SIGN_RECOVER", "DECRYPT", "a signature that is recovered from is a decryption"),
+    ("SIGN_RECOVER", "UNWRAP", "signs what was wrapped for it, and so reads the key within"),
 )
+
+
+def _both(one: str, other: str) -> str:
+    return f"{one}-and-{other}".lower().replace("_", "-")
 
 
 def _alone(item: HeldObject) -> Iterator[_Named]:
@@ -120,7 +127,7 @@ def _alone(item: HeldObject) -> Iterator[_Named]:
                 if alone
                 else why
             )
-            yield f"{one.lower()}-and-{other.lower()}", not alone, says
+            yield _both(one, other), not alone, says
     for name, broken, why in _PROTECTIONS:
         if broken(item):
             yield name, True, why
@@ -177,7 +184,7 @@ def _beside(item: HeldObject, objects: Sequence[HeldObject]) -> Iterator[_Named]
     if _may(item, "TRUSTED", "WRAP"):
         yield "trusted", False, "recoverable keys leave under it: is it the recovery key's?"
     if item.kind == "public":
-        pairs = [other for other in objects if (other.kind, other.id) == ("private", item.id)]
+        pairs = [other for other in objects if _is_half(other, item)]
         if _may(item, "WRAP") and any(_may(other, "DECRYPT") for other in pairs):
             yield "wrap-and-decrypt", True, "A2: its private half decrypts what it wraps"
         if _may(item, "ENCRYPT") and any(_may(other, "UNWRAP") for other in pairs):
@@ -189,6 +196,33 @@ def _beside(item: HeldObject, objects: Sequence[HeldObject]) -> Iterator[_Named]
         }
         if item.id and len(rivals) > 1:
             yield "decoy", True, "another public key lies under the same id"
+    if item.kind == "private":
+        yield from _by_turns(item, objects)
     labels = Counter(other.label for other in objects if other.kind == item.kind)
     if item.label and labels[item.label] > 1 and item.kind in ("private", "secret"):
         yield "one-label", False, f"{labels[item.label]} keys bear this label"
+
+
+def _is_half(private: HeldObject, public: HeldObject) -> bool:
+    # An id is what somebody wrote there: under two ids the halves of one key are still one key.
+    same = _is_one_key(private, public) or private.id == public.id
+    return private.kind == "private" and same
+
+
+def _is_one_key(one: HeldObject, other: HeldObject) -> bool:
+    return bool(one.digest) and one.digest == other.digest
+
+
+def _by_turns(item: HeldObject, objects: Sequence[HeldObject]) -> Iterator[_Named]:
+    """Find uses that conflict where one private key lies there as several objects."""
+    twins = [
+        other
+        for other in objects
+        if other is not item and other.kind == "private" and _is_one_key(item, other)
+    ]
+    for one, other, why in _CONFLICTS:
+        if _may(item, one, other):
+            continue  # found in it alone
+        for mine, its in ((one, other), (other, one)):
+            if _may(item, mine) and any(_may(twin, its) for twin in twins):
+                yield _both(one, other), True, f"{why}; another object is the same key"

@@ -124,7 +124,7 @@ def _describe(item: Any, profile: Profile) -> HeldObject:
         untold=tuple(sorted(name for name, value in told.items() if value is None)),
         mechanisms=tuple(map(_name, _value(item, Attribute.ALLOWED_MECHANISMS) or ())),
         size_bits=int.from_bytes(modulus or b"", "big").bit_length(),
-        digest=_digest(item) if kind == "public" else "",
+        digest=_digest(item) if kind in ("private", "public") else "",
         excused=tuple(sorted(quirk.attribute for quirk in profile.quirk if quirk.object == kind)),
     )
 
@@ -145,8 +145,10 @@ def _value(item: Any, name: Attribute) -> Any:
 
 
 def _digest(item: Any) -> str:
+    # Private keys tell their modulus to everybody; of points some tokens do.
     parts = [_value(item, name) for name in (Attribute.EC_POINT, Attribute.MODULUS)]
-    return hashlib.sha256(b"".join(bytes(part) for part in parts if part)).hexdigest()
+    told = b"".join(bytes(part).lstrip(b"\0") for part in parts if part)
+    return hashlib.sha256(told).hexdigest() if told else ""
 
 
 def _name(number: int) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import pkcs11
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from pkcs11 import Attribute, KeyType, Mechanism, MechanismFlag, ObjectClass, _pkcs11
+from pkcs11 import MGF, Attribute, KeyType, Mechanism, MechanismFlag, ObjectClass, _pkcs11
 
 from custody.keys.api import KeyRole
 from custody.keys.pkcs11 import Pkcs11Token
@@ -193,6 +193,91 @@ def test_a_badly_made_key_falls_and_is_refused_by_name(
     assert 1 == said.code
     assert f"NO  {name} " in said.out
     assert name in said.err
+
+
+OAEP: dict[str, Any] = {
+    "mechanism": Mechanism.RSA_PKCS_OAEP,
+    "mechanism_param": (Mechanism.SHA_1, MGF.SHA1, None),
+}
+
+
+def rsa_halves(session: Any, public: dict[str, bool], private: dict[str, bool]) -> tuple[Any, Any]:
+    """Make an RSA pair whose halves lie under two ids, protected but for the uses asked."""
+    protected = {"SENSITIVE": True, "EXTRACTABLE": False, "MODIFIABLE": True, "COPYABLE": False}
+    templates = (
+        {"ID": b"a", "LABEL": "in", "TRUSTED": False, **public},
+        {"ID": b"b", "LABEL": "out", **protected, **private},
+    )
+    made = session.generate_keypair(
+        KeyType.RSA,
+        2048,
+        store=True,
+        capabilities=NONE,
+        mechanism_param=None,
+        public_template={Attribute[name]: value for name, value in templates[0].items()},
+        private_template={
+            **{Attribute[name]: value for name, value in templates[1].items()},
+            Attribute.ALLOWED_MECHANISMS: (Mechanism.RSA_PKCS_OAEP,),
+        },
+    )
+    return bare(made[0]), bare(made[1])
+
+
+def weak(uri: Pkcs11Uri) -> set[tuple[str, str]]:
+    """Return the names refused, and of what."""
+    return {(f.name, f.subject) for f in audit_token(uri).findings if f.weak}
+
+
+def test_a_pair_whose_halves_lie_under_two_ids_falls_and_is_refused(
+    token: Pkcs11Token, uri: Pkcs11Uri
+) -> None:
+    """A2 by a pair: one half wraps, the other decrypts, and no id says that they are one key."""
+    with token._connection.login(writing=True) as session:
+        wraps, decrypts = rsa_halves(session, {"WRAP": True}, {"DECRYPT": True})
+        victim = aes(session, TOKEN=False, EXTRACTABLE=True)
+        taken = decrypts.decrypt(wraps.wrap_key(victim, **OAEP), **OAEP)
+        assert 32 == len(taken)
+    report = audit_token(uri)
+    assert 1 == len({item.digest for item in report.objects if item.digest})
+    assert {"61", "62"} == {item.id for item in report.objects}
+    assert ("wrap-and-decrypt", "public 'in' id 61") in weak(uri)
+
+
+@pytest.mark.parametrize(
+    ("uses", "name"),
+    [
+        (("UNWRAP", "DECRYPT"), "unwrap-and-decrypt"),
+        (("SIGN_RECOVER", "DECRYPT"), "sign-recover-and-decrypt"),
+        (("SIGN_RECOVER", "UNWRAP"), "sign-recover-and-unwrap"),
+    ],
+)
+def test_a_private_key_with_uses_that_conflict_is_refused(
+    token: Pkcs11Token, uri: Pkcs11Uri, uses: tuple[str, str], name: str
+) -> None:
+    """A private key that may take keys in must not also show what lies in them."""
+    with token._connection.login(writing=True) as session:
+        rsa_halves(session, {"WRAP": False}, dict.fromkeys(uses, True))
+    assert (name, "private 'out' id 62") in weak(uri)
+
+
+def test_one_private_key_as_two_objects_is_refused(token: Pkcs11Token, uri: Pkcs11Uri) -> None:
+    """A copy with the other use is the same key: what one object takes in the other reads."""
+    with token._connection.login(writing=True) as session:
+        rsa_halves(session, {"WRAP": False}, {"DECRYPT": True, "UNWRAP": False, "COPYABLE": True})
+    assert "unwrap-and-decrypt" not in {name for name, _ in weak(uri)}
+    with token._connection.login(writing=True) as session:
+        (decrypts,) = session.get_objects({Attribute.CLASS: ObjectClass.PRIVATE_KEY})
+        decrypts.copy(
+            {
+                Attribute.ID: b"c",
+                Attribute.LABEL: "copy",
+                Attribute.DECRYPT: False,
+                Attribute.UNWRAP: True,
+            }
+        )
+    wanted = {("unwrap-and-decrypt", "private 'copy' id 63")}
+    wanted.add(("unwrap-and-decrypt", "private 'out' id 62"))
+    assert wanted <= weak(uri)
 
 
 @pytest.mark.parametrize("attack", ALL, ids=lambda attack: attack.__name__)

@@ -49,6 +49,9 @@ def test_a_good_key_is_left_alone() -> None:
         (("SIGN", "DECRYPT"), "sign-and-decrypt"),
         (("SIGN", "DERIVE"), "sign-and-derive"),
         (("SIGN", "UNWRAP"), "sign-and-unwrap"),
+        (("UNWRAP", "DECRYPT"), "unwrap-and-decrypt"),
+        (("SIGN_RECOVER", "DECRYPT"), "sign-recover-and-decrypt"),
+        (("SIGN_RECOVER", "UNWRAP"), "sign-recover-and-unwrap"),
     ],
 )
 def test_conflicts_are_refused(uses: tuple[str, str], name: str) -> None:
@@ -118,6 +121,50 @@ def test_the_two_halves_of_a_pair_are_judged_together() -> None:
     unwraps = msgspec.structs.replace(private, flags=(*PROTECTED, "UNWRAP"))
     encrypts = msgspec.structs.replace(public, flags=("ENCRYPT",))
     assert {("unwrap-and-encrypt", True)} == found(unwraps, encrypts)
+
+
+@pytest.mark.parametrize(
+    ("public_use", "private_use", "name"),
+    [("WRAP", "DECRYPT", "wrap-and-decrypt"), ("ENCRYPT", "UNWRAP", "unwrap-and-encrypt")],
+)
+def test_two_halves_under_two_ids_are_still_one_key(
+    public_use: str, private_use: str, name: str
+) -> None:
+    """Whoever writes another id beside one half hides no pair; other keys are none."""
+    private = held(
+        kind="private", type="RSA", flags=(*PROTECTED, private_use), size_bits=3072, digest="aa"
+    )
+    public = held(kind="public", type="RSA", flags=("TRUSTED", public_use), id="02", digest="aa")
+    assert (name, True) in found(private, public)
+    assert (name, True) not in found(private, msgspec.structs.replace(public, digest="bb"))
+    silent = msgspec.structs.replace(private, digest="")
+    assert (name, True) not in found(silent, msgspec.structs.replace(public, digest=""))
+
+
+def test_one_private_key_as_two_objects_has_the_uses_of_both() -> None:
+    """A key that decrypts in one object and unwraps in another is found, in each."""
+    one = held(
+        kind="private", type="RSA", flags=(*PROTECTED, "DECRYPT"), size_bits=3072, digest="aa"
+    )
+    other = msgspec.structs.replace(one, id="02", label="b", flags=(*PROTECTED, "UNWRAP"))
+    assert {("unwrap-and-decrypt", True)} == found(one, other)
+    assert 2 == len(audit((one, other)))
+    assert set() == found(one, msgspec.structs.replace(other, digest="bb"))
+    assert set() == found(one, msgspec.structs.replace(one, id="02", label="b"))
+
+
+def test_what_a_device_makes_so_is_told_and_not_refused() -> None:
+    """Where the profile excuses one of two uses and one mechanism is allowed, that one holds."""
+    key = held(
+        kind="private",
+        type="RSA",
+        size_bits=3072,
+        flags=(*PROTECTED, "DECRYPT", "UNWRAP"),
+        mechanisms=("RSA_PKCS_OAEP",),
+        excused=("UNWRAP",),
+    )
+    assert {("unwrap-and-decrypt", False)} == found(key)
+    assert {("unwrap-and-decrypt", True)} == found(msgspec.structs.replace(key, excused=()))
 
 
 def test_a_rival_public_key_is_a_decoy() -> None:
