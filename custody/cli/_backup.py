@@ -135,9 +135,11 @@ def wrapping_key(
     check_absent(out)
     where = open_home(home, "custodian")
     known = read_statement_file(RecoveryRecord, record)
-    shares = paper.gather(known, words_fd, open_sealed(known, sealed, by))
-    passphrase = paper.ask_passphrase(twice=False) if known.predicate.passphrase else b""
+    opened = open_sealed(known, sealed, by)
     with unlocked(where, pin_fd) as keys:
+        # A wrong PIN costs nobody his words.
+        shares = paper.gather(known, words_fd, opened)
+        passphrase = paper.passphrase_of(known, shares, screen.say)
         data = ops.make_wrapping(known, shares, passphrase, signer=keys.signer, now=moment(None))
     write_new_file(out, data)
     made = decode_statement(WrappingKey, data)
@@ -307,10 +309,12 @@ def restore(
         signer = check_backup(made, known, standing.situation)
     say_backup(screen, made, signer)
     screen.confirm("restore it?", yes=yes)
-    shares = paper.gather(known, words_fd, open_sealed(known, sealed, by))
-    passphrase = paper.ask_passphrase(twice=False) if known.predicate.passphrase else b""
+    by_tokens = open_sealed(known, sealed, by)
     said = made.predicate
     with open_token(token, pin_fd=pin_fd) as opened, opened.session():
+        ops.check_restorable(opened, made)
+        shares = paper.gather(known, words_fd, by_tokens)
+        passphrase = paper.passphrase_of(known, shares, screen.say)
         situation = judged_anew(screen, standing.home, standing.situation)
         uri = ops.restore(opened, made, known, shares, passphrase, situation=situation)
     view = RestoredView(uri=uri, role=said.role, check=said.check, signed_by=signer)

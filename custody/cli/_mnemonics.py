@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 from custody.cli._ui import read_pin
 from custody.crypto.secret import wipe
@@ -20,10 +21,10 @@ from custody.crypto.slip39 import (
     missing_shares,
     unknown_word,
 )
-from custody.errors import Malformed, Refused, Unavailable
+from custody.errors import Incomplete, Malformed, Refused, Unavailable
 from custody.formats.envelope import Statement
-from custody.formats.recovery import RecoveryRecord
-from custody.ops.recovery import HandedShare, next_share
+from custody.formats.recovery import RecoveryRecord, RecoveryShare
+from custody.ops.recovery import HandedShare, check_share, next_share, rebuilt_seed
 
 _CLEAR = "\x1b[H\x1b[2J\x1b[3J"
 _ENTER = "\x1b[?1049h" + _CLEAR
@@ -32,6 +33,13 @@ _LINE_BYTES = 4096
 _MAX_BYTES = 1 << 16
 _COLUMNS = 3
 _ASKED_AGAIN = 3
+#: How often a passphrase may be mistyped before everybody types his words again.
+_PASSPHRASES = 3
+#: Check ids of what a slip of the finger does to words that are all in the list.
+_SLIPS = ("recovery.checksum", "recovery.length")
+
+#: Says whose share some words are, or `Refused`.
+Judge = Callable[[str], tuple[RecoveryShare, Mnemonic]]
 
 
 class Sheet:
@@ -110,10 +118,14 @@ def _until_written(screen: Sheet, words: Sequence[str]) -> None:
         screen.ask(f"{_laid_out(words)}\r\n\r\nwrite all {len(words)} down, then press Enter: ")
         screen.clear()
         asked = sorted(secrets.SystemRandom().sample(range(len(words)), _ASKED_AGAIN))
-        wrong = [at for at in asked if screen.ask(f"word {at + 1}: ").lower() != words[at]]
-        if not wrong:
+        typed = ((at, screen.ask(f"word {at + 1}: ")) for at in asked)
+        wrong = next((at for at, word in typed if word.lower() != words[at]), None)
+        if wrong is None:
             return
-        screen.ask(f"\r\nword {wrong[0] + 1} is another: press Enter to see them again: ")
+        screen.ask(
+            f"\r\nword {wrong + 1} is not the one that belongs on the paper\r\n"
+            "mend the paper, or what you typed; press Enter to see them again: "
+        )
 
 
 def _laid_out(words: Sequence[str]) -> str:
@@ -157,11 +169,14 @@ def gather(
     return tuple(mnemonic.words for mnemonic in have)
 
 
-def one_share(words_fd: int | None) -> str:
-    """Return one person's words: from a descriptor, or typed on a screen that is cleared."""
+def one_share(record: Statement[RecoveryRecord], words_fd: int | None) -> str:
+    """Return one person's words: from a descriptor, or typed on a screen that is cleared.
+
+    What is typed is checked, so that a slip costs a word and not all of them.
+    """
     if words_fd is None:
         with sheet() as screen:
-            return _ask_words(screen)
+            return _mended_share(screen, partial(check_share, record)).words
     found = read_shares(words_fd)
     if len(found) != 1:
         raise Malformed(f"{len(found)} shares were given, and one is checked at a time")
@@ -172,18 +187,51 @@ def _typed(screen: Sheet, record: Statement[RecoveryRecord], have: Sequence[Mnem
     """Ask until a share is good: who mistyped a word has not come for nothing."""
     while True:
         try:
-            return next_share(record, have, _ask_words(screen))[1]
+            return _mended_share(screen, partial(next_share, record, have))
         except Refused as error:
-            hint = f" ({error.hint})" if error.hint else ""
             screen.clear()
-            screen.write(f"{error.reason}{hint}\r\n\r\n")
+            screen.write(f"{_said(error)}\r\n\r\n")
 
 
-def _ask_words(screen: Sheet) -> str:
-    """Ask for words on as many lines as one likes; an empty line, or enough of them, ends them.
+def _mended_share(screen: Sheet, judge: Judge) -> Mnemonic:
+    """Have a share typed, and its slips mended word by word, for as long as its holder finds any.
 
-    One that is in no list is asked for again, with what came after it, and those before it stay.
+    What is wrong with it otherwise, or with what is on the paper, is `Refused`.
     """
+    words = _ask_words(screen)
+    while True:
+        try:
+            return judge(" ".join(words))[1]
+        except Refused as error:
+            if error.check not in _SLIPS or not _mend(screen, words, error):
+                raise
+
+
+def _mend(screen: Sheet, words: list[str], error: Refused) -> bool:
+    """Show what was typed, to be held against the paper; False if it is all as on the paper."""
+    screen.clear()
+    screen.write(f"{_said(error)}\r\n\r\nyou typed:\r\n{_laid_out(words)}\r\n\r\n")
+    while answer := screen.ask(
+        "which is the first word that is not so on your paper? type its number\r\n"
+        "(Enter if all are as on the paper): "
+    ):
+        if answer.isdecimal() and 1 <= int(answer) <= len(words):
+            _retype(screen, words, int(answer) - 1)
+            return True
+    return False
+
+
+def _retype(screen: Sheet, words: list[str], at: int) -> None:
+    """Ask for one word again, and for nothing else; where words are too few, it was left out."""
+    twice = " (Enter if it is there twice)" if len(words) > WORDS else ""
+    typed = screen.ask(f"word {at + 1} on the paper{twice}: ").split()
+    if typed or twice:
+        words[at : at + (len(words) >= WORDS)] = typed
+        _known_words(screen, words)
+
+
+def _ask_words(screen: Sheet) -> list[str]:
+    """Ask for words on as many lines as one likes; an empty line, or enough of them, ends them."""
     words: list[str] = []
     screen.write(
         f"type the {WORDS} words, one a line or with spaces between them; nobody else looks\r\n"
@@ -193,11 +241,42 @@ def _ask_words(screen: Sheet) -> str:
         if not line:
             break
         words += line
-        unknown = unknown_word(words)
-        if unknown is not None:
-            del words[unknown:]
-            screen.write(f"word {unknown + 1} is no word of the list: type it again\r\n")
-    return " ".join(words)
+        _known_words(screen, words)
+    return words
+
+
+def _known_words(screen: Sheet, words: list[str]) -> None:
+    """Ask again for each word that is in no list, and for none before or after it."""
+    while (at := unknown_word(words)) is not None:
+        screen.write(f"word {at + 1} is no word of the list\r\n")
+        words[at : at + 1] = screen.ask(f"word {at + 1} again (Enter to leave it out): ").split()
+
+
+def _said(error: Refused) -> str:
+    return f"{error.reason} ({error.hint})" if error.hint else error.reason
+
+
+def passphrase_of(
+    record: Statement[RecoveryRecord], shares: Sequence[str], say: Callable[[str], None]
+) -> bytes:
+    """Ask for the passphrase, again where it is wrong: nobody has typed his words for nothing.
+
+    Nothing is asked where the key has none.  One that is wrong to the last, or shares that rebuild
+    nothing, are for whoever uses them to refuse.
+    """
+    if not record.predicate.passphrase:
+        return b""
+    for left in reversed(range(_PASSPHRASES)):
+        passphrase = b""
+        try:
+            passphrase = ask_passphrase(twice=False)
+            with rebuilt_seed(record, shares, passphrase):
+                return passphrase
+        except (Refused, Malformed, Incomplete) as error:
+            if not left or error.where:
+                return passphrase
+            say(f"{error.reason}: {left} more")
+    raise AssertionError("internal: the last try returns")
 
 
 def ask_passphrase(*, twice: bool) -> bytes:

@@ -28,7 +28,7 @@ from custody.cli._session import Standing, stand, unlocked
 from custody.cli._shares import RecordArgument, RecordOption, WordsFdOption, check_ready
 from custody.cli._ui import Screen
 from custody.cli._wiring import scratch_token
-from custody.encoding import Digest, Record
+from custody.encoding import Digest, Record, key_id
 from custody.formats.envelope import Statement, decode_statement
 from custody.formats.keybackup import KeyBackup
 from custody.formats.policy_text import format_quorum
@@ -99,7 +99,7 @@ def check_share(
     opened = open_sealed(statement, sealed, by)
     if len(opened) > 1:
         raise typer.BadParameter("one share is checked at a time", param_hint="--sealed")
-    text = opened[0] if opened else paper.one_share(words_fd)
+    text = opened[0] if opened else paper.one_share(statement, words_fd)
     share, mnemonic = ops.check_share(statement, text)
     view = ShareView(
         group=mnemonic.group + 1,
@@ -155,12 +155,16 @@ def break_glass(
     sealed = Bundle.at(bundle)
     known = read_statement_file(RecoveryRecord, record)
     with reading(bundle):
-        glass.check_breakable(sealed.statement, known, standing.situation)
+        glass.check_breakable(sealed.statement, known, standing.situation, site=site)
+    own = key_id(standing.home.identity().signing_spki)
+    glass.check_breaker(own, reason, standing.situation)
     _warn(screen, sealed, standing, reason)
     screen.confirm("break the glass?", yes=yes)
-    shares = paper.gather(known, words_fd, open_sealed(known, sealed_shares, by))
-    passphrase = paper.ask_passphrase(twice=False) if known.predicate.passphrase else b""
+    opened = open_sealed(known, sealed_shares, by)
     with unlocked(standing.home, pin_fd) as keys:
+        # A wrong PIN costs nobody his words.
+        shares = paper.gather(known, words_fd, opened)
+        passphrase = paper.passphrase_of(known, shares, screen.say)
         done = glass.break_glass(
             sealed.statement,
             shares,
@@ -231,8 +235,9 @@ def drill(
 ) -> None:
     """Do a whole recovery and keep nothing of it: say what would have failed.
 
-    Keys come back into a token of SoftHSM that is made for it and thrown away; no other token is
-    used. The seed, keys and new envelopes are forgotten; nothing is signed.
+    What files alone say fails is said before anybody types a word. Keys come back into a token of
+    SoftHSM that is made for it and thrown away; no other token is used. The seed, keys and new
+    envelopes are forgotten; nothing is signed.
     """
     check_ready()
     from custody.cli import _mnemonics as paper
@@ -243,8 +248,15 @@ def drill(
     known: Statement[RecoveryRecord] = read_statement_file(RecoveryRecord, record)
     sealed = [Bundle.at(path).statement for path in bundles or ()]
     held = [read_statement_file(KeyBackup, path) for path in backups or ()]
+    failing = ops.foresee(
+        known, sealed, situation=standing.situation, backups=held, new_token=scratch_token
+    )
+    if failing:
+        screen.result(failing, lambda: screen.verdicts(failing))
+        screen.say("nobody was asked for words: mend this first, or drill without it")
+        raise typer.Exit(1)
     shares = paper.gather(known, words_fd, open_sealed(known, sealed_shares, by))
-    passphrase = paper.ask_passphrase(twice=False) if known.predicate.passphrase else b""
+    passphrase = paper.passphrase_of(known, shares, screen.say)
     verdicts = ops.drill(
         known,
         shares,

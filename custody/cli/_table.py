@@ -13,7 +13,7 @@ from custody.cli._shares import check_ready
 from custody.cli._ui import Screen, read_pin
 from custody.cli._wiring import list_objects, open_token
 from custody.encoding import Digest, utc_now
-from custody.errors import Malformed, Refused, Unavailable
+from custody.errors import Unavailable
 from custody.formats.ceremony import Seat, SplitRecovery
 from custody.formats.envelope import Statement
 from custody.formats.policy import ShareKey
@@ -27,9 +27,6 @@ from custody.ops.home import Home
 from custody.ops.keys import Signer
 from custody.ops.spoken import spoken
 from custody.ops.table import HandedOut
-
-#: How often a passphrase may be mistyped before everybody types his words again.
-_PASSPHRASES = 3
 
 
 class TerminalTable:
@@ -161,25 +158,7 @@ class TerminalTable:
         from custody.cli import _mnemonics as paper
 
         shares = paper.gather(record, None, opened)
-        if not record.predicate.passphrase:
-            return shares, b""
-        return shares, self._passphrase(record, shares)
-
-    def _passphrase(self, record: Statement[RecoveryRecord], shares: Sequence[str]) -> bytes:
-        """Ask until it is right: people who typed their words have not come for nothing."""
-        from custody.cli import _mnemonics as paper
-        from custody.ops.recovery import rebuilt_seed
-
-        for left in reversed(range(_PASSPHRASES)):
-            passphrase = paper.ask_passphrase(twice=False)
-            try:
-                with rebuilt_seed(record, shares, passphrase):
-                    return passphrase
-            except (Refused, Malformed) as error:
-                if not left:
-                    raise
-                self._screen.say(f"{error.reason}: {left} more")
-        raise AssertionError("internal: the last try returns or raises")
+        return shares, paper.passphrase_of(record, shares, self._screen.say)
 
     def officer_pin(self, seat: Seat) -> PinReader:
         """Have the SO type his PIN, or read it from the file that was named."""

@@ -167,6 +167,10 @@ class Pkcs11Backups:
 
     # ── in ───────────────────────────────────────────────────────────────────────────────────────
 
+    def check_new(self, backup: KeyBackup) -> None:
+        """Refuse a key that is there, or not such a key; see `Backups.check_new`."""
+        Pkcs11Restore(self._connection, self._profile).check_new(backup)
+
     def restore(self, backup: KeyBackup, private: rsa.RSAPrivateKey) -> None:
         """Bring a key back; see `Backups.restore`."""
         Pkcs11Restore(self._connection, self._profile).restore(backup, private)

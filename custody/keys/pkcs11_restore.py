@@ -67,6 +67,12 @@ class Pkcs11Restore:
     def _where(self) -> str:
         return self._connection.where
 
+    def check_new(self, backup: KeyBackup) -> None:
+        """Refuse a key that is there, or not such a key; see `Backups.check_new`."""
+        self._template(backup)
+        with self._connection.login() as session:
+            self._check_absent(session, backup)
+
     def restore(self, backup: KeyBackup, private: rsa.RSAPrivateKey) -> None:
         """Bring a key back; see `Backups.restore`."""
         if public_of(private) != backup.wrapping.spki:

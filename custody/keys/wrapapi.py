@@ -123,6 +123,9 @@ class Backups(Protocol):
     def wrap_authority(self, key: KeyInfo, spki: bytes) -> WrappedKey:
         """Wrap an authority's key under a trusted RSA key, by way of an AES key."""
 
+    def check_new(self, backup: KeyBackup) -> None:
+        """Refuse what `restore` would before the key of the backup is known."""
+
     def restore(self, backup: KeyBackup, private: rsa.RSAPrivateKey) -> None:
         """Bring a key back with its full template, read it back, and hold it to ``check``.
 

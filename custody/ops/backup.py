@@ -140,6 +140,14 @@ def opened_backup(
         yield private
 
 
+def check_restorable(token: Token, backup: Statement[KeyBackup]) -> None:
+    """Refuse what `restore` would without a share: nobody types his words to learn it.
+
+    The statement itself is for `check_backup`.
+    """
+    backups_of(token).check_new(backup.predicate)
+
+
 def restore(
     token: Token,
     backup: Statement[KeyBackup],

@@ -18,19 +18,21 @@ from custody.crypto.parts import cek_commitment
 from custody.crypto.quorum import tree_digest
 from custody.crypto.recoverykey import RecoveryKeyPair
 from custody.crypto.secret import fresh_secret, wipe
-from custody.encoding import check_text, encode
+from custody.encoding import KeyId, check_text, encode
 from custody.errors import Refused
 from custody.formats.envelope import Statement, decode_statement
 from custody.formats.manifest import Core, Manifest
 from custody.formats.recovery import BreakGlass, RecoveryRecord, Rewrapped, UsedShare
-from custody.ops.envelope_seal import seal_envelope
+from custody.ops.envelope_seal import check_officers, seal_envelope
+from custody.ops.folders import reading
 from custody.ops.keys import Signer, TokenRandom
 from custody.ops.recovery import check_record, check_share, rebuilt_key
 from custody.ops.resume import SealSecrets
-from custody.ops.rewrap import check_signer
 from custody.rules.manifest import check_manifest
+from custody.rules.people import check_key
 from custody.rules.site import IN_FORCE, choose_site, core_site
 from custody.rules.situation import Situation
+from custody.rules.trust import require_signatory
 from custody.rules.verdicts import require
 
 
@@ -44,9 +46,15 @@ class Broken:
 
 
 def check_breakable(
-    manifest: Statement[Manifest], record: Statement[RecoveryRecord], situation: Situation
+    manifest: Statement[Manifest],
+    record: Statement[RecoveryRecord],
+    situation: Situation,
+    *,
+    site: str | None,
 ) -> None:
-    """Refuse a bundle that nobody may release, or that this recovery key does not open.
+    """Refuse a bundle that nobody may release, or seal anew, or that this key does not open.
+
+    All that the files say without a share: nobody types his words to learn it.
 
     A withdrawn bundle, or one past its date, does not come back by this door; one whose site was
     closed does, for another site.
@@ -63,6 +71,21 @@ def check_breakable(
             check="manifest.part-digest",
             hint="only sealing the model again helps",
         )
+    choose_site(situation, site)
+    check_officers(situation)
+
+
+def check_breaker(key: KeyId, reason: str, situation: Situation) -> None:
+    """Refuse who is no custodian with a certificate that holds, and a reason that cannot be signed.
+
+    ``key`` is his signing key's id.
+    """
+    with reading("reason"):
+        check_text(reason)
+    found = require_signatory(
+        situation.trusted.policy, key, role="custodian", check="recovery.signer"
+    )
+    require(check_key(*found, situation))
 
 
 def break_glass(
@@ -83,9 +106,8 @@ def break_glass(
     the site of that policy it is for, needed where there are several: the old one's HSM is not
     asked, and K_site is new.
     """
-    check_text(reason)
-    check_breakable(manifest, record, situation)
-    check_signer(signer, situation, role="custodian")
+    check_breaker(signer.key_id, reason, situation)
+    check_breakable(manifest, record, situation, site=site)
     with rebuilt_key(record, shares, passphrase) as key:
         made = rewrap(manifest, key, situation=situation, token_random=token_random, site=site)
     used = [check_share(record, text)[0] for text in shares]

@@ -7,13 +7,13 @@ from contextlib import AbstractContextManager
 
 from custody.crypto.recoverykey import RecoveryKeyPair
 from custody.crypto.slip39 import Mnemonic, missing_shares
-from custody.errors import CustodyError, Unavailable
+from custody.errors import CustodyError, Malformed, Refused, Unavailable
 from custody.formats.envelope import Statement
 from custody.formats.keybackup import KeyBackup
 from custody.formats.manifest import Manifest
 from custody.formats.recovery import RecoveryRecord
 from custody.keys.api import Token
-from custody.ops.backup import restore
+from custody.ops.backup import check_restorable, restore
 from custody.ops.break_glass import check_breakable, rewrap
 from custody.ops.recovery import check_record, next_share, rebuilt_key
 from custody.rules.keybackup import check_backup
@@ -60,6 +60,52 @@ def drill(
     return ledger.done()
 
 
+def foresee(
+    record: Statement[RecoveryRecord],
+    bundles: Sequence[Statement[Manifest]],
+    *,
+    situation: Situation,
+    backups: Sequence[Statement[KeyBackup]] = (),
+    new_token: NewToken | None = None,
+) -> tuple[Verdict, ...]:
+    """Return what is known to fail before anybody types a word; empty where nothing is."""
+    ledger = Ledger(subject=f"recovery key {record.predicate.epoch}")
+    with ledger.failing("drill.policy"):
+        check_record(record, situation.trusted.policy.recovery)
+    for manifest in bundles:
+        try:
+            check_breakable(manifest, record, situation, site=_any_site(situation))
+        except CustodyError as error:
+            ledger.add("drill.bundle", False, _of_bundle(manifest, error))
+    for backup in backups:
+        try:
+            check_backup(backup, record, situation)
+            with _thrown_away(new_token) as token, token.session():
+                check_restorable(token, backup)
+        except CustodyError as error:
+            ledger.add("drill.backup", False, f"{_name(backup)}: {_said(error)}")
+    return ledger.failed
+
+
+def _any_site(situation: Situation) -> str | None:
+    """Return some site of the policy: for which makes no difference to what could fail."""
+    return next((site.id for site in situation.trusted.policy.sites), None)
+
+
+def _thrown_away(new_token: NewToken | None) -> AbstractContextManager[Token]:
+    if new_token is None:
+        raise Unavailable("there is no throw-away token to bring it into")
+    return new_token()
+
+
+def _name(backup: Statement[KeyBackup]) -> str:
+    return f"{backup.predicate.role} {backup.predicate.label!r}"
+
+
+def _of_bundle(manifest: Statement[Manifest], error: CustodyError) -> str:
+    return f"manifest {manifest.digest[:16]}…: {_said(error)}"
+
+
 def _check_backup(
     backup: Statement[KeyBackup],
     record: Statement[RecoveryRecord],
@@ -70,12 +116,10 @@ def _check_backup(
     ledger: Ledger,
 ) -> None:
     said = backup.predicate
-    name = f"{said.role} {said.label!r}"
+    name = _name(backup)
     try:
         check_backup(backup, record, situation)
-        if new_token is None:
-            raise Unavailable("there is no throw-away token to bring it into")
-        with new_token() as token, token.session():
+        with _thrown_away(new_token) as token, token.session():
             restore(token, backup, record, shares, passphrase, situation=situation)
         ledger.add(
             "drill.backup",
@@ -113,10 +157,9 @@ def _check_bundle(
     situation: Situation,
     ledger: Ledger,
 ) -> None:
-    with ledger.failing("drill.bundle"):
-        check_breakable(manifest, record, situation)
-        # For which site makes no difference to what could fail.
-        site = next((site.id for site in situation.trusted.policy.sites), None)
+    site = _any_site(situation)
+    try:
+        check_breakable(manifest, record, situation, site=site)
         made = rewrap(manifest, key, situation=situation, token_random=None, site=site)
         people = {slot.recipient for slot in made.envelope.slots if slot.purpose == "share"}
         ledger.add(
@@ -126,8 +169,11 @@ def _check_bundle(
             "officers in force",
             otherwise="nobody can be sealed to",
         )
+    except (Refused, Malformed) as error:
+        ledger.add("drill.bundle", False, _of_bundle(manifest, error))
 
 
 def _said(error: CustodyError) -> str:
     missing = getattr(error, "missing", ())
-    return f"{error}{': ' if missing else ''}{', '.join(missing)}"
+    hint = f" ({error.hint})" if error.hint else ""
+    return f"{error}{': ' if missing else ''}{', '.join(missing)}{hint}"

@@ -61,6 +61,15 @@ def seal_envelope(
     )
 
 
+def check_officers(situation: Situation) -> None:
+    """Refuse (``seal.officer``) to seal to a tree of which some officer has no key that holds.
+
+    Known from the files alone: before a model is read, or holders of shares type their words.
+    """
+    for leaf in leaves(situation.trusted.policy.quorum):
+        _officer_keys(leaf.principal, situation)
+
+
 def _share_slots(
     binding: bytes, shares: Sequence[LeafShare], situation: Situation
 ) -> tuple[list[KeySlot], list[LeafCommitment]]:
@@ -77,14 +86,7 @@ def _share_slots(
                 commitment=commitment(binding, share.path, share.x, share.value, salt).hex(),
             )
         )
-        usable = _usable_keys(policy, holders[share.path], situation)
-        if not usable:
-            raise Refused(
-                f"officer {holders[share.path]} has no share key with a certificate in force",
-                check="seal.officer",
-                hint="renew his certificate, or revocation list, before sealing",
-            )
-        for key in usable:
+        for key in _officer_keys(holders[share.path], situation):
             info = slot_info(binding, "share", share.path, key.key_id)
             slots.append(
                 KeySlot(
@@ -97,6 +99,37 @@ def _share_slots(
             )
         wipe(secret)
     return slots, commitments
+
+
+def _officer_keys(name: str, situation: Situation) -> list[ShareKey]:
+    """Return the share keys that an officer's share is sealed to; none is `Refused`."""
+    policy = situation.trusted.policy
+    usable = _usable_keys(policy, name, situation)
+    if not usable:
+        raise Refused(
+            f"officer {name} has no share key with a certificate in force",
+            check="seal.officer",
+            hint=_remedy(policy.principal(name), situation),
+        )
+    return usable
+
+
+def _remedy(person: Principal | None, situation: Situation) -> str:
+    """Say what lets bundles be sealed again: no renewal helps a key that was revoked."""
+    keys = _share_keys(person)
+    if person is not None and keys and all(_revoked(person, key, situation) for key in keys):
+        return (
+            f"{person.id}'s key was revoked: custodians sign a policy without him, "
+            "or with a new key of his"
+        )
+    return "renew his certificate, or revocation list, before sealing"
+
+
+def _revoked(person: Principal, key: ShareKey, situation: Situation) -> bool:
+    return any(
+        verdict.check == "certificate.revoked" and verdict.outcome == "fail"
+        for verdict in check_key(person, key, situation)
+    )
 
 
 def _usable_keys(policy: Policy, name: str, situation: Situation) -> list[ShareKey]:

@@ -30,7 +30,7 @@ from custody.formats.policy import RecoveryKey
 from custody.formats.recovery import RecoveryRecord, RecoveryShare, share_digest, share_set
 from custody.ops.keys import Signer, TokenRandom
 from custody.ops.wellformed import check_name, well_formed
-from custody.rules.recovery import shares_fault
+from custody.rules.recovery import needed_fault, shares_fault
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,10 +62,21 @@ class MadeRecovery:
 
 
 def check_splits(among: Node) -> None:
-    """Refuse (``policy.recovery-shares``) what cannot be split, or one person could rebuild."""
+    """Refuse what cannot be split, one person could rebuild, or one lost share would end.
+
+    By the ids of the checks that every policy makes of it: ``policy.recovery-shares``,
+    ``policy.recovery-living``.
+    """
     fault = shares_fault(among)
     if fault:
         raise Refused(f"recovery shares: {fault}", check="policy.recovery-shares")
+    fault = needed_fault(among)
+    if fault:
+        raise Refused(
+            fault,
+            check="policy.recovery-living",
+            hint="no policy takes such a key: a lower threshold, or one more holder",
+        )
 
 
 def make_recovery(

@@ -25,7 +25,7 @@ from custody.formats.manifest import Core, Manifest
 from custody.formats.policy import PartDigest
 from custody.ops.ahead import Ahead
 from custody.ops.bundle import CONTENTS, MANIFEST
-from custody.ops.envelope_seal import seal_envelope
+from custody.ops.envelope_seal import check_officers, seal_envelope
 from custody.ops.folders import reading
 from custody.ops.keys import Signer, TokenRandom
 from custody.ops.landing import check_absent
@@ -117,6 +117,7 @@ def seal_model(
     check_order(order, now=situation.now)
     _check_publisher(signer, situation)
     choose_site(situation, order.site)
+    check_officers(situation)
     check_absent(bundle)
     _check_outside(bundle, model)
     found = scan(model)

@@ -43,7 +43,7 @@ from custody.formats.ceremony import (
 from custody.formats.policy import Role, SuiteName
 from custody.formats.recovery import share_set
 from custody.rules.ceremony import TokenName, kind_of, labels_of
-from custody.rules.recovery import shares_fault
+from custody.rules.recovery import needed_fault, shares_fault
 from custody.rules.verdicts import Ledger, Verdict
 
 #: Roles that secrets are sealed to: their share keys are made where a script says nothing.
@@ -242,6 +242,7 @@ def _split_faults(
 ) -> list[tuple[bool, str]]:
     split = any(isinstance(s, SplitRecovery) and s.epoch == step.epoch for s in before)
     fault = shares_fault(step.tree)
+    needed = "" if fault else needed_fault(step.tree)
     strangers = sorted(set(step.seal_to) - set(_holders(step)))
     without = [
         enrol.who
@@ -259,6 +260,7 @@ def _split_faults(
             bool(without),
             f"enrols no key that a share could be sealed to (P256 or P384): {', '.join(without)}",
         ),
+        (bool(needed), needed),
     ]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from custody.crypto.keyslots import STRENGTH, curve_of
 from custody.crypto.quorum import Node, leaves, lint, minimal_sets, satisfied
 from custody.crypto.signature import load_ec_public
@@ -83,8 +85,20 @@ def _living_fault(policy: Policy, recovery: RecoveryKey) -> str:
     }
     if not satisfied(recovery.among, here.keys()):
         return "recovery needs more shares than its holders who are still here have"
+    return _needed_fault(recovery.among, here)
+
+
+def needed_fault(among: Node) -> str:
+    """Say which holder no set of shares can do without, or nothing.
+
+    No policy takes such a recovery key: one paper lost, and it is lost.
+    """
+    return _needed_fault(among, {leaf.path: leaf.principal for leaf in leaves(among)})
+
+
+def _needed_fault(among: Node, here: Mapping[str, str]) -> str:
     for path, name in here.items():
-        if not satisfied(recovery.among, here.keys() - {path}):
+        if not satisfied(among, here.keys() - {path}):
             return f"recovery needs {name}: without him the recovery key is lost"
     return ""
 

@@ -75,6 +75,67 @@ def test_a_mistyped_word_is_named_at_the_terminal(
     assert not said & (set(words) - {"again", "custody", "that"})
 
 
+class _Lines(Paper):
+    """Somebody who types what was given, line by line, whatever is asked."""
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__()
+        self.lines = list(lines)
+
+    def answer(self, text: str) -> str | None:
+        """Type the next line at each question."""
+        return self.lines.pop(0) if text.endswith(": ") else None
+
+
+def _checked(place: Path, *lines: str) -> Shown:
+    env = environment(place, place / "bin", {"TERM": "xterm"})
+    paper = _Lines(*lines)
+    shown = enter(
+        "custody custodian check-share record.dsse", directory=place, env=env, paper=paper
+    )
+    assert [] == paper.lines
+    return shown
+
+
+def _wrong(words: list[str], *places: int) -> str:
+    """Say words of which some, counted from 1, are others of the list."""
+    changed = list(words)
+    for at in places:
+        changed[at - 1] = "academic" if words[at - 1] != "academic" else "acid"
+    return " ".join(changed)
+
+
+@pytest.mark.parametrize("slip", ["one", "two", "left out", "twice", "unknown", "run together"])
+def test_a_slip_costs_a_word_and_not_all_of_them(
+    place: Path, made: MadeRecovery, slip: str
+) -> None:
+    """What was typed is held against the paper, and one word mended, as often as it takes."""
+    words = made.shares[0].words.split()
+    lines = {
+        "one": (_wrong(words, 12), "12", words[11]),
+        "two": (_wrong(words, 5, 30), "x", "5", words[4], "30", words[29]),
+        "left out": (" ".join(words[:7] + words[8:]), "", "8", words[7]),
+        "twice": (" ".join((*words[:7], *words[6:])), "8", ""),
+        # Those after it stay as well, and nothing but it is asked for.
+        "unknown": (" ".join((*words[:3], "zebre", *words[4:])), words[3]),
+        "run together": (
+            " ".join((*words[:3], words[3] + words[4], *words[5:])),
+            f"{words[3]} {words[4]}",
+        ),
+    }[slip]
+    assert Shown("good: group 1, share 1, handed to cas\n", 0) == _checked(place, *lines)
+
+
+def test_a_paper_that_is_wrong_is_named_however_often_it_is_read(
+    place: Path, made: MadeRecovery
+) -> None:
+    """Who typed what is on his paper is told which word was written down wrong."""
+    words = made.shares[0].words.split()
+    shown = _checked(place, _wrong(words, 3), "3", _wrong(words, 3).split()[2], "")
+    assert 1 == shown.code
+    assert "the checksum fails: read word 3 again" in shown.text
+
+
 def test_a_share_of_another_set_is_named(place: Path) -> None:
     """Good words of another recovery key are told from words that are wrong."""
     shown = _typed(
@@ -137,8 +198,11 @@ def test_words_are_handed_out_until_they_were_written_down(place: Path, made: Ma
 class _Forgetful(Paper):
     """Writes the first word down wrong the first time."""
 
+    told = False
+
     def answer(self, text: str) -> str | None:
         typed = super().answer(text)
+        self.told = self.told or "is not the one that belongs on the paper" in text
         if typed and len(self.shares) == 1:
             return "wrong"
         return typed
@@ -155,6 +219,7 @@ def test_who_wrote_a_word_down_wrong_sees_them_again(place: Path, made: MadeReco
     shown = enter(f"{sys.executable} hand_out.py words.json", directory=place, env=env, paper=paper)
     assert Shown("handed out\n", 0) == shown
     assert [made.shares[0].words.split()] * 2 == paper.shares
+    assert paper.told
 
 
 def test_no_core_is_dumped_while_words_are_in_memory(place: Path, made: MadeRecovery) -> None:

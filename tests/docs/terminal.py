@@ -55,7 +55,7 @@ class Paper:
     def answer(self, text: str) -> str | None:
         """Say what is typed next at a screen that ends like this, or nothing."""
         shown = text.rpartition(_CLEARED)[2]
-        if shown.endswith(("words: ", "press Enter: ", "them again: ")):
+        if shown.endswith(("words: ", "press Enter: ", "them again: ", "as on the paper): ")):
             listed, shows_words, _ = shown.partition("write all")
             if shows_words:
                 words = dict(_NUMBERED.findall(listed))

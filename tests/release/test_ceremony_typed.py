@@ -18,7 +18,7 @@ from tests.release.test_ceremonies import FOLDER, PIN, STEPS, Desk
 pytestmark = pytest.mark.skipif(shutil.which("setsid") is None, reason="setsid is not installed")
 
 PASSPHRASE = "correct horse"
-_WORD = re.compile(r"word \d+ and on: $")
+_WORD = re.compile(r"(?:word \d+ and on|\(Enter [^)]*\)): $")
 _PASSPHRASE = re.compile(r"(?:passphrase of the recovery key|the same again)[^\n]*: $")
 _RECOVERY = 'do = "recovery"; by = "ida"; among = "2 of (ida, cas, cyd)"'
 _WRAPPING = 'do = "wrapping-key"; by = "ida"'
@@ -93,8 +93,11 @@ def test_words_are_typed_one_at_a_time(place: Desk) -> None:
         first, second, _ = shares
         yield from first[:7]
         yield "zebre"
-        yield f"{first[7]} {first[8]} nowords {first[9]}"
-        yield from first[9:]
+        yield first[7]
+        yield f"{first[8]} nowords {first[9]} ackademic {first[11]}"
+        yield ""
+        yield first[10]
+        yield from first[12:]
         yield " ".join(second).upper()
 
     paper = Typist(lines, PASSPHRASE, PASSPHRASE, "wrong", PASSPHRASE)
@@ -130,7 +133,7 @@ def test_a_share_that_does_not_do_is_asked_for_again(place: Desk) -> None:
         first, second, _ = (" ".join(share) for share in shares)
         words = list(shares[1])
         words[11] = "academic" if words[11] != "academic" else "acid"
-        yield from (first, first, " ".join(words), *(" ".join(shares[1][:20]), ""), second)
+        yield from (first, first, " ".join(words), "", *(" ".join(shares[1][:20]), "", ""), second)
 
     paper = Typist(lines)
     write(place)
