@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from custody.crypto.quorum import Node, leaves
-from custody.encoding import Name, Text, check_nesting, first_line
+from custody.encoding import Digest, Name, Text, check_nesting, first_line
 from custody.errors import Malformed
 from custody.formats.policy import HpkeSuite, Role, SuiteName
 from custody.formats.policy_text import parse_quorum
@@ -34,6 +34,10 @@ TokenUri = Annotated[
 #: Which recovery key: 1, then one more each time.
 Epoch = Annotated[int, msgspec.Meta(ge=1, le=2**31)]
 _Names = Annotated[tuple[Name, ...], msgspec.Meta(max_length=MAX_PEOPLE)]
+#: Whether a vendor has to attest every key that is offered, or may.
+Vouching = Literal["required", "accepted"]
+#: SHA-256 of vendors' root certificates (DER).
+_Roots = Annotated[tuple[Digest, ...], msgspec.Meta(max_length=16)]
 
 #: What the steps of a ceremony call the files that they write into its folder (ceremony.md).
 INVITATION = "invitation.json"
@@ -51,6 +55,11 @@ _ALIKE = str.maketrans({"0": "o", "1": "l", "_": "-", ".": "-"})
 def admission_name(person: str) -> str:
     """Name the file of somebody's admission."""
     return f"{person}.admission.dsse"
+
+
+def attestation_name(person: str) -> str:
+    """Name the file of a vendor's certificates that somebody brings for his keys."""
+    return f"{person}.attestation.pem"
 
 
 def challenge_names(person: str) -> tuple[str, str]:
@@ -102,6 +111,12 @@ def _distinct(field: str, names: Iterable[str], *, by: Callable[[str], str]) -> 
     raise ValueError(f"{field}: {first!r} {like}")
 
 
+def _pinned(attestation: Vouching | None, roots: tuple[str, ...]) -> None:
+    if (attestation is None) != (not roots):
+        raise ValueError("attestation, roots: one without the other")
+    _distinct("roots", roots, by=str)
+
+
 class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One table of a script."""
 
@@ -141,11 +156,17 @@ class Enrol(_Step, frozen=True, kw_only=True, tag="enrol"):
     """Somebody makes his keys in his token and offers them.
 
     ``suite`` is of his share key: None is the strongest for roles that shares are sealed to, and
-    no such key for others.
+    no such key for others.  ``attestation``: his token's vendor attests the keys, by a path to one
+    of ``roots``.
     """
 
     who: Name
     suite: SuiteName | Literal["strongest"] | None = None
+    attestation: Vouching | None = None
+    roots: _Roots = ()
+
+    def __post_init__(self) -> None:
+        _pinned(self.attestation, self.roots)
 
     @property
     def hands(self) -> tuple[str, ...]:
@@ -200,15 +221,19 @@ class Admit(_Step, frozen=True, kw_only=True, tag="admit"):
     """Admissions are checked and certificates issued.
 
     ``who`` enrolled at this table; ``files`` are admissions brought to it, in the ceremony's
-    folder, which answer its invitation as well.
+    folder, which answer its invitation as well.  ``attestation`` and ``roots`` are of these, as
+    those of `Enrol` are of who enrols.
     """
 
     by: Name
     who: _Names = ()
     files: Annotated[tuple[FileName, ...], msgspec.Meta(max_length=MAX_LISTED)] = ()
     days: Annotated[int, msgspec.Meta(ge=1, le=397)] = 397
+    attestation: Vouching | None = None
+    roots: _Roots = ()
 
     def __post_init__(self) -> None:
+        _pinned(self.attestation, self.roots)
         _distinct("who", self.who, by=looks_like)
         _distinct("files", (*map(admission_name, self.who), *self.files), by=folded)
 

@@ -18,6 +18,7 @@ from custody.errors import Malformed
 from custody.formats.ceremony import MAX_PEOPLE, FileName, Words
 from custody.formats.envelope import MAX_SIGNATURES, Signature, statement_digest
 from custody.formats.policy import TokenClass
+from custody.formats.vendor import KeyAttestation
 
 MAX_TRANSCRIPT_BYTES = 8 << 20
 MAX_LINES = 1024
@@ -27,7 +28,7 @@ KeyUse = Literal["sign", "share", "ca", "log", "kek", "wrapping"]
 
 
 class UsedToken(Record, frozen=True):
-    """A token as it described itself.  None of it is proven; ``attested`` says so."""
+    """A token as it described itself.  None of it is proven."""
 
     person: Name
     label: Text
@@ -38,7 +39,6 @@ class UsedToken(Record, frozen=True):
     library: Text
     profile: Text
     token_class: TokenClass
-    attested: Literal["not-attested"]
 
     @property
     def identity(self) -> tuple[str, str, str, str]:
@@ -111,7 +111,10 @@ class Begun(Record, frozen=True, tag_field="event", tag="begun"):
 
 
 class Done(Record, frozen=True, tag_field="event", tag="done"):
-    """A step was done.  ``asked``: the people there were asked at the terminal, and said yes."""
+    """A step was done.  ``asked``: the people there were asked at the terminal, and said yes.
+
+    ``attested`` are the keys that a vendor attests, in the order of the admissions.
+    """
 
     step: Count
     do: Name
@@ -119,6 +122,7 @@ class Done(Record, frozen=True, tag_field="event", tag="done"):
     tokens: Annotated[tuple[UsedToken, ...], msgspec.Meta(max_length=MAX_PEOPLE)]
     found: Annotated[tuple[FoundObject, ...], msgspec.Meta(max_length=4096)]
     keys: Annotated[tuple[MadeKey, ...], msgspec.Meta(max_length=16)]
+    attested: Annotated[tuple[KeyAttestation, ...], msgspec.Meta(max_length=1536)]
     files: Annotated[tuple[NamedFile, ...], msgspec.Meta(max_length=256)]
     told: Annotated[tuple[Told, ...], msgspec.Meta(max_length=128)]
     said: Annotated[tuple[Words, ...], msgspec.Meta(max_length=128)]

@@ -39,6 +39,7 @@ _CHALLENGES = "share-challenges"
 _OFFERED = "offered"
 _ATTESTED = "attested"
 _MAX_BYTES = 1 << 20
+HOST = "enroll.host"
 _HYBRID: SuiteName = "MLKEM1024_P384"
 _OAEP: tuple[SuiteName, ...] = tuple(reversed([s for s in STRENGTH if is_oaep(s)]))
 MAX_DISPLAY_CHARS = 200
@@ -147,7 +148,8 @@ def enroll(
     ``suite`` "strongest" is the hybrid where the token has the curve for it, else P256, else the
     best of RSA that it does; None makes no share key, but for a publisher, who keeps it to himself.
     Done again in the same home it offers the same keys, for a new invitation; another person or
-    token needs a home of its own: `Refused` (``home.taken``).
+    token needs a home of its own: `Refused` (``home.taken``).  An RSA key for a host is
+    `Refused` (``enroll.host``), and in a token that agrees on no curve none is made for him.
     """
     check_name(principal)
     if not display.isprintable() or len(display) > MAX_DISPLAY_CHARS:
@@ -167,12 +169,13 @@ def enroll(
             # Before there are keys that only it would know of.
             home.begin()
             label = f"{invitation.environment} {principal}"
-            signer = Signer(token.make(KeyRole.SIGN, f"{label} sign", ec.SECP256R1()))
+            # First the key that a token may be unable to make: else a signing key is left in it.
             pairs = (
                 (_share_key(home, token, suites, role=role, label=f"{label} share"),)
                 if suites
                 else ()
             )
+            signer = Signer(token.make(KeyRole.SIGN, f"{label} sign", ec.SECP256R1()))
             identity = Identity(
                 kind="custody/identity/v1",
                 principal=principal,
@@ -200,11 +203,24 @@ def _suites_for(
     suite: SuiteName | Literal["strongest"] | None, role: Role
 ) -> tuple[SuiteName, ...]:
     """List the suites to try for a share key, the best first; none where none is wanted."""
+    if role == "host":
+        return _host_suites(suite)
     if suite == "strongest":
         return (_HYBRID, "P256", *_OAEP)
     if suite is not None:
         return (suite,)
     return ("P256", *_OAEP) if role == "publisher" else ()
+
+
+def _host_suites(
+    suite: SuiteName | Literal["strongest"] | None,
+) -> tuple[SuiteName, ...]:
+    """List the suites to try for a host without a TPM; no policy takes one that only decrypts."""
+    if suite is None or suite == "strongest":
+        return () if suite is None else (_HYBRID, "P256")
+    if is_oaep(suite):
+        raise Refused("a host opens by a key that agrees, and this one only decrypts", check=HOST)
+    return (suite,)
 
 
 def _share_key(
@@ -215,7 +231,13 @@ def _share_key(
     for suite in suites[:-1]:
         with suppress(Refused, Unavailable):
             return make_share_key(home, token, suite, role=role, label=label)
-    return make_share_key(home, token, suites[-1], role=role, label=label)
+    try:
+        return make_share_key(home, token, suites[-1], role=role, label=label)
+    except Unavailable as error:
+        if role == "host":
+            why = "a host opens by a key that agrees on a curve, not by RSA"
+            error.hint = f"{why}; {error.hint}" if error.hint else why
+        raise
 
 
 def upgrade(home: Home, token: Token, *, invitation: Invitation) -> bytes:

@@ -97,6 +97,7 @@ class _Ceremony:
                 tokens=tuple(hands.used[name] for name in step.hands),
                 found=tuple(item for name in step.hands for item in hands.found[name]),
                 keys=hands.made(outcome),
+                attested=tuple(outcome.attested),
                 files=tuple(
                     NamedFile(name=name, sha256=digest)
                     for name, digest in sorted(outcome.files.items())
@@ -292,6 +293,4 @@ def _used(person: str, token: Token) -> UsedToken:
         library=plain(info.library),
         profile=plain(info.profile),
         token_class=info.token_class,
-        # No vendor's chain is verified here: admission.md, "Verifying".
-        attested="not-attested",
     )

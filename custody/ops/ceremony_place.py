@@ -19,6 +19,7 @@ from custody.formats.ceremony import (
 from custody.formats.policy import Policy
 from custody.formats.recovery import RecoveryRecord
 from custody.formats.transcript import KeyUse, Told
+from custody.formats.vendor import KeyAttestation
 from custody.keys.api import Token
 from custody.ops.folders import read_file, read_statement_file
 from custody.ops.home import Home
@@ -50,6 +51,7 @@ class Outcome:
     """What came of a step: keys, files that were written or read, what is to be said of it."""
 
     keys: list[NewKey] = field(default_factory=list)
+    attested: list[KeyAttestation] = field(default_factory=list)
     files: dict[str, Digest] = field(default_factory=dict)
     told: list[Told] = field(default_factory=list)
     said: list[str] = field(default_factory=list)

@@ -28,8 +28,9 @@ from custody.formats.ceremony import (
     Script,
     Seat,
     SplitRecovery,
+    Step,
 )
-from custody.formats.policy import Principal, RecoveryKey, ShareKey, SigningKey
+from custody.formats.policy import Principal, RecoveryKey, ShareKey, SigningKey, TokenClass
 from custody.formats.policy_draft import Draft
 from custody.formats.policy_text import parse_quorum
 from custody.ops.policies import build_policy, read_draft
@@ -38,6 +39,7 @@ from custody.rules.ceremony_script import SHARING, admitted_by
 from custody.rules.policy import check_policy
 from custody.rules.verdicts import require
 
+ATTESTED: TokenClass = "vendor-attested"
 _STRONGEST: SuiteName = "MLKEM1024_P384"
 _MLKEM_BYTES = 1568
 _LIFE = timedelta(days=3650)
@@ -96,12 +98,37 @@ def _check(draft: Draft, script: Script, step: MakePolicy, splits: Sequence[Spli
             check="policy.root-threshold",
             where=where,
         )
+    _check_classes(draft, script.steps[: script.steps.index(step)], where)
     if splits and draft.recovery is None:
         raise Refused(
             "names no recovery key, and one is made before it",
             check="ceremony.policy",
             where=where,
         )
+
+
+def _check_classes(draft: Draft, before: Sequence[Step], where: str) -> None:
+    """Refuse a draft that does not take keys as the script has vendors attest them."""
+    admits = [step for step in before if isinstance(step, Admit)]
+    people = admitted_by(before)
+    enrols = [step for step in before if isinstance(step, Enrol) and step.who in people]
+    said = {step.who: step.attestation for step in enrols}
+    said |= {name: step.attestation for step in admits for name in step.files}
+    takes = ATTESTED in draft.token_classes
+    for name, attestation in said.items():
+        if attestation is not None and not takes:
+            raise Refused(
+                f"takes no key that a vendor attests (vendor-attested), as the script has it of"
+                f" {name}",
+                check="policy.token-classes",
+                where=where,
+            )
+        if attestation != "required" and draft.token_classes == (ATTESTED,):
+            raise Refused(
+                f"takes only keys that vendors attest, which the script does not require of {name}",
+                check="policy.token-classes",
+                where=where,
+            )
 
 
 def _ours(draft: Draft, beside: Path) -> Draft:
@@ -118,8 +145,9 @@ def _stand_in(script: Script, name: str, draft: Draft) -> Principal:
     """Write what a policy would list of somebody, with fresh keys."""
     seat = script.seat(name)
     enrol = next(s for s in script.steps if isinstance(s, Enrol) and s.who == name)
-    # Of which kind a token is only the token says.
-    kind = draft.token_classes[0]
+    # Of which kind a token is only the token says, or its vendor.
+    own = next((kind for kind in draft.token_classes if kind != ATTESTED), ATTESTED)
+    kind = ATTESTED if enrol.attestation == "required" else own
     keys: list[SigningKey | ShareKey] = [SigningKey(spki=_fresh("P256"), token_class=kind)]
     suite = _suite(seat, enrol)
     if suite is not None:

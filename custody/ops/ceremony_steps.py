@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 from custody.crypto.certificates import spki_of
@@ -40,6 +41,7 @@ from custody.keys.api import Token
 from custody.keys.wrapapi import wrapping_of
 from custody.ops import admit as people
 from custody.ops import authority as ca
+from custody.ops import ceremony_vendor as vendor
 from custody.ops import logs, policies
 from custody.ops.actor import signer_of
 from custody.ops.ceremony_place import (
@@ -49,6 +51,7 @@ from custody.ops.ceremony_place import (
     Place,
     check_of_table,
 )
+from custody.ops.ceremony_vendor import vendor_words
 from custody.ops.folders import read_file, read_folder, reading
 from custody.ops.foresee import foresee
 from custody.ops.policy_words import describe
@@ -65,7 +68,7 @@ def words_of(script: Script, step: Step) -> str:
             return f"{step.by} makes the invitation that all admissions answer"
         case Enrol():
             seat = script.seat(step.who)
-            return f"{step.who} makes keys as {seat.role} in {seat.token}"
+            return f"{step.who} makes keys as {seat.role} in {seat.token}{vendor_words(step)}"
         case MakeAuthority():
             left = ", whose key can be backed up" if step.recoverable else ""
             return f"{step.by} makes the certificate authority {step.name!r}{left}"
@@ -75,7 +78,7 @@ def words_of(script: Script, step: Step) -> str:
             left = "can be backed up" if step.recoverable else "is lost with its token"
             return f"{step.by} makes the key-encryption key {step.label!r}, which {left}"
         case Admit():
-            return f"{step.by} admits {', '.join((*step.who, *step.files))}"
+            return f"{step.by} admits {', '.join((*step.who, *step.files))}{vendor_words(step)}"
         case MakePolicy():
             return f"{', '.join(step.signers)} sign policy version 1, made of {step.draft}"
         case SplitRecovery() | MakeWrapping() | TrustKey() | BackUp():
@@ -151,7 +154,8 @@ def _invite(place: Place, step: Invite) -> Outcome:
 def _enrol(place: Place, step: Enrol) -> Outcome:
     outcome, seat = Outcome(), place.script.seat(step.who)
     token, home = place.hands.take(step.who), place.home(step.who)
-    admission = people.enroll(
+    offer = partial(
+        people.enroll,
         home,
         token,
         token_uri=place.table.uri(seat),
@@ -161,6 +165,7 @@ def _enrol(place: Place, step: Enrol) -> Outcome:
         invitation=people.read_invitation(place.held.folder / INVITATION),
         suite=step.suite or ("strongest" if seat.role in SHARING else None),
     )
+    admission = offer()
     identity = home.identity()
     if identity.display != (seat.display or seat.name):
         # The script says by which name people are shown: a home from before may say another.
@@ -171,10 +176,17 @@ def _enrol(place: Place, step: Enrol) -> Outcome:
         )
     outcome.keys.append(NewKey(step.who, "sign", identity.signing_spki))
     outcome.keys += [NewKey(step.who, "share", share.spki) for share in identity.shares]
+    if step.attestation is None:
+        outcome.said.append(f"{token.info.token_class} token, not attested by its vendor")
+    else:
+        outcome.said.append(f"{token.info.token_class} token, by its own word")
+        # The same keys, which are made now, and what attests them.
+        with vendor.of_file(step):
+            admission = offer(attestation=vendor.brought(place, step, identity))
+            vendor.tell(place, step, outcome, admission)
     path = place.put(outcome, admission_name(step.who), admission)
     told = decode_statement(Admission, admission).digest
     outcome.told.append(_told(f"the admission of {step.who}", told))
-    outcome.said.append(f"{token.info.token_class} token, not attested by its vendor")
     if seat.role in SHARING and any(is_oaep(share.suite) for share in identity.shares):
         _challenge(place, outcome, step.who, token, path)
     return outcome
@@ -235,11 +247,15 @@ def _make_kek(place: Place, step: MakeKek) -> Outcome:
 def _admit(place: Place, step: Admit) -> Outcome:
     outcome, home = Outcome(), place.home(step.by)
     names = (*(admission_name(name) for name in step.who), *step.files)
-    checked = [people.check(home, place.read(outcome, name)) for name in names]
+    checked = [_checked(place, step, outcome, name) for name in names]
     for admission in checked:
+        outcome.attested += admission.attested
         person = admission.principal
         roles = ", ".join(person.roles)
-        place.table.show([f"  {person.id}, {person.name}: {roles}"])
+        by_vendor = [
+            f"  key {x.key[:16]}… is {x.words()}, by its vendor" for x in admission.attested
+        ]
+        place.table.show([f"  {person.id}, {person.name}: {roles}", *by_vendor])
         place.table.speak(f"the admission of {person.id}", admission.statement.digest)
         outcome.said.append(
             f"{person.id} is admitted as {roles}, by the admission {admission.statement.digest}"
@@ -249,7 +265,8 @@ def _admit(place: Place, step: Admit) -> Outcome:
     with token.session():
         authority = ca.open_authority(home, token)
         life, now = timedelta(days=step.days), place.table.now()
-        for admission in checked:
+        for name, admission in zip(names, checked, strict=True):
+            vendor.keep_attested(place, step, name, admission)
             for issued in ca.issue(authority, admission, now=now, life=life):
                 place.put(outcome, issued.name, issued.der)
             people.keep(home, admission)
@@ -293,12 +310,15 @@ def _make_policy(place: Place, step: MakePolicy) -> Outcome:
 
 def _admitted(place: Place, outcome: Outcome) -> Sequence[Principal]:
     """Return everybody who was admitted before this step, checked again."""
-    home = place.home(place.invited_by)
     done = place.script.steps[: place.held.progress.done]
-    names = [
-        name
+    return [
+        _checked(place, step, outcome, name).principal
         for step in done
         if isinstance(step, Admit)
         for name in (*(admission_name(who) for who in step.who), *step.files)
     ]
-    return [people.check(home, place.read(outcome, name)).principal for name in names]
+
+
+def _checked(place: Place, step: Admit, outcome: Outcome, name: str) -> people.CheckedAdmission:
+    checked = people.check(place.home(place.invited_by), place.read(outcome, name))
+    return vendor.attested(place, step, name, checked)

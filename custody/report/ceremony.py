@@ -9,7 +9,7 @@ from datetime import datetime
 from custody.encoding import Digest
 from custody.formats.ceremony import Seat
 from custody.formats.envelope import Signature
-from custody.formats.transcript import Begun, Closed, Done, Line, Opened
+from custody.formats.transcript import Begun, Closed, Done, Line, Opened, UsedToken
 from custody.ops.audit_ceremony import JudgedCeremony
 from custody.ops.ceremony_steps import words_of
 from custody.ops.spoken import spoken
@@ -24,6 +24,15 @@ class DigestView:
     what: str
     digest: Digest
     words: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PersonView:
+    """Somebody at the table, his token if it was used, and how many keys in it are attested."""
+
+    seat: Seat
+    token: UsedToken | None
+    attested: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +65,7 @@ class CeremonyPage:
     judged: JudgedCeremony
     title: str
     program: str
-    people: tuple[Seat, ...]
+    people: tuple[PersonView, ...]
     begun: datetime
     steps: tuple[StepView, ...]
     script: DigestView
@@ -85,7 +94,7 @@ def page_of(judged: JudgedCeremony) -> CeremonyPage:
         judged=judged,
         title=judged.script.title,
         program=opened.program if opened else "not said",
-        people=judged.script.people,
+        people=tuple(_people(judged)),
         begun=first.at,
         steps=tuple(_steps(judged)),
         script=_digest("the script", judged.held.digest),
@@ -93,6 +102,18 @@ def page_of(judged: JudgedCeremony) -> CeremonyPage:
         signatures=_signatures(judged, last) if closed else (),
         policy=None if policy is None else _digest("policy version 1", policy),
     )
+
+
+def _people(judged: JudgedCeremony) -> Iterator[PersonView]:
+    events = (line.record.event for line in judged.lines)
+    attested = {key.key for event in events if isinstance(event, Done) for key in event.attested}
+    for seat in judged.script.people:
+        keys = {key.key_id for key in judged.progress.keys if key.person == seat.name}
+        yield PersonView(
+            seat=seat,
+            token=judged.progress.tokens.get(seat.name),
+            attested=len(keys & attested),
+        )
 
 
 def _steps(judged: JudgedCeremony) -> Iterator[StepView]:

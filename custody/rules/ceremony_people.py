@@ -177,3 +177,6 @@ def policy_made(event: Done, line: Line, seen: Seen) -> Iterator[str]:
     for person in policy.principals:
         if not {key.spki for key in person.keys} <= allowed.get(person.id, set()):
             yield f"{POLICY} lists {person.id} with a key that nobody admitted"
+        for key in person.keys:
+            if (key.token_class == "vendor-attested") != (key_id(key.spki) in seen.attested):  # noqa: S105
+                yield f"{POLICY} lists a key of {person.id} by another class than was shown here"

@@ -32,6 +32,7 @@ from custody.formats.ceremony import (
     Step,
     TrustKey,
     admission_name,
+    attestation_name,
     challenge_names,
     doubled,
     folded,
@@ -158,6 +159,10 @@ def _faults(
                 (founded is None or founded.by != step.by, "who keeps the authority admits"),
                 (not step.who and not step.files, "it admits nobody"),
                 (bool(admitted & set(step.who)), "admits somebody a second time"),
+                (
+                    step.attestation is not None and not step.files,
+                    "says what vendors attest of what is brought, and nothing is",
+                ),
             ]
         case MakePolicy():
             return _policy_faults(before, step, custodian)
@@ -389,4 +394,10 @@ def _file_fault(before: Sequence[Step], step: Step) -> str:
 
 
 def _own(step: Step) -> tuple[str, ...]:
-    return step.files if isinstance(step, Admit) else written_by(step)
+    match step:
+        case Admit():
+            return step.files
+        case Enrol() if step.attestation is not None:
+            return (*written_by(step), attestation_name(step.who))
+        case _:
+            return written_by(step)

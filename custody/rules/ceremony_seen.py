@@ -12,7 +12,7 @@ from cryptography.x509 import NameOID
 
 from custody.crypto.certificates import read_certificate
 from custody.crypto.signature import verify
-from custody.encoding import Digest, Record, decode, key_id
+from custody.encoding import Digest, KeyId, Record, decode, key_id
 from custody.errors import Malformed, Refused
 from custody.formats.admission import Admission
 from custody.formats.ceremony import Script, recovery_name, wrapping_name
@@ -39,6 +39,8 @@ class Seen:
     authority: bytes = b""
     admissions: dict[str, Statement[Admission]] = field(default_factory=dict)
     admitted: list[Statement[Admission]] = field(default_factory=list)
+    attested: set[KeyId] = field(default_factory=set)
+    """The keys that a vendor attests."""
     records: dict[int, Statement[RecoveryRecord]] = field(default_factory=dict)
     wrappings: dict[int, Statement[WrappingKey]] = field(default_factory=dict)
 

@@ -46,6 +46,7 @@ from custody.rules.ceremony_keys import (
 )
 from custody.rules.ceremony_people import CERTIFICATE, admitted, enrolled, invited, policy_made
 from custody.rules.ceremony_seen import Seen
+from custody.rules.ceremony_vendor import judge_vouched
 from custody.rules.verdicts import Ledger, Verdict
 
 #: By which check each kind of step is judged.
@@ -91,6 +92,7 @@ def judge_statements(
             ledger.add(
                 check, not faults, "what it wrote is what its record says", otherwise=_few(faults)
             )
+        judge_vouched(step, event, line, seen, ledger)
     if not ledger.verdicts:
         ledger.skip("ceremony.invitation", "no step was done")
     return ledger.done()

@@ -52,6 +52,9 @@ class Paper:
     shares: list[list[str]] = field(default_factory=list)
     turn: int = 0
 
+    def agree(self, text: str) -> None:
+        """Do what people do at the table before they say yes at a screen that ends like this."""
+
     def answer(self, text: str) -> str | None:
         """Say what is typed next at a screen that ends like this, or nothing."""
         shown = text.rpartition(_CLEARED)[2]
@@ -141,6 +144,7 @@ def enter(
                 who = "so " if b"security officer" in asked[0] else ""
                 terminal.write(f"{who}{pin}\n".encode())
             elif _QUESTION.search(text):
+                paper.agree(text.decode("utf-8", "replace"))
                 terminal.write(b"y\n")
             elif (typed := paper.answer(text.decode("utf-8", "replace"))) is not None:
                 terminal.write(f"{typed}\n".encode())

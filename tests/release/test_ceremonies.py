@@ -268,7 +268,7 @@ def test_a_whole_environment_is_made_at_one_table(desk: Desk) -> None:
     assert "sound" in desk.verify("--digest", policy.digest).splitlines()
     page = (table / "ceremony.html").read_text()
     assert policy.digest[:8] in page
-    assert "not-attested" in page
+    assert "software, not attested" in page
     assert "begun more than once" not in page
     # Everybody goes home with a home that the other commands take.
     home = ("--home", "homes/sec1", "--env", FOLDER)

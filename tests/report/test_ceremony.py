@@ -39,7 +39,11 @@ def test_the_page_tells_every_step_and_digest() -> None:
         "0a11",
         "X.509 Certificate for PIV Attestation",
         "Signed by alice",
-        "software, not-attested",
+        "software, not attested",
+        "self-asserted, 2 keys attested by the vendor",
+        "made in a YubiKey",
+        "13078782",
+        "5.2.6",
     ):
         assert words in text
     for line in spoken(example.lines()[-1].digest):

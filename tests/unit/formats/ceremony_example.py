@@ -36,6 +36,7 @@ from custody.formats.transcript import (
     UsedToken,
     encode_transcript,
 )
+from custody.formats.vendor import KeyAttestation
 from custody.rules.ceremony import TokenName, progress_of
 from tests.unit.formats.examples import lay_out
 from tests.unit.formats.fixed import octets, sign, spki
@@ -74,6 +75,8 @@ who = "ida"
 do = "enrol"
 who = "alice"
 suite = "P256"
+attestation = "required"
+roots = ["%b"]
 
 [[steps]]
 do = "authority"
@@ -84,7 +87,7 @@ name = "production authority"
 do = "admit"
 by = "ida"
 who = ["ida", "alice"]
-"""
+""" % octets("vendor's root").hex().encode()
 DIGEST = sha256(SCRIPT).hex()
 TOKENS = {
     "ida": TokenName(label="ida", serial="0a11", manufacturer=None, model=None),
@@ -111,11 +114,19 @@ def token(person: str, serial: str) -> UsedToken:
         library="Implementation of PKCS11 2.6",
         profile="softhsm2",
         token_class="software",
-        attested="not-attested",
     )
 
 
-IDA, ALICE = token("ida", "0a11"), token("alice", "a11c")
+IDA = token("ida", "0a11")
+ALICE = replace(
+    token("alice", "13078782"),
+    manufacturer="Yubico (www.yubico.com)",
+    model="YubiKey YK5",
+    firmware="5.26",
+    library="PKCS#11 PIV Library (SP-800-73) 2.30",
+    profile="ykcs11",
+    token_class="self-asserted",
+)
 
 
 def made(person: str, use: KeyUse, label: str) -> MadeKey:
@@ -153,10 +164,32 @@ ATTESTATION = FoundObject(
 )
 
 
+def by_vendor(key: MadeKey, slot: str) -> KeyAttestation:
+    """What a vendor attests of a key of Alice's."""
+    return KeyAttestation(
+        key=key.key_id,
+        slot=slot,
+        serial=13078782,
+        firmware="5.2.6",
+        pin="always" if slot == "9c" else "once",
+        touch="cached",
+        root=octets("vendor's root").hex(),
+    )
+
+
 def done(step: int, do: str, **more: object) -> Done:
     """A step that was done."""
     empty = Done(
-        step=step, do=do, asked=True, tokens=(), found=(), keys=(), files=(), told=(), said=()
+        step=step,
+        do=do,
+        asked=True,
+        tokens=(),
+        found=(),
+        keys=(),
+        attested=(),
+        files=(),
+        told=(),
+        said=(),
     )
     return replace(empty, **more)
 
@@ -164,6 +197,7 @@ def done(step: int, do: str, **more: object) -> Done:
 def events() -> tuple[Event, ...]:
     """All that happened."""
     words = "software token, not attested by its vendor"
+    attested = (by_vendor(ALICE_SIGN, "9c"), by_vendor(ALICE_SHARE, "9d"))
     steps = (
         done(
             1,
@@ -186,9 +220,13 @@ def events() -> tuple[Event, ...]:
             tokens=(ALICE,),
             found=(ATTESTATION,),
             keys=(ALICE_SIGN, ALICE_SHARE),
+            attested=attested,
             files=(file("alice.admission.dsse"),),
             told=(Told(what="the admission of alice", digest=octets("alice").hex()),),
-            said=(words,),
+            said=(
+                "self-asserted token, by its own word",
+                *(f"key {key.key[:16]}… is {key.words()}, by its vendor" for key in attested),
+            ),
         ),
         done(
             4,
@@ -204,6 +242,7 @@ def events() -> tuple[Event, ...]:
             "admit",
             tokens=(IDA,),
             found=lies(IDA_SIGN, AUTHORITY),
+            attested=attested,
             files=(file("alice.sign.cer"), file("ida.sign.cer")),
             said=("ida is admitted as custodian", "alice is admitted as officer"),
         ),
@@ -299,6 +338,15 @@ def malformed() -> Iterator[tuple[str, str, str, bytes]]:
     yield "script", "not a valid script", "not TOML", b"kind: custody"
     yield "script", "missing required", "no steps", SCRIPT.partition(b"[[steps]]")[0]
     yield "script", "not a valid script", "no UTF-8", SCRIPT.replace(b"Alice", b"\xff")
+    root = octets("vendor's root").hex()
+    for reason, comment, old, new in (
+        ("attestation, roots: one without", "no root to attest by", f'roots = ["{root}"]', ""),
+        ("attestation, roots: one without", "a root that attests nothing", "attestation =", "# "),
+        ("64 lower-case hexadecimal", "a root that is no digest", root, root[:-1]),
+        ("roots: .* is there twice", "a root twice", f'"{root}"', f'"{root}", "{root}"'),
+        ("Invalid enum value 'any'", "an attestation nobody knows", '"required"', '"any"'),
+    ):
+        yield "script", reason, comment, text(old, new)
     yield from _doubled()
     whole = encode_transcript(lines())
     one = whole.partition(b"\n")[0] + b"\n"
@@ -326,6 +374,12 @@ def malformed() -> Iterator[tuple[str, str, str, bytes]]:
     yield "transcript", "keyid order", "a signer twice", last.replace(encode(pair), twice)
     both = whole.replace(b'"check":null', b'"check":"%b"' % (b"ab" * 32))
     yield "transcript", "spki, check", "a public key and a check value", both
+    for reason, comment, was, instead in (
+        ("missing required field .attested", "no word on vendors", b'"attested":[],', b""),
+        ("Invalid enum value", "a PIN policy nobody knows", b'"pin":"always"', b'"pin":"often"'),
+        ("matching regex", "a slot in capitals", b'"slot":"9c"', b'"slot":"9C"'),
+    ):
+        yield "transcript", reason, comment, whole.replace(was, instead)
 
 
 def _doubled() -> Iterator[tuple[str, str, str, bytes]]:

@@ -27,6 +27,7 @@ from custody.formats.ceremony import (
     Seat,
     SplitRecovery,
     TrustKey,
+    Vouching,
     decode_script,
     encode_script,
     folded,
@@ -41,7 +42,7 @@ from custody.formats.transcript import (
 )
 from tests.unit.crypto.vectors import Vector, read
 from tests.unit.formats import ceremony_example as example
-from tests.unit.formats.strategies import NAMES, SUITES, TEXTS
+from tests.unit.formats.strategies import DIGESTS, NAMES, SUITES, TEXTS
 from tests.unit.formats.test_specs import SECTIONS
 
 READERS = {"script": decode_script, "transcript": decode_transcript}
@@ -60,18 +61,34 @@ _NAMES = st.lists(NAMES, max_size=3, unique_by=looks_like).map(tuple)
 _AMONG = st.lists(NAMES, min_size=1, max_size=4, unique_by=looks_like).flatmap(
     lambda names: st.integers(1, len(names)).map(lambda k: f"{k} of ({', '.join(names)})")
 )
+_VOUCHING = st.just((None, ())) | st.tuples(
+    st.sampled_from(get_args(Vouching)),
+    st.lists(DIGESTS, min_size=1, max_size=3, unique=True).map(tuple),
+)
 _STEPS = st.one_of(
     st.builds(Invite, by=NAMES),
-    st.builds(Enrol, who=NAMES, suite=SUITES | st.just("strongest") | st.none()),
+    _VOUCHING.flatmap(
+        lambda vouching: st.builds(
+            Enrol,
+            who=NAMES,
+            suite=SUITES | st.just("strongest") | st.none(),
+            attestation=st.just(vouching[0]),
+            roots=st.just(vouching[1]),
+        )
+    ),
     st.builds(MakeAuthority, by=NAMES, name=_WORDS),
     st.builds(MakeLogKey, by=NAMES, origin=_WORDS, folder=_FILES, label=_WORDS),
     st.builds(MakeKek, by=NAMES, label=_WORDS, recoverable=st.booleans()),
-    st.builds(
-        Admit,
-        by=NAMES,
-        who=_NAMES,
-        files=st.lists(_FILES, max_size=3, unique_by=folded).map(tuple),
-        days=st.integers(1, 397),
+    _VOUCHING.flatmap(
+        lambda vouching: st.builds(
+            Admit,
+            by=NAMES,
+            who=_NAMES,
+            files=st.lists(_FILES, max_size=3, unique_by=folded).map(tuple),
+            days=st.integers(1, 397),
+            attestation=st.just(vouching[0]),
+            roots=st.just(vouching[1]),
+        )
     ),
     st.builds(
         SplitRecovery,

@@ -169,7 +169,7 @@ def test_publisher_keeps_his_share_key(ida: Custodian, tmp_path: Path) -> None:
     for _ in range(2):
         offered = ida.check(someone.enroll(ida.invitation, suite=None)).principal.keys
         assert ["SigningKey"] == [type(key).__name__ for key in offered]
-    assert [KeyRole.SIGN, KeyRole.SHARE] == [made_for for made_for, _, _ in someone.token.made]
+    assert [KeyRole.SHARE, KeyRole.SIGN] == [made_for for made_for, _, _ in someone.token.made]
 
 
 def test_enrolling_again_offers_the_same_keys(ida: Custodian, alice: Person) -> None:
@@ -404,6 +404,24 @@ def test_a_publisher_without_a_curve_keeps_his_work_by_rsa(ida: Custodian, tmp_p
         decode_statement(Admission, bob.enroll(ida.invitation, suite=None)).predicate.shares
     )
     assert 1 == len(bob.token.decrypts)
+
+
+def test_a_host_gets_no_key_that_only_decrypts(ida: Custodian, tmp_path: Path) -> None:
+    """No policy takes one: he is refused before any key is made, and agrees where he can."""
+    host = Person(tmp_path, "mainframe", "host")
+    host.token = RsaToken()
+    with pytest.raises(Unavailable, match="ECDH1_DERIVE") as caught:
+        host.enroll(ida.invitation, suite="strongest")
+    assert "agrees on a curve, not by RSA" in (caught.value.hint or "")
+    with pytest.raises(Refused, match="this one only decrypts") as refused:
+        host.enroll(ida.invitation, suite="RSA3072_OAEP_SHA256")
+    assert "enroll.host" == refused.value.check
+    assert ([], []) == (list(host.token.made), list(host.token.decrypts))
+    host.token = PoorToken()
+    (share,) = decode_statement(
+        Admission, host.enroll(ida.invitation, suite="strongest")
+    ).predicate.shares
+    assert "P256" == share.suite
 
 
 @pytest.fixture

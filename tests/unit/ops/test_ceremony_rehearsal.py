@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from msgspec.structs import replace
 
 from custody.errors import Incomplete, Malformed, Refused, Unavailable
 from custody.formats.ceremony import (
@@ -20,6 +21,7 @@ from custody.formats.ceremony import (
     Seat,
     SplitRecovery,
     Step,
+    Vouching,
     encode_script,
 )
 from custody.formats.policy import Role, SuiteName
@@ -74,6 +76,30 @@ def script(
     )
 
 
+def vouched(who: str, *, attestation: Vouching) -> Script:
+    """A script by which a vendor has to attest somebody's keys, or may."""
+    held = script(PEOPLE)
+    steps = (
+        replace(step, attestation=attestation, roots=("ab" * 32,))
+        if isinstance(step, Enrol) and who in (step.who, "everybody")
+        else step
+        for step in held.steps
+    )
+    return replace(held, steps=tuple(steps))
+
+
+def brought(attestation: Vouching) -> Script:
+    """A script by which a vendor has to attest the keys of an admission that is brought."""
+    held = script(PEOPLE, files=("bob.dsse",))
+    steps = (
+        replace(step, attestation=attestation, roots=("ab" * 32,))
+        if isinstance(step, Admit)
+        else step
+        for step in held.steps
+    )
+    return replace(held, steps=tuple(steps))
+
+
 def tried(folder: Path, held: Script, draft: str = DRAFT) -> str:
     """Lay a draft beside a script, and try its policy out."""
     (folder / "draft.toml").write_text(draft)
@@ -89,6 +115,18 @@ def test_a_sound_policy_can_be_made(tmp_path: Path) -> None:
     assert "it can be signed" in tried(tmp_path, script(PEOPLE, split), RECOVERY + DRAFT)
     strong = DRAFT.replace('"software"]\n[', '"software"]\nweakest_suite = "MLKEM1024_P384"\n[', 1)
     assert "it can be signed" in tried(tmp_path, script(PEOPLE), strong)
+
+
+def test_keys_that_vendors_attest_are_taken_as_such(tmp_path: Path) -> None:
+    """Where the draft takes such keys beside others, or nothing else and all are."""
+    both = DRAFT.replace('["software"]\n[t', '["software", "vendor-attested"]\n[t')
+    alone = DRAFT.replace('["software"]\n[t', '["vendor-attested"]\n[t')
+    for held, draft in (
+        (vouched("sec1", attestation="required"), both),
+        (vouched("sec1", attestation="accepted"), both),
+        (vouched("everybody", attestation="required"), alone),
+    ):
+        assert "it can be signed" in tried(tmp_path, held, draft)
 
 
 def test_a_host_without_a_tpm_is_listed_as_it_enrols(tmp_path: Path) -> None:
@@ -170,6 +208,31 @@ LOCKED: dict[str, tuple[Script, str, str]] = {
         script(PEOPLE, SplitRecovery(by="ida", among="2 of (ida, cas, cyd)", suite="P256")),
         RECOVERY + DRAFT.replace("[thresholds]", 'weakest_suite = "P384"\n[thresholds]'),
         "the recovery key is weaker than P384",
+    ),
+    "attested keys that it does not take": (
+        vouched("sec1", attestation="required"),
+        DRAFT,
+        "takes no key that a vendor attests .vendor-attested., as the script has it of sec1",
+    ),
+    "keys that may be attested, and that it does not take": (
+        vouched("sec2", attestation="accepted"),
+        DRAFT,
+        "takes no key that a vendor attests .vendor-attested., as the script has it of sec2",
+    ),
+    "attested keys alone, where one need not be": (
+        vouched("sec1", attestation="required"),
+        DRAFT.replace('["software"]\n[t', '["vendor-attested"]\n[t'),
+        "takes only keys that vendors attest, which the script does not require of",
+    ),
+    "attested keys alone, where they may be": (
+        vouched("everybody", attestation="accepted"),
+        DRAFT.replace('["software"]\n[t', '["vendor-attested"]\n[t'),
+        "takes only keys that vendors attest, which the script does not require of",
+    ),
+    "attested keys that are brought, and that it does not take": (
+        brought("required"),
+        DRAFT,
+        "takes no key that a vendor attests .vendor-attested., as the script has it of bob.dsse",
     ),
     "years too long": (script(PEOPLE), DRAFT.replace("2027-12", "2029-12"), "thirteen months"),
 }

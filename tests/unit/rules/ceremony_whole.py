@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from functools import cache
 from typing import Any, Literal
 
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from msgspec.structs import replace
 
 from custody.crypto.certificates import issue_authority, issue_certificate, issue_crl, make_csr
@@ -22,6 +22,7 @@ from custody.crypto.notekeys import KeyKind, NoteKey
 from custody.crypto.signature import public_bytes, sign
 from custody.crypto.wrappingkey import wrapping_proof
 from custody.encoding import decode, encode, key_id, sha256
+from custody.errors import Refused
 from custody.formats.admission import Admission, InvitationKeys, ShareClaim, claim_share
 from custody.formats.ceremony import (
     AUTHORITY,
@@ -83,13 +84,16 @@ from custody.formats.transcript import (
     Told,
     UsedToken,
 )
+from custody.formats.vendor import KeyAttestation
 from custody.ops.admit import CheckedAdmission
 from custody.ops.recovery import MadeRecovery, RecoveryOrder, make_recovery, rebuilt_key
 from custody.ops.sealed_share import recipient_of, seal_shares
 from custody.rules.ceremony import kind_of
+from custody.rules.ceremony_vendor import vouched, vouching
 from tests.unit import people
 from tests.unit.formats import keybackup_examples as backups
 from tests.unit.formats.ceremony_example import token
+from tests.unit.yubikey import YubiKey
 
 NOW = people.NOW
 SIGNERS = ("cas", "ida")
@@ -111,9 +115,19 @@ KEK_ID, CA_ID = b"kek-0123456789abcdef", b"ca-0123456789abcdef"
 KEK_CHECK = sha256(b"a check value").hex()
 WHO = ("ida", "cas", "cyd", "sec1", "sec2", "pub")
 
+#: Whose keys a vendor has to attest.
+VOUCHED = "sec1"
+YUBIKEY = YubiKey()
+ROOTS = (sha256(YUBIKEY.root).hex(),)
+
 STEPS: tuple[Step, ...] = (
     Invite(by="ida"),
-    *(Enrol(who=name, suite=SUITES.get(name)) for name in ROLES),
+    *(
+        Enrol(who=name, suite=SUITES.get(name), attestation="required", roots=ROOTS)
+        if name == VOUCHED
+        else Enrol(who=name, suite=SUITES.get(name))
+        for name in ROLES
+    ),
     MakeAuthority(by="ida", name="production authority", recoverable=True),
     MakeLogKey(by="leo", origin=ORIGIN),
     MakeKek(by="leo", label=KEK),
@@ -191,6 +205,18 @@ def key(person: str, use: KeyUse, label: str, public: bytes | None, id_: bytes =
 
 
 @cache
+def attestation(yubikey: YubiKey = YUBIKEY) -> tuple[bytes, ...]:
+    """What a YubiKey attests of the keys of `VOUCHED`, up to its vendor's root."""
+    share = share_key(VOUCHED)
+    assert isinstance(share, ec.EllipticCurvePrivateKey)
+    leaves = (
+        yubikey.attest(people.key(VOUCHED).public_key(), "9c"),
+        yubikey.attest(share.public_key(), "9d"),
+    )
+    return tuple(sorted((*leaves, yubikey.f9, yubikey.root)))
+
+
+@cache
 def _invitation() -> InvitationKeys:
     return InvitationKeys.generate(environment="production", custodian="ida")
 
@@ -212,6 +238,16 @@ def _called(step: Step) -> str:
     if isinstance(step, Enrol | TrustKey | BackUp):
         return f"{kind_of(step)} {step.who}"
     return kind_of(step)
+
+
+def _offering(step: Step) -> tuple[str, ...]:
+    match step:
+        case Enrol():
+            return (step.who,)
+        case Admit():
+            return step.who
+        case _:
+            return ()
 
 
 class _Table:
@@ -309,6 +345,7 @@ class _Table:
             tokens=tuple(used(name) for name in step.hands),
             found=tuple(item for name in step.hands for item in self._lies(name)),
             keys=keys,
+            attested=tuple(key for who in _offering(step) for key in self._attested(who)),
             files=tuple(NamedFile(name=n, sha256=sha256(self.contents[n]).hex()) for n in names),
             told=tuple(Told(what="it", digest=digest) for digest in told),
             said=(),
@@ -353,6 +390,7 @@ class _Table:
             token_class="software",
             csr=csr,
             shares=shares,
+            attestation=attestation() if who == VOUCHED else (),
         )
         name = admission_name(who)
         digest = self.put(name, said, who)
@@ -385,7 +423,16 @@ class _Table:
 
     def _checked(self, who: str) -> CheckedAdmission:
         statement = decode_statement(Admission, self.contents[admission_name(who)])
-        return CheckedAdmission(statement=statement, verdicts=())
+        return CheckedAdmission(statement=statement, verdicts=(), attested=self._attested(who))
+
+    def _attested(self, who: str) -> tuple[KeyAttestation, ...]:
+        name = admission_name(who)
+        said = decode_statement(Admission, self.contents[name]).predicate
+        admits = next(step for step in STEPS if isinstance(step, Admit))
+        try:
+            return vouched(vouching(script(), admits, name), said, now=self._at)
+        except Refused:  # made otherwise: what is tested is that it is found out
+            return ()
 
     def _admit(self) -> set[str]:
         for who in WHO:

@@ -518,6 +518,17 @@ def _host(suite: SuiteName | None) -> Script:
         ),
         (_script(INV, EI, EA, ADMIT), "who keeps the authority admits"),
         (_script(INV, EI, EA, CA, Admit(by="ida")), "it admits nobody"),
+        (
+            _script(INV, EI, EA, CA, replace(ADMIT, attestation="accepted", roots=("00" * 32,))),
+            "says what vendors attest of what is brought, and nothing is",
+        ),
+        (
+            _script(
+                *(INV, EI, replace(EA, attestation="accepted", roots=("00" * 32,)), CA),
+                replace(ADMIT, files=("alice.attestation.pem",)),
+            ),
+            "the file alice.attestation.pem is another's already",
+        ),
         (_script(INV, EI, CA, ADMIT, EA), "has enrolled no key yet: alice"),
         (
             _script(INV, EI, EA, SplitRecovery(by="alice", among="2 of (a, b)")),

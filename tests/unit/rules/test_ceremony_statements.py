@@ -26,6 +26,7 @@ from custody.formats.ceremony import (
 from custody.formats.keybackup import KeyAttribute
 from custody.formats.policy_text import parse_quorum
 from custody.formats.transcript import Done, NamedFile, Told
+from custody.formats.vendor import KeyAttestation
 from custody.rules.ceremony import TokenName
 from custody.rules.ceremony_script import check_script
 from custody.rules.ceremony_statements import judge_statements
@@ -33,6 +34,7 @@ from custody.rules.verdicts import Verdict, passed
 from tests.unit import people
 from tests.unit.rules import ceremony_whole as table
 from tests.unit.rules.ceremony_whole import Otherwise, Whole, spki
+from tests.unit.yubikey import YubiKey
 
 OTHER = sha256(b"another").hex()
 LATER = timedelta(minutes=5)
@@ -58,9 +60,12 @@ def test_the_ceremony_holds() -> None:
     assert {
         *("ceremony.invitation", "ceremony.admission", "ceremony.authority", "ceremony.log"),
         *("ceremony.kek", "ceremony.certificates", "ceremony.recovery", "ceremony.policy"),
-        *("ceremony.wrapping", "ceremony.trust", "ceremony.backup"),
+        *("ceremony.wrapping", "ceremony.trust", "ceremony.backup", "ceremony.attestation"),
     } == {verdict.check for verdict in verdicts}
-    assert len(table.STEPS) == len(verdicts)
+    told = [verdict.reason for verdict in verdicts if verdict.check == "ceremony.attestation"]
+    assert len(table.STEPS) == len(verdicts) - len(told)
+    # Both keys, where they were made and where they were admitted.
+    assert ["9c", "9c", "9d", "9d"] == sorted(words.split("slot ")[1][:2] for words in told)
     assert passed(check_script(table.script(), dict.fromkeys(table.ROLES, ANYBODY)))
 
 
@@ -528,6 +533,29 @@ def _token(step: str, **changes: object) -> Otherwise:
     return Otherwise(done={step: change})
 
 
+def _without_slot(attestation: tuple[bytes, ...], slot: str) -> tuple[bytes, ...]:
+    return tuple(der for der in attestation if f"Attestation {slot}".encode() not in der)
+
+
+def _of_class(policy: Any, name: str, kind: str) -> Any:
+    principals = (
+        replace(p, keys=tuple(replace(key, token_class=kind) for key in p.keys))
+        if p.id == name
+        else p
+        for p in policy.principals
+    )
+    return replace(policy, principals=tuple(principals))
+
+
+ATTESTED = KeyAttestation(
+    key=OTHER,
+    slot="9c",
+    serial=1,
+    firmware="5.2.6",
+    pin="always",
+    touch="cached",
+    root=table.ROOTS[0],
+)
 TOLD = (Told(what="it", digest=OTHER),)
 STRAY = NamedFile(name="stray.dsse", sha256=OTHER)
 RECORDS: Mapping[str, tuple[Otherwise, str, str]] = {
@@ -585,6 +613,65 @@ RECORDS: Mapping[str, tuple[Otherwise, str, str]] = {
         "ceremony.admission",
         "token class",
     ),
+    "no word of what a vendor attests": (
+        _record("enrol sec1", attested=()),
+        "ceremony.attestation",
+        "says otherwise what a vendor attests",
+    ),
+    "no word of it where it is admitted": (
+        _record("admit", attested=()),
+        "ceremony.attestation",
+        "says otherwise what a vendor attests",
+    ),
+    "another slot": (
+        Otherwise(
+            done={
+                "enrol sec1": lambda done: replace(
+                    done, attested=tuple(replace(key, slot="9a") for key in done.attested)
+                )
+            }
+        ),
+        "ceremony.attestation",
+        "says otherwise what a vendor attests",
+    ),
+    "a vendor who attests what nobody asked for": (
+        _record("enrol cas", attested=(ATTESTED,)),
+        "ceremony.attestation",
+        "says otherwise what a vendor attests",
+    ),
+    "a vendor who attests a key-encryption key": (
+        _record("kek", attested=(ATTESTED,)),
+        "ceremony.attestation",
+        "no key is offered",
+    ),
+    "a required attestation that is lacking": (
+        _said(admission_name("sec1"), attestation=()),
+        "ceremony.attestation",
+        "sec1 brings no vendor's attestation, and the script requires one",
+    ),
+    "an attestation by a root that the script does not name": (
+        _said(admission_name("sec1"), attestation=table.attestation(YubiKey())),
+        "ceremony.attestation",
+        "sec1 brings none of the roots that the script names",
+    ),
+    "one key of two that is attested": (
+        _by(
+            admission_name("sec1"),
+            lambda said: replace(said, attestation=_without_slot(said.attestation, "9d")),
+        ),
+        "ceremony.attestation",
+        "requires that a vendor attests every key, and none attests",
+    ),
+    "a policy that lists an attested key as another": (
+        _by(POLICY, lambda said: _of_class(said, "sec1", "software")),
+        "ceremony.policy",
+        "lists a key of sec1 by another class than was shown here",
+    ),
+    "a policy that calls a key attested that nobody attests": (
+        _by(POLICY, lambda said: _of_class(said, "cas", "vendor-attested")),
+        "ceremony.policy",
+        "lists a key of cas by another class than was shown here",
+    ),
     "a file that no such step writes": (
         Otherwise(done={"kek": lambda done: replace(done, files=(STRAY,))}),
         "ceremony.kek",
@@ -612,7 +699,7 @@ def test_a_transcript_cut_before_its_policy_is_judged_as_far_as_it_goes() -> Non
     number = next(n for n, step in enumerate(table.STEPS) if isinstance(step, MakePolicy))
     verdicts = judge_statements(table.script(), whole.lines[: 1 + 2 * number], whole.contents)
     assert passed(verdicts)
-    assert number == len(verdicts)
+    assert number == len({verdict.subject for verdict in verdicts})
     (skipped,) = judge_statements(table.script(), whole.lines[:1], whole.contents)
     assert "not-applicable" == skipped.outcome
 
