@@ -344,7 +344,7 @@ def malformed() -> Iterator[tuple[str, str, str, bytes]]:
         ("attestation, roots: one without", "a root that attests nothing", "attestation =", "# "),
         ("64 lower-case hexadecimal", "a root that is no digest", root, root[:-1]),
         ("roots: .* is there twice", "a root twice", f'"{root}"', f'"{root}", "{root}"'),
-        ("Invalid enum value 'any'", "an attestation nobody knows", '"required"', '"any"'),
+        ("'any'", "an attestation nobody knows", '"required"', '"any"'),
     ):
         yield "script", reason, comment, text(old, new)
     yield from _doubled()
