@@ -43,6 +43,7 @@ from custody.keys.pkcs11_templates import (
     private_template,
     public_key_of,
     public_template,
+    signs_by_pin,
 )
 from custody.keys.profiles import Profile
 from custody.keys.uri import Pkcs11Uri
@@ -215,10 +216,14 @@ class Pkcs11Token:
         id_ = f"{role.value}-{secrets.token_hex(8)}".encode()
         with self._connection.login(writing=True) as session:
             self._check_offers(role)
-            template = private_template(role, label=label, id=id_, recoverable=recoverable)
+            # Nobody can be asked at a token's own keys between two calls of one operation.
+            always = signs_by_pin(role, self._profile) and not self._connection.pinpad
+            template = private_template(
+                role, label=label, id=id_, recoverable=recoverable, always_authenticate=always
+            )
             public, private = _generate(session, role, template, curve, self._profile)
             try:
-                quirks = check_private(private, role, self._profile)
+                quirks = check_private(private, role, self._profile, always_authenticate=always)
                 quirks += check_public(public, role, self._profile)
                 held = public_key_of(public)
                 found = _Found(

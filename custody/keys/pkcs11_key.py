@@ -60,7 +60,8 @@ class TokenKey(TokenPrivate, ec.EllipticCurvePrivateKey):
         digest = digest_to_sign(data, signature_algorithm)[0][: self._size]
         with self._connection.login() as session:
             key: Any = self._object(session)
-            raw: bytes = key.sign(digest, mechanism=Mechanism.ECDSA, **self._pin_again(key))
+            with self._pin_again(key) as more:
+                raw: bytes = key.sign(digest, mechanism=Mechanism.ECDSA, **more)
         if len(raw) != 2 * self._size:
             raise Unavailable("the token returned no ECDSA signature", where=self._where)
         return encode_dss_signature(

@@ -25,7 +25,14 @@ from custody.keys import pkcs11_module as modules
 from custody.keys.api import KeyInfo, KeyRole
 from custody.keys.pkcs11_private import TokenPrivate
 from custody.keys.pkcs11_session import Connection
-from custody.keys.pkcs11_templates import Template, asked, check_attributes, check_label
+from custody.keys.pkcs11_templates import (
+    Template,
+    asked,
+    check_asking,
+    check_attributes,
+    check_label,
+    decrypts_by_pin,
+)
 from custody.keys.profiles import Profile
 from custody.keys.uri import Pkcs11Uri
 
@@ -43,7 +50,6 @@ _PRIVATE: Template = {
     Attribute.SENSITIVE: True,
     Attribute.EXTRACTABLE: False,
     Attribute.WRAP_WITH_TRUSTED: False,
-    Attribute.ALWAYS_AUTHENTICATE: False,
     Attribute.SIGN: False,
     Attribute.SIGN_RECOVER: False,
     Attribute.DECRYPT: True,
@@ -75,12 +81,16 @@ _MADE: Template = {
 }
 
 
-def check_oaep(key: Any, profile: Profile) -> tuple[str, ...]:
+def check_oaep(key: Any, profile: Profile, *, always_authenticate: bool = False) -> tuple[str, ...]:
     """Compare a private key with what opens OAEP slots; return the quirks that excuse it.
 
-    Raises `Refused` (``key.template``) naming the attributes nothing excuses.
+    A key that wants the PIN for each use is always taken; one just made to ``always_authenticate``
+    must.  Raises `Refused` (``key.template``) naming the attributes nothing excuses.
     """
-    return check_attributes(key, {**_PRIVATE, **_MADE}, "private", profile)
+    quirks = check_attributes(key, {**_PRIVATE, **_MADE}, "private", profile)
+    return quirks + check_asking(
+        key, profile, made_so=always_authenticate, usual=decrypts_by_pin(profile)
+    )
 
 
 def rsa_public_of(item: Any) -> rsa.RSAPublicKey:
@@ -115,9 +125,13 @@ class Pkcs11OaepKeys:
         id_ = OAEP_PREFIX + secrets.token_hex(8).encode()
         with self._connection.login(writing=True) as session:
             self._check_offers()
-            public, private = self._generate(session, label, id_, parameters.modulus_bits)
+            always = decrypts_by_pin(self._profile) and not self._connection.pinpad
+            named = {Attribute.LABEL: label, Attribute.ID: id_}
+            public, private = self._generate(
+                session, named, parameters.modulus_bits, always_authenticate=always
+            )
             try:
-                quirks = check_oaep(private, self._profile)
+                quirks = check_oaep(private, self._profile, always_authenticate=always)
                 quirks += check_attributes(public, _PUBLIC_MADE, "public", self._profile)
                 key = self._key(private, label, quirks)
                 _check_pair(key.public_key(), rsa_public_of(public), parameters.modulus_bits)
@@ -177,8 +191,9 @@ class Pkcs11OaepKeys:
                 hint=f"custody token probe '{self._uri}'",
             )
 
-    def _generate(self, session: Any, label: str, id_: bytes, bits: int) -> tuple[Any, Any]:
-        named = {Attribute.LABEL: label, Attribute.ID: id_}
+    def _generate(
+        self, session: Any, named: Template, bits: int, *, always_authenticate: bool
+    ) -> tuple[Any, Any]:
         public: Template = {
             Attribute.CLASS: ObjectClass.PUBLIC_KEY,
             **named,
@@ -191,14 +206,15 @@ class Pkcs11OaepKeys:
             Attribute.CLASS: ObjectClass.PRIVATE_KEY,
             **named,
             **_PRIVATE,
+            Attribute.ALWAYS_AUTHENTICATE: always_authenticate,
             # Last: SoftHSM fixes the object as soon as it reads it.
             Attribute.MODIFIABLE: False,
         }
         pair: tuple[Any, Any] = session.generate_keypair(
             KeyType.RSA,
             bits,
-            id=id_,
-            label=label,
+            id=named[Attribute.ID],
+            label=named[Attribute.LABEL],
             store=True,
             capabilities=pkcs11.MechanismFlag(0),
             mechanism=Mechanism.RSA_PKCS_KEY_PAIR_GEN,
@@ -254,14 +270,15 @@ class OaepKey(TokenPrivate, rsa.RSAPrivateKey):
         mechanism, mask = _MECHANISMS[_hash_of(padding)]
         key = self._object(session)
         try:
-            return bytes(
-                key.decrypt(
-                    ciphertext,
-                    mechanism=Mechanism.RSA_PKCS_OAEP,
-                    mechanism_param=(mechanism, mask, None),
-                    **self._pin_again(key),
+            with self._pin_again(key) as more:
+                return bytes(
+                    key.decrypt(
+                        ciphertext,
+                        mechanism=Mechanism.RSA_PKCS_OAEP,
+                        mechanism_param=(mechanism, mask, None),
+                        **more,
+                    )
                 )
-            )
         except _ITS_FAULT as error:
             return error
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn, Self
 
 from cryptography.hazmat.primitives import serialization
@@ -10,6 +12,7 @@ from pkcs11 import Attribute, ObjectClass
 from custody.errors import Refused, Unavailable
 from custody.keys.api import KeyInfo
 from custody.keys.pkcs11_session import Connection
+from custody.keys.pkcs11_templates import always_authenticates
 
 
 class TokenPrivate:
@@ -63,8 +66,11 @@ class TokenPrivate:
             )
         return found[0]
 
-    def _pin_again(self, key: Any) -> dict[str, Any]:
-        """Give what an operation takes besides, where the token asks for the PIN each time."""
-        if key[Attribute.ALWAYS_AUTHENTICATE]:
-            return {"pin": self._connection.credential()}
-        return {}
+    @contextmanager
+    def _pin_again(self, key: Any) -> Iterator[dict[str, Any]]:
+        """Give what an operation takes besides, where the key wants the PIN for each use."""
+        if always_authenticates(key):
+            with self._connection.again() as pin:
+                yield {"pin": pin}
+        else:
+            yield {}

@@ -114,11 +114,7 @@ class Connection:
         try:
             session = token.open(rw=writing, user_pin=pin, attribute_mapper=mapper())
         except pkcs11.PKCS11Error as error:
-            reason = modules.explain(error, where=self.where)
-            if isinstance(reason, Refused):
-                reason = self._with_tries(reason)
-                self._pin.spoil(reason)
-            raise reason from error
+            raise self._not_taken(error) from error
         self.module.logged_in.add(slot)
         try:
             with _closing(session):
@@ -161,6 +157,43 @@ class Connection:
     def credential(self) -> Any:
         """Return the PIN as the binding takes it, for keys that want it again for each use."""
         return self._credential(self.locate())
+
+    @property
+    def pinpad(self) -> bool:
+        """Whether the PIN is typed at the token as it is now."""
+        return bool(self.locate().flags & TokenFlag.PROTECTED_AUTHENTICATION_PATH)
+
+    @contextmanager
+    def again(self) -> Iterator[Any]:
+        """Give the PIN for one use of a key that wants it each time.
+
+        It is the one that the login took, so nobody is asked twice.  If the token refuses it now,
+        that is once and for all, as at the login.
+        """
+        token = self.locate()
+        if token.flags & TokenFlag.PROTECTED_AUTHENTICATION_PATH:
+            raise Unavailable(
+                "the key wants the PIN typed at the token for each use, and cannot be waited for",
+                where=self.where,
+                hint="use a key that is content with the login",
+            )
+        self._refuse_risk(token)
+        pin = _Bare(self._pin.read())
+        try:
+            yield pin
+        except pkcs11.PKCS11Error as error:
+            reason = modules.explain(error, where=self.where)
+            if isinstance(reason, Refused) and reason.check.startswith("token.pin"):
+                raise self._not_taken(error) from error
+            raise
+
+    def _not_taken(self, error: pkcs11.PKCS11Error) -> CustodyError:
+        """Say why the token did not take the PIN; one that it refused is not offered again."""
+        reason = modules.explain(error, where=self.where)
+        if isinstance(reason, Refused):
+            reason = self._with_tries(reason)
+            self._pin.spoil(reason)
+        return reason
 
     def _credential(self, token: pkcs11.Token) -> Any:
         if token.flags & TokenFlag.PROTECTED_AUTHENTICATION_PATH:

@@ -36,6 +36,8 @@ PARAMETERS: Mapping[str, bytes] = {curve.name: params for params, curve in CURVE
 MAX_LABEL_CHARS = 64
 #: Roles whose keys may be made so that they can be backed up, under keys that the token trusts.
 RECOVERABLE = frozenset({KeyRole.CA})
+#: What a key is said to do that asks for the PIN more often than its template.
+ALWAYS_AUTHENTICATES = "always-authenticates"
 
 _MECHANISM_WORD = struct.Struct("L")
 
@@ -94,11 +96,17 @@ def check_label(label: str) -> None:
 
 
 def private_template(
-    role: KeyRole, *, label: str, id: bytes, recoverable: bool = False
+    role: KeyRole,
+    *,
+    label: str,
+    id: bytes,
+    recoverable: bool = False,
+    always_authenticate: bool = False,
 ) -> Template:
     """Every attribute of a private key of ``role``.
 
-    A ``recoverable`` one may leave under a key that the token's security officer trusts.
+    A ``recoverable`` one may leave under a key that the token's security officer trusts.  One made
+    to ``always_authenticate`` wants the PIN for each use (PKCS#11 3.1 section 4.9).
     """
     if recoverable and role not in RECOVERABLE:
         raise Refused(f"no key for {role.value} is backed up", check="key.role")
@@ -108,6 +116,7 @@ def private_template(
         Attribute.LABEL: label,
         Attribute.ID: id,
         **_private_flags(role),
+        Attribute.ALWAYS_AUTHENTICATE: always_authenticate,
         Attribute.EXTRACTABLE: recoverable,
         Attribute.WRAP_WITH_TRUSTED: recoverable,
         # Last: SoftHSM fixes the object as soon as it reads it.
@@ -174,10 +183,28 @@ def derived_template(size: int) -> Template:
     }
 
 
-def check_private(key: pkcs11.Object, role: KeyRole, profile: Profile) -> tuple[str, ...]:
+def signs_by_pin(role: KeyRole, profile: Profile) -> bool:
+    """Say whether a key of ``role`` is made to want the PIN for each use.
+
+    A person's signing key is, where the profile says that the token then asks.  An authority's and
+    a log's sign what nobody types a PIN for; and C_DeriveKey has no beginning to log in after.
+    """
+    return role is KeyRole.SIGN and _asks_to("sign", profile)
+
+
+def decrypts_by_pin(profile: Profile) -> bool:
+    """Say the same of an RSA share key."""
+    return _asks_to("decrypt", profile)
+
+
+def check_private(
+    key: pkcs11.Object, role: KeyRole, profile: Profile, *, always_authenticate: bool = False
+) -> tuple[str, ...]:
     """Compare a private key with its role's template; return the quirks that excuse differences.
 
-    Raises `Refused` (``key.template``) naming the attributes nothing excuses.
+    A key that wants the PIN for each use is stricter than any template and always taken; one just
+    made to ``always_authenticate`` must.  Raises `Refused` (``key.template``) naming the attributes
+    nothing excuses.
     """
     made = {
         Attribute.LOCAL: True,
@@ -188,6 +215,8 @@ def check_private(key: pkcs11.Object, role: KeyRole, profile: Profile) -> tuple[
     }
     wanted = {**_private_flags(role), **made}
     if role in RECOVERABLE and _read(key, Attribute.EXTRACTABLE) is True:
+        # As its backup will tell it, and as another token must make it again.
+        wanted[Attribute.ALWAYS_AUTHENTICATE] = False
         # Where it was made cannot be asked of one that may have come from a backup.
         del wanted[Attribute.LOCAL], wanted[Attribute.ALWAYS_SENSITIVE]
         wanted |= {
@@ -195,7 +224,25 @@ def check_private(key: pkcs11.Object, role: KeyRole, profile: Profile) -> tuple[
             Attribute.WRAP_WITH_TRUSTED: True,
             Attribute.NEVER_EXTRACTABLE: False,
         }
-    return _compare(key, wanted, "private", profile)
+        return _compare(key, wanted, "private", profile)
+    stricter = check_asking(
+        key, profile, made_so=always_authenticate, usual=signs_by_pin(role, profile)
+    )
+    return _compare(key, wanted, "private", profile) + stricter
+
+
+def check_asking(
+    key: pkcs11.Object, profile: Profile, *, made_so: bool, usual: bool
+) -> tuple[str, ...]:
+    """Judge CKA_ALWAYS_AUTHENTICATE, as `check_private` does; name what is not ``usual``."""
+    if always_authenticates(key):
+        return () if usual else (ALWAYS_AUTHENTICATES,)
+    return _compare(key, {Attribute.ALWAYS_AUTHENTICATE: made_so}, "private", profile)
+
+
+def always_authenticates(key: pkcs11.Object) -> bool:
+    """Say whether a key wants the PIN for each use."""
+    return _read(key, Attribute.ALWAYS_AUTHENTICATE) is True
 
 
 def check_public(key: pkcs11.Object, role: KeyRole, profile: Profile) -> tuple[str, ...]:
@@ -257,7 +304,6 @@ def _private_flags(role: KeyRole) -> dict[Attribute, Any]:
         Attribute.SENSITIVE: True,
         Attribute.EXTRACTABLE: False,
         Attribute.WRAP_WITH_TRUSTED: False,
-        Attribute.ALWAYS_AUTHENTICATE: False,
         Attribute.SIGN: not role.derives,
         Attribute.SIGN_RECOVER: False,
         Attribute.DECRYPT: False,
@@ -287,6 +333,13 @@ def _destroyable(role: KeyRole) -> bool:
     # A person's keys are replaced when he leaves.  Losing the authority's or the log's by one
     # wrong command would end an environment; they go when the token is initialised anew.
     return role in (KeyRole.SIGN, KeyRole.SHARE)
+
+
+def _asks_to(use: str, profile: Profile) -> bool:
+    return any(
+        (known.id, known.answer) == (f"always-authenticate.{use}", "yes")
+        for known in profile.behaviour
+    )
 
 
 def _compare(

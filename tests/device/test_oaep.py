@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+from dataclasses import replace
 from typing import Any
 
 import pkcs11
@@ -17,10 +18,11 @@ from custody.crypto.oaepslots import OaepParameters, OaepSuite, parameters_of
 from custody.crypto.signature import public_bytes
 from custody.encoding import key_id
 from custody.errors import Malformed, Refused, Unavailable
-from custody.keys.pkcs11 import Pkcs11Token
+from custody.keys.pkcs11 import Pkcs11Token, open_token
 from custody.keys.pkcs11_audit import audit_token
 from custody.keys.pkcs11_oaep import OaepKey
 from custody.keys.uri import Pkcs11Uri
+from tests.device.conftest import USER_PIN
 
 SUITE: OaepSuite = "RSA2048_OAEP_SHA1"
 INFO = b"i" * 32
@@ -132,6 +134,32 @@ def test_the_key_decrypts_and_nothing_else(
         for name in (Attribute.SIGN, Attribute.UNWRAP, Attribute.EXTRACTABLE):
             with pytest.raises(pkcs11.PKCS11Error):
                 held_key[name] = True
+
+
+def test_the_key_wants_the_pin_for_each_use(uri: Pkcs11Uri) -> None:
+    """To be logged in is not enough to open a slot, and its owner types the PIN once."""
+    typed: list[str] = []
+
+    def reader(prompt: str, /) -> bytearray:
+        typed.append(prompt)
+        return bytearray(USER_PIN)
+
+    with open_token(replace(uri, pin_source=None), pin=reader) as token:
+        key = token.decrypting().make("alice share", parameters(SUITE))
+        assert () == key.info.quirks == token.decrypting().find(key.info.key_id).info.quirks
+        sealed = seal_to(key, SUITE)
+        for _ in range(2):
+            assert SECRET == keyslots.open(SUITE, key, None, sealed, info=INFO)
+        with token._connection.login() as session:
+            (item,) = session.get_objects({Attribute.CLASS: ObjectClass.PRIVATE_KEY})
+            held: Any = item
+            with pytest.raises(pkcs11.UserNotLoggedIn):
+                held.decrypt(
+                    sealed[:256],
+                    mechanism=Mechanism.RSA_PKCS_OAEP,
+                    mechanism_param=(Mechanism.SHA_1, pkcs11.MGF.SHA1, None),
+                )
+    assert 1 == len(typed)
 
 
 def test_what_would_export_is_refused(key: OaepKey) -> None:

@@ -167,7 +167,12 @@ def test_token_holds_what_the_template_says(token: Pkcs11Token, role: KeyRole) -
     """Read straight from the token, every attribute of both objects is as the template has it."""
     key = made(token, role)
     wanted = [
-        private_template(role, label=key.info.label, id=key.info.id),
+        private_template(
+            role,
+            label=key.info.label,
+            id=key.info.id,
+            always_authenticate=role is KeyRole.SIGN,
+        ),
         public_template(role, label=key.info.label, id=key.info.id, curve=key.curve),
     ]
     with token._connection.login() as session:
@@ -179,6 +184,45 @@ def test_token_holds_what_the_template_says(token: Pkcs11Token, role: KeyRole) -
             assert private[name]
         with pytest.raises(pkcs11.AttributeSensitive):
             private[Attribute.VALUE]
+
+
+def test_a_signing_key_wants_the_pin_for_each_use(uri: Pkcs11Uri) -> None:
+    """To be logged in is not enough for a signature, and its owner types the PIN once."""
+    typed: list[str] = []
+
+    def reader(prompt: str, /) -> bytearray:
+        typed.append(prompt)
+        return bytearray(USER_PIN)
+
+    with open_token(replace(uri, pin_source=None), pin=reader) as token:
+        key = made(token, KeyRole.SIGN)
+        with token.session():
+            for message in (b"one", b"two"):
+                signature.verify(key.info.spki, message, signature.sign(key, message))
+        with token._connection.login() as session:
+            private: Any = _object(session, ObjectClass.PRIVATE_KEY, key.info.id)
+            with pytest.raises(pkcs11.UserNotLoggedIn):
+                private.sign(bytes(32), mechanism=Mechanism.ECDSA)
+    assert 1 == len(typed)
+
+
+def test_a_key_that_does_not_ask_is_found(token: Pkcs11Token) -> None:
+    """One made before keys asked for the PIN at each use serves as it did."""
+    with token._connection.login(writing=True) as session:
+        template = dict(private_template(KeyRole.SIGN, label="older", id=b"sign-01"))
+        assert not template[Attribute.ALWAYS_AUTHENTICATE]
+        parameters = session.create_domain_parameters(
+            KeyType.EC, {Attribute.EC_PARAMS: PARAMETERS[CURVES[0].name]}, local=True
+        )
+        parameters.generate_keypair(
+            store=True,
+            public_template=dict(
+                public_template(KeyRole.SIGN, label="older", id=b"sign-01", curve=CURVES[0])
+            ),
+            private_template=template,
+        )
+    key = token.find(KeyRole.SIGN, id=b"sign-01")
+    signature.verify(public_bytes(key.public_key()), b"x", signature.sign(key, b"x"))
 
 
 def test_token_enforces_the_template(token: Pkcs11Token) -> None:

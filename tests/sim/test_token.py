@@ -23,7 +23,7 @@ from custody.keys.pkcs11 import Pkcs11Token
 from custody.keys.pkcs11_key import TokenKey
 from custody.keys.pkcs11_module import Module
 from custody.keys.pkcs11_templates import private_template, public_template
-from custody.keys.profiles import UNKNOWN, Quirk
+from custody.keys.profiles import UNKNOWN, Behaviour, Quirk
 from custody.keys.uri import Pkcs11Uri
 from tests.sim.token import Device, Library, key_pair, of_class, session_objects
 
@@ -154,11 +154,22 @@ def test_a_pinpad_is_left_to_ask() -> None:
     with device.open(person, notice=told.append) as token:
         key = token.make(KeyRole.SIGN, "alice", P256)
         signature.verify(public_bytes(key.public_key()), b"x", signature.sign(key, b"x"))
-        for item in of_class(device, ObjectClass.PRIVATE_KEY):
-            item.attributes[Attribute.ALWAYS_AUTHENTICATE] = True
-        signature.sign(key, b"x")
-    assert ([], 1) == (person.given, device.calls["reaffirm"])
-    assert ["type the PIN at the keys of token sim"] * (device.calls["login"] + 1) == told
+    assert [] == person.given
+    assert ["type the PIN at the keys of token sim"] * device.calls["login"] == told
+
+
+def test_a_key_that_asks_each_time_is_none_for_a_pinpad(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody can be waited for there within an operation: none is made, and one is not used."""
+    known(monkeypatch, behaviour=(ASKS_TO_SIGN,))
+    device = Device(pinpad=True)
+    with device.open(Person()) as token:
+        key = token.make(KeyRole.SIGN, "alice", P256)
+        (item,) = of_class(device, ObjectClass.PRIVATE_KEY)
+        assert not item.attributes[Attribute.ALWAYS_AUTHENTICATE]
+        item.attributes[Attribute.ALWAYS_AUTHENTICATE] = True
+        with pytest.raises(Unavailable, match="cannot be waited for"):
+            signature.sign(key, b"x")
+    assert (0, device.tries) == (device.calls["reaffirm"], device.tries_left)
 
 
 def test_a_wrong_pin_at_a_pinpad_is_not_asked_for_again() -> None:
@@ -330,21 +341,20 @@ def test_found_key_that_may_do_more_is_refused() -> None:
         refusal("key.template", lambda: token.find(KeyRole.SIGN, key_id=digest))
 
 
-ALWAYS_ASKS = Quirk(
-    id="always-authenticates",
-    object="private",
-    attribute="ALWAYS_AUTHENTICATE",
-    reads=True,
-    why="the slot demands it",
-    source="from the manual",
-)
+ASKS_TO_SIGN = Behaviour(id="always-authenticate.sign", answer="yes", source="unverified")
+#: How a key reads that asks each time, whatever its device was asked for.
+ASKS = {Attribute.ALWAYS_AUTHENTICATE: True}
 
 
-def test_quirk_excuses_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A difference the profile names is accepted and shown with the key; the PIN is given again."""
-    device, person = Device(lies={Attribute.ALWAYS_AUTHENTICATE: True}), Person()
-    profile = msgspec.structs.replace(UNKNOWN, quirk=(ALWAYS_ASKS,))
+def known(monkeypatch: pytest.MonkeyPatch, **more: Any) -> None:
+    """Give the device a profile that says ``more`` of it."""
+    profile = msgspec.structs.replace(UNKNOWN, **more)
     monkeypatch.setattr("custody.keys.pkcs11_module.profile_behind", lambda *_, **__: profile)
+
+
+def test_a_key_that_asks_each_time_is_stricter_and_taken() -> None:
+    """A device that has it so, as a slot of a card, needs no excuse; the PIN is given again."""
+    device, person = Device(lies=ASKS), Person()
     with device.open(person) as token:
         made = token.make(KeyRole.SIGN, "alice", P256)
         signature.sign(token.find(KeyRole.SIGN, id=token.keys()[0].id), b"x")
@@ -355,15 +365,96 @@ def test_quirk_excuses_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [bytearray(6)] == person.given
 
 
+@pytest.mark.parametrize("role", KeyRole)
+def test_a_key_asks_each_time_where_the_token_has_it(
+    monkeypatch: pytest.MonkeyPatch, role: KeyRole
+) -> None:
+    """A person's signing key is made so, and says nothing of it; keys for other roles are not."""
+    known(monkeypatch, behaviour=(ASKS_TO_SIGN,))
+    device = Device()
+    with device.open(Person()) as token:
+        token.make(role, "alice", P256)
+        (item,) = of_class(device, ObjectClass.PRIVATE_KEY)
+        assert (role is KeyRole.SIGN) == item.attributes[Attribute.ALWAYS_AUTHENTICATE]
+        (listed,) = token.keys()
+        assert () == listed.quirks
+    assert (role is KeyRole.SIGN) == bool(device.calls["reaffirm"])
+
+
+def test_a_key_made_to_ask_that_does_not_is_destroyed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the profile says that the token has is held to when a key is made; older keys serve."""
+    known(monkeypatch, behaviour=(ASKS_TO_SIGN,))
+    device = Device(lies={Attribute.ALWAYS_AUTHENTICATE: False})
+    with device.open(Person()) as token:
+        error = refusal("key.template", lambda: token.make(KeyRole.SIGN, "alice", P256))
+        assert "ALWAYS_AUTHENTICATE is false" in error.reason
+        assert [] == device.objects
+        digest = planted(device, KeyRole.SIGN, "older", b"\x01")
+        signature.sign(token.find(KeyRole.SIGN, key_id=digest), b"x")
+    assert 0 == device.calls["reaffirm"]
+
+
+def test_a_recoverable_key_is_as_its_backup_tells_it() -> None:
+    """A key that can be backed up is made anew in another token, so it is exactly its template."""
+    device = Device(lies=ASKS)
+    with device.open(Person()) as token:
+        error = refusal(
+            "key.template", lambda: token.make(KeyRole.CA, "authority", P256, recoverable=True)
+        )
+    assert "ALWAYS_AUTHENTICATE is true" in error.reason
+
+
+def test_a_pin_refused_at_a_signature_is_not_offered_again() -> None:
+    """Changed under the command, the PIN costs one try, though a key asks for it at each use."""
+    device = Device(lies=ASKS)
+    with device.open(Person()) as token:
+        key = token.make(KeyRole.SIGN, "alice", P256)
+        device.calls.clear()
+        with token.session():
+            device.pin = b"999999"
+            for _ in range(3):
+                refusal("token.pin", lambda: signature.sign(key, b"x"))
+    assert (1, device.tries - 1) == (device.calls["reaffirm"], device.tries_left)
+
+
+def test_the_last_try_is_not_spent_on_a_signature() -> None:
+    """A key that asks at each use is not given the PIN where one more wrong one would lock it."""
+    device = Device(lies=ASKS)
+    with device.open(Person()) as token:
+        key = token.make(KeyRole.SIGN, "alice", P256)
+        device.calls.clear()
+        with token.session():
+            device.tries_left = 1
+            refusal("token.pin-final-try", lambda: signature.sign(key, b"x"))
+    assert (0, 1) == (device.calls["reaffirm"], device.tries_left)
+
+
+COPIES = Quirk(
+    id="stays-copyable",
+    object="private",
+    attribute="COPYABLE",
+    reads=True,
+    why="the firmware does not know it",
+    source="unverified",
+)
+
+
+def test_quirk_excuses_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A difference the profile names is accepted and shown with the key."""
+    known(monkeypatch, quirk=(COPIES,))
+    with Device(lies={Attribute.COPYABLE: True}).open(Person()) as token:
+        made = token.make(KeyRole.SIGN, "alice", P256)
+        assert isinstance(made, TokenKey)
+        assert ("stays-copyable",) == made.info.quirks == token.keys()[0].quirks
+
+
 @pytest.mark.parametrize(
     "other", [{"object": "public"}, {"attribute": "DERIVE"}, {"reads": "missing"}, {"reads": False}]
 )
 def test_quirk_excuses_nothing_else(monkeypatch: pytest.MonkeyPatch, other: dict[str, Any]) -> None:
     """A quirk for another object, attribute or value leaves the difference refused."""
-    quirk = msgspec.structs.replace(ALWAYS_ASKS, **other)
-    profile = msgspec.structs.replace(UNKNOWN, quirk=(quirk,))
-    monkeypatch.setattr("custody.keys.pkcs11_module.profile_behind", lambda *_, **__: profile)
-    with Device(lies={Attribute.ALWAYS_AUTHENTICATE: True}).open(Person()) as token:
+    known(monkeypatch, quirk=(msgspec.structs.replace(COPIES, **other),))
+    with Device(lies={Attribute.COPYABLE: True}).open(Person()) as token:
         refusal("key.template", lambda: token.make(KeyRole.SIGN, "alice", P256))
 
 

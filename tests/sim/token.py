@@ -115,6 +115,19 @@ class Device:
         assert not self.pinpad, "a PIN that is typed at the device passes no library"
         return bytes(pin.encode("utf-8"))
 
+    def reaffirm(self, pin: Any) -> None:
+        """Take the PIN again for one use of a key (C_Login with CKU_CONTEXT_SPECIFIC)."""
+        if pin is None:
+            raise pkcs11.UserNotLoggedIn
+        self.reach("reaffirm")
+        if self.tries_left == 0:
+            raise pkcs11.PinLocked
+        # The binding passes bytes here, and knows no way to have them typed at the device.
+        if bytes(pin.encode("utf-8")) != self.pin:
+            self.tries_left -= 1
+            raise pkcs11.PinLocked if self.tries_left == 0 else pkcs11.PinIncorrect
+        self.tries_left = self.tries
+
     def module(self) -> Module:
         """Return this device as a loaded library."""
         return Module(Library([self]), path=Path("/sim/libsim.so"))
@@ -312,10 +325,7 @@ class Item:
     def sign(self, digest: bytes, *, mechanism: Mechanism, pin: Any = None) -> bytes:
         self._usable(Attribute.SIGN, mechanism)
         if self.attributes[Attribute.ALWAYS_AUTHENTICATE]:
-            assert pin is not None
-            self.device.reach("reaffirm")
-            if self.device.entered(pin) != self.device.pin:
-                raise pkcs11.PinIncorrect
+            self.device.reaffirm(pin)
         self.device.reach("sign")
         assert self.secret is not None
         algorithm = ec.ECDSA(Prehashed(_HASHES[len(digest)]))
