@@ -33,7 +33,7 @@ from custody.formats.recovery import RecoveryRecord
 from custody.keys.wrapapi import WrappedKey, wrapping_of
 from custody.ops.authority import authority_certificate
 from custody.ops.folders import read_statement_file, reading
-from custody.ops.landing import check_absent, write_new_file
+from custody.ops.landing import check_new_file, write_new_file
 from custody.ops.spoken import spoken
 from custody.rules.keybackup import check_backup, check_wrapping
 
@@ -132,7 +132,7 @@ def wrapping_key(
     from custody.ops import backup as ops
 
     screen = Screen(as_json=as_json)
-    check_absent(out)
+    check_new_file(out)
     where = open_home(home, "custodian")
     known = read_statement_file(RecoveryRecord, record)
     opened = open_sealed(known, sealed, by)
@@ -234,7 +234,7 @@ def backup(
     screen = Screen(as_json=as_json)
     if authority == (kek is not None):
         raise typer.BadParameter("give one of --authority and --kek")
-    check_absent(out)
+    check_new_file(out)
     standing = stand(home, env, "custodian")
     said = read_statement_file(WrappingKey, wrapping)
 

@@ -35,7 +35,7 @@ from custody.formats.policy_text import format_quorum
 from custody.formats.recovery import BreakGlass, RecoveryRecord
 from custody.ops.bundle import Bundle
 from custody.ops.folders import read_statement_file, reading
-from custody.ops.landing import check_absent, new_directory, write_new_file
+from custody.ops.landing import check_new_file, new_directory, write_new_file
 from custody.ops.rewrap import REWRAPPED, STATEMENT
 
 if TYPE_CHECKING:  # SLIP-0039 is an extra: who reads help needs none of it
@@ -150,7 +150,7 @@ def break_glass(
     from custody.ops import break_glass as glass
 
     screen = Screen(as_json=as_json)
-    check_absent(out)
+    check_new_file(out)
     standing = stand(home, env, "custodian")
     sealed = Bundle.at(bundle)
     known = read_statement_file(RecoveryRecord, record)

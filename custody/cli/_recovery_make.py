@@ -25,7 +25,7 @@ from custody.cli._ui import Screen
 from custody.encoding import Digest, Record
 from custody.formats.policy import HpkeSuite
 from custody.formats.policy_text import format_quorum, parse_quorum
-from custody.ops.landing import check_absent, new_directory, write_new_file
+from custody.ops.landing import check_new_file, new_directory, write_new_file
 
 if TYPE_CHECKING:  # SLIP-0039 is an extra: who reads help needs none of it
     from collections.abc import Mapping
@@ -101,11 +101,11 @@ def make(
     from custody.ops import recovery as ops
 
     screen = Screen(as_json=as_json)
-    check_absent(out)
+    check_new_file(out)
     if (seal_to is None) != (sealed_out is None):
         raise typer.BadParameter("give --seal-to and --sealed-out together")
     if sealed_out is not None:
-        check_absent(sealed_out)
+        check_new_file(sealed_out)
     tree = parse_quorum(among)
     ops.check_splits(tree)
     where = open_home(home, "custodian")

@@ -67,6 +67,26 @@ def test_a_reason_that_cannot_be_signed_is_refused_before(world: Ceremony) -> No
     assert "reason: " in said.stderr
 
 
+def test_a_place_that_is_none_is_refused_before(world: Ceremony) -> None:
+    """What holders did would be lost with a folder that nobody made."""
+    make = ("custodian", "recovery", "make", "production", "--among", "2 of (ida, cas, cyd)")
+    for words in (
+        (*BROKEN[:-1], "none/rewrapped"),
+        (
+            "custodian",
+            "recovery",
+            "wrapping-key",
+            "recovery-1.dsse",
+            "--out",
+            "none/wrapping-2.dsse",
+        ),
+        (*make, "--yes", "--out", "none/recovery-9.dsse"),
+    ):
+        said = world["cas"].run(*words, code=3).stderr
+        assert "no such file or directory" in said
+        assert ASKED not in said
+
+
 def test_a_site_that_is_none_is_refused_before(world: Ceremony) -> None:
     """So is a name that is no site's."""
     said = world["cas"].run(*BROKEN, "--site", "nowhere", code=1)
