@@ -18,7 +18,7 @@ from custody.cli._home import (
     YesOption,
     example,
 )
-from custody.cli._log import LogOption, offer
+from custody.cli._log import LogOption, followed, offer
 from custody.cli._session import stand, unlocked
 from custody.cli._ui import Screen
 from custody.formats.policy_text import format_quorum
@@ -55,11 +55,12 @@ def rewrap(
 ) -> None:
     """Sign a bundle of yours that a recovery sealed anew: same ciphertext, other officers.
 
-    A custodian has stated why, and by which shares. You see it before you sign.
+    A custodian has stated why, and by which shares. You see it before you sign. Where the policy
+    says logged, the log's proof of his statement lies beside it.
     """
     screen = Screen(as_json=as_json)
     check_absent(out)
-    standing = stand(home, env, "publisher")
+    standing = followed(screen, stand(home, env, "publisher", more=[made]), log)
     sealed, new = Bundle.at(bundle), ops.read_rewrapped(made / ops.REWRAPPED)
     broken = read_statement_file(BreakGlass, made / ops.STATEMENT)
     ops.check_rewrapped(sealed.statement, new, broken, standing.situation)

@@ -28,6 +28,7 @@ from custody.ops.auditing import Auditing
 from custody.ops.exhibits import Exhibits, gather_exhibits
 from custody.rules.approvals import Tally, lacking
 from custody.rules.asking import is_by_host
+from custody.rules.broken import judge_rewraps
 from custody.rules.burden import check_burden
 from custody.rules.disposal import is_published
 from custody.rules.endings import (
@@ -231,6 +232,7 @@ def _audit_one(request: Statement[Asking], auditing: Auditing) -> AuditedRelease
         for each in receipts:
             _judge_account(ledger, each, judgement, situation)
         logged = judge_logging(ledger, judgement, receipts, situation)
+        judge_rewraps(ledger, manifest, situation)
     else:
         ledger.extend(chain.verdicts if chain is not None else ())
         receipts = judge_receipts(ledger, documents, request)

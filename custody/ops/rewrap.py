@@ -10,8 +10,9 @@ import msgspec
 
 from custody.crypto.quorum import tree_digest
 from custody.encoding import decode
-from custody.errors import Refused
+from custody.errors import Incomplete, Refused
 from custody.formats.envelope import Statement, decode_statement
+from custody.formats.logentry import entry_of
 from custody.formats.manifest import Manifest
 from custody.formats.policy import Role
 from custody.formats.recovery import BreakGlass, Rewrapped
@@ -19,6 +20,7 @@ from custody.ops.bundle import CONTENTS, MANIFEST, PARTS, PAYLOAD, Bundle
 from custody.ops.folders import read_file, reading
 from custody.ops.keys import Signer
 from custody.ops.landing import check_absent, disk_errors, new_directory
+from custody.rules.broken import check_broken
 from custody.rules.holdings import check_held
 from custody.rules.manifest import check_manifest
 from custody.rules.people import check_key
@@ -51,6 +53,7 @@ def check_rewrapped(
 
     A custodian's statement must speak of exactly this envelope.  That its shares are those of the
     content key shows when officers and host open them; what is wrong then hurts this bundle alone.
+    Where the policy demands a log, one whose statement is not shown to be in it is `Incomplete`.
     """
     policy = situation.trusted.policy
     keyid, _, verdicts = check_author(
@@ -77,6 +80,7 @@ def check_rewrapped(
     if new.core.replaces != old.digest:
         raise Refused("the new core replaces another manifest", check="recovery.core")
     _check_recipients(new, situation)
+    _check_logged(broken, situation)
 
 
 def _check_recipients(new: Rewrapped, situation: Situation) -> None:
@@ -99,6 +103,25 @@ def _check_recipients(new: Rewrapped, situation: Situation) -> None:
             continue  # whose these are, and that they are nobody's, is judged with the manifest
         key = next(key for key in holder.keys if key.key_id == slot.recipient)
         require(check_key(holder, key, situation))
+
+
+def _check_logged(broken: Statement[BreakGlass], situation: Situation) -> None:
+    """Refuse what no log that the policy demands was told of: nobody else would hear of it."""
+    verdicts = check_broken(broken, situation.trusted.policy, situation)
+    failed = [verdict for verdict in verdicts if verdict.outcome == "fail"]
+    if not failed:
+        return
+    entry = entry_of(broken.envelope)
+    if any(given.entry == entry for given in situation.documents.proofs):
+        # A proof is here: why it is none says more than that one is missing.
+        require(failed)
+    raise Incomplete(
+        failed[0].reason,
+        missing=("the log's proof of it",),
+        where=STATEMENT,
+        hint=f"custody log append LOG {STATEMENT} --proofs DIR (logged already: custody log prove);"
+        " put the .tlog-proof file beside it",
+    )
 
 
 def sign_rewrapped(

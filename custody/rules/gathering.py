@@ -248,8 +248,12 @@ class _Gathering:
             if not copies:
                 return
             self._keep_one_of(copies)
-            self._signed.add(copies[0].predicate.core.publisher)
-            wanted = copies[0].predicate.core.replaces
+            core = copies[0].predicate.core
+            self._signed.add(core.publisher)
+            for broken in self._documents.broken:
+                if broken.predicate.replacement == core.binding().hex():
+                    self._add_voucher(broken)
+            wanted = core.replaces
 
     def _keep_one_of(self, copies: Iterable[Statement[P]]) -> None:
         """Keep the best copy of what a kept statement names, be it as bad as it is."""

@@ -159,7 +159,7 @@ def check_entries(
     after = by = None
     with ledger.failing("logged.checkpoint"):
         signed, old = decode_checkpoint(said.checkpoint), _decoded(request.predicate.checkpoint)
-        by, after = _moment(judge_head(policy, signed)), _moment(judge_head(policy, old))
+        by, after = moment_of(judge_head(policy, signed)), moment_of(judge_head(policy, old))
         size = signed.checkpoint.size
         ledger.add("logged.checkpoint", True, f"a checkpoint of {size} entries, as demanded")
         _check_inclusion(ledger, said.entries, signed)
@@ -254,7 +254,7 @@ def check_proven(ledger: Ledger, envelope: Envelope, situation: Situation) -> No
         if policy is None or given.entry != entry:
             continue
         try:
-            by = _moment(judge_head(policy, given.proof.signed))
+            by = moment_of(judge_head(policy, given.proof.signed))
             given.proof.check_entry(entry.encode())
         except (Malformed, Refused) as error:
             reason = f"its proof is none: {error.reason}"
@@ -385,8 +385,8 @@ def _check_times(
     )
 
 
-def _moment(vouched: Vouched) -> datetime | None:
-    """Return a witness's time; one that no calendar holds is `Refused`."""
+def moment_of(vouched: Vouched) -> datetime | None:
+    """Return a witness's time, None if none states one; one of no calendar is `Refused`."""
     if vouched.seconds is None:
         return None
     try:
