@@ -71,7 +71,9 @@ def make_kek(
     """
     screen = Screen(as_json=as_json)
     with open_token(uri, pin_fd=pin_fd) as token, token.session():
-        made = wrapping_of(token).make_kek(label, recoverable=recoverable)
+        keks = wrapping_of(token)
+        keks.check_free(label)
+        made = keks.make_kek(label, recoverable=recoverable)
     view = kek_view(made.info)
 
     def words() -> None:

@@ -125,6 +125,18 @@ class Pkcs11Wrapping:
         self._profile = profile
         self._uri = uri
 
+    def check_free(self, label: str) -> None:
+        """Refuse a label that a key bears; see `Wrapping.check_free`."""
+        wanted = {Attribute.CLASS: ObjectClass.SECRET_KEY, Attribute.LABEL: label}
+        with self._connection.login() as session:
+            if list(session.get_objects(wanted)):
+                raise Refused(
+                    f"a key labelled {label!r} is in the token already",
+                    check="kek.exists",
+                    where=self._connection.where,
+                    hint="choose another label; a key-encryption key is not destroyed by its user",
+                )
+
     def make_kek(self, label: str, *, recoverable: bool) -> Pkcs11Kek:
         """Make a KEK; see `Wrapping.make_kek`."""
         if not label or len(label) > MAX_LABEL_CHARS or not label.isprintable():

@@ -70,6 +70,13 @@ class Wrapping(Protocol):
     def make_kek(self, label: str, *, recoverable: bool) -> Kek:
         """Make a KEK in the token with its full template, read back."""
 
+    def check_free(self, label: str) -> None:
+        """Refuse (``kek.exists``) a label that a secret key there bears.
+
+        Of two that look alike neither could be destroyed.  A ceremony that was killed beside a new
+        KEK does not ask: it makes another, and lists both.
+        """
+
     def find_kek(
         self, *, label: str | None = None, id: bytes | None = None, check: Digest | None = None
     ) -> Kek:

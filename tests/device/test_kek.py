@@ -47,7 +47,7 @@ def test_a_kek_wraps_and_unwraps(token: Pkcs11Token, *, recoverable: bool) -> No
     """What one KEK wrapped it unwraps, after it was found anew; another does not."""
     secret = os.urandom(32)
     made = wrapping_of(token).make_kek("site", recoverable=recoverable)
-    other = wrapping_of(token).make_kek("site", recoverable=recoverable)
+    other = wrapping_of(token).make_kek("other", recoverable=recoverable)
     wrapped = made.wrap(secret)
     assert 40 == len(wrapped)
     assert secret not in wrapped
@@ -80,7 +80,9 @@ def test_a_kek_is_not_destroyed_by_its_user(token: Pkcs11Token, *, recoverable: 
 def test_keks_are_told_apart_by_their_check_value(token: Pkcs11Token) -> None:
     """A label names several; a check value names one; a label alone names none."""
     keks = wrapping_of(token)
-    one, two = (keks.make_kek("site", recoverable=False).info for _ in range(2))
+    one = keks.make_kek("site", recoverable=False).info
+    planted(token, LABEL="site", ID=b"kek-another")
+    (two,) = (kek for kek in keks.keks() if kek.id == b"kek-another")
     assert one.check != two.check
     assert {one, two} == set(keks.keks())
     assert one == keks.find_kek(id=one.id).info
@@ -90,6 +92,22 @@ def test_keks_are_told_apart_by_their_check_value(token: Pkcs11Token) -> None:
         assert wanted == caught.value.check
     with pytest.raises(Unavailable, match="no such key"):
         keks.find_kek(label="other", check=one.check)
+
+
+def test_a_label_that_is_there_makes_no_second_kek(
+    token: Pkcs11Token,
+    uri: Pkcs11Uri,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody destroys one by mistake, so nobody makes a second that he would take for the first."""
+    wrapping_of(token).make_kek("site", recoverable=False)
+    said = run(
+        *("token", "make-kek", str(uri), "--label", "site"), capsys=capsys, monkeypatch=monkeypatch
+    )
+    assert (1, "") == (said.code, said.out)
+    assert "a key labelled 'site' is in the token already" in said.err
+    assert 1 == len(wrapping_of(token).keks())
 
 
 def test_a_check_value_is_what_rfc_5649_makes_it(token: Pkcs11Token) -> None:
