@@ -13,8 +13,10 @@ from typing import Any
 import pkcs11
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from pkcs11 import MGF, Attribute, KeyType, Mechanism, MechanismFlag, ObjectClass, _pkcs11
 
+from custody.crypto.oaepslots import parameters_of
 from custody.keys.api import KeyRole
 from custody.keys.pkcs11 import Pkcs11Token
 from custody.keys.pkcs11_audit import audit_token
@@ -163,6 +165,17 @@ ALL: list[Attack] = [
 ]
 
 
+#: Attacks that SoftHSM 2.6.1 stops by itself, on the most careless key that could fall to them, and
+#: what it answers: CKR_ATTRIBUTE_READ_ONLY, for SENSITIVE and EXTRACTABLE move one way in any
+#: template, and CKR_MECHANISM_INVALID, for what it encrypts by it does not unwrap by.
+STOPPED: list[tuple[Attack, dict[str, bool], type[pkcs11.PKCS11Error]]] = [
+    (a3_unset_sensitive, {"SENSITIVE": True, "EXTRACTABLE": True}, pkcs11.AttributeReadOnly),
+    (a4_set_extractable, {"SENSITIVE": False, "EXTRACTABLE": False}, pkcs11.AttributeReadOnly),
+    (a4_copy_extractable, {"SENSITIVE": False, "EXTRACTABLE": False}, pkcs11.AttributeReadOnly),
+    (a5_encrypt_and_unwrap, {"ENCRYPT": True, "UNWRAP": True}, pkcs11.MechanismInvalid),
+]
+
+
 @pytest.fixture
 def session(token: Pkcs11Token) -> Iterator[Any]:
     """A session of somebody who knows the PIN: all that an attacker needs here."""
@@ -278,6 +291,68 @@ def test_one_private_key_as_two_objects_is_refused(token: Pkcs11Token, uri: Pkcs
     wanted = {("unwrap-and-decrypt", "private 'copy' id 63")}
     wanted.add(("unwrap-and-decrypt", "private 'out' id 62"))
     assert wanted <= weak(uri)
+
+
+def test_every_attack_has_a_key_that_falls_or_is_stopped_by_the_token() -> None:
+    """None is tried on our keys of which nobody has seen what it does to a bad one."""
+    seen = [attack for attack, _, _ in ATTACKS] + [attack for attack, _, _ in STOPPED]
+    assert sorted(seen, key=ALL.index) == ALL
+
+
+@pytest.mark.parametrize(
+    ("attack", "flags", "answer"), STOPPED, ids=[attack.__name__ for attack, _, _ in STOPPED]
+)
+def test_softhsm_stops_it_on_any_key(
+    session: Any, attack: Attack, flags: dict[str, bool], answer: type[pkcs11.PKCS11Error]
+) -> None:
+    """No key here falls to these: that ours do not either is SoftHSM's doing before it is ours."""
+    careless = aes(session, TOKEN=False, MODIFIABLE=True, COPYABLE=True, **flags)
+    # It may be changed, copied and used; what is refused is the step that the attack is about.
+    careless[Attribute.LABEL] = "changed"
+    careless.copy({Attribute.TOKEN: False, Attribute.LABEL: "copied"})
+    if flags.get("ENCRYPT"):
+        careless.encrypt(bytes(32), **CBC)
+    with pytest.raises(answer):
+        attack(session, careless)
+
+
+def a5_encrypt_and_unwrap_by_a_pair(public: Any, private: Any) -> bytes:
+    """Encrypt a chosen value to one half and unwrap it by the other: the attacker's own key."""
+    chosen = os.urandom(32)
+    made = bare(
+        private.unwrap_key(
+            ObjectClass.SECRET_KEY,
+            KeyType.AES,
+            public.encrypt(chosen, **OAEP),
+            capabilities=NONE,
+            template={Attribute.TOKEN: False, Attribute.ENCRYPT: True},
+            **OAEP,
+        )
+    )
+    known = Cipher(algorithms.AES(chosen), modes.CBC(bytes(16))).encryptor()
+    assert known.update(bytes(16)) == made.encrypt(bytes(16), **CBC)
+    return chosen
+
+
+def test_a_pair_that_encrypts_and_unwraps_falls_and_ours_does_not(
+    token: Pkcs11Token, uri: Pkcs11Uri
+) -> None:
+    """A5 where SoftHSM has it, by RSA: a careless pair takes a known key in, a share key's not."""
+    suite = parameters_of("RSA2048_OAEP_SHA1")
+    assert suite is not None
+    info = token.decrypting().make("share", suite).info
+    with token._connection.login(writing=True) as session:
+        assert a5_encrypt_and_unwrap_by_a_pair(
+            *rsa_halves(session, {"ENCRYPT": True}, {"UNWRAP": True})
+        )
+        public, private = (
+            bare(*session.get_objects({Attribute.CLASS: kind, Attribute.ID: info.id}))
+            for kind in (ObjectClass.PUBLIC_KEY, ObjectClass.PRIVATE_KEY)
+        )
+        with pytest.raises(pkcs11.PKCS11Error, match="0x68"):  # CKR_KEY_FUNCTION_NOT_PERMITTED
+            a5_encrypt_and_unwrap_by_a_pair(public, private)
+    assert ("unwrap-and-encrypt", "public 'in' id 61") in weak(uri)
+    assert {"public 'in' id 61", "private 'out' id 62"} == {subject for _, subject in weak(uri)}
 
 
 @pytest.mark.parametrize("attack", ALL, ids=lambda attack: attack.__name__)
