@@ -15,6 +15,7 @@ import typer.main
 
 from custody import __version__
 from custody.cli._later import Group
+from custody.cli._streams import open_streams
 
 #: Every role and tool, in the order of a release.  A module ``custody.cli.NAME`` has an ``app``.
 ROLES = {
@@ -112,6 +113,7 @@ def main() -> None:
     # at the end in what goes away anyway, takes a fifth of a short command.
     gc.set_threshold(100_000, 20, 20)
     atexit.register(gc.freeze)
+    open_streams()
     try:
         code = typer.main.get_command(app)(prog_name="custody", standalone_mode=False)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  the edge of the program

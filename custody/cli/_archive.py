@@ -111,8 +111,13 @@ def is_broken(found: Archive) -> bool:
     return bool(found.unopened) or any(found.empty())
 
 
-def show_table(screen: Screen, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Show rows of what strangers wrote."""
+def show_table(
+    screen: Screen, heads: Sequence[str], rows: Sequence[Sequence[str]], *, nothing: str
+) -> None:
+    """Show rows of what strangers wrote, or say that there is ``nothing``."""
     from custody.cli._words import plain
 
+    if not rows:
+        screen.show(nothing)
+        return
     screen.table(heads, [tuple(plain(cell) for cell in row) for row in rows])

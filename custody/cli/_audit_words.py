@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from custody.cli._ui import Screen
+from custody.cli._ui import Screen, verdict_line
 from custody.cli._words import (
     AnswerView,
     CheckView,
@@ -202,6 +202,24 @@ def say_what_is_lacking(screen: Screen, report: AuditReport) -> None:
     failing = {verdict.check for verdict in verdicts if verdict.outcome == "fail"}
     for words in dict.fromkeys(words for check, words in _LACKING.items() if check in failing):
         screen.say(f"hint: {words}")
+
+
+def say_what_fails(screen: Screen, report: AuditReport) -> None:
+    """Say which checks of an audit fail, what could not be read, and the verdict."""
+    for release in report.releases:
+        if not release.sound:
+            screen.say(f"{plain(release.host)}: {outcome(release)}, NOT SOUND")
+        _say_failures(screen, release.verdicts)
+    _say_failures(screen, report.verdicts)
+    show_unreadable(screen.say, report.unreadable)
+    screen.say("sound" if report.sound else "NOT SOUND")
+    say_what_is_lacking(screen, report)
+
+
+def _say_failures(screen: Screen, verdicts: Sequence[Verdict]) -> None:
+    for verdict in verdicts:
+        if verdict.outcome == "fail":
+            screen.say(verdict_line(verdict))
 
 
 def show_audit(screen: Screen, report: AuditReport, *, checks: bool) -> None:

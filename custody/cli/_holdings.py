@@ -11,7 +11,9 @@ import typer
 from custody.cli._case import AtOption, PolicyPinOption, pinned
 from custody.cli._home import HomeOption, JsonOption, example, moment
 from custody.cli._ui import EXIT_INCOMPLETE, EXIT_REFUSED, Screen
+from custody.cli._words import count
 from custody.encoding import Digest, KeyId, Moment, Record
+from custody.errors import Incomplete
 from custody.formats.policy_text import format_quorum
 from custody.ops.collect import read_case
 from custody.ops.holdings import (
@@ -128,7 +130,8 @@ def _who_can_open(
 ) -> None:
     """Say of every bundle which sets of officers can open it: by the rules, and by shares alone.
 
-    Shares of officers who left, or whose keys are revoked, still work; they are named.
+    Shares of officers who left, or whose keys are revoked, still work; they are named.  Exit code
+    4: no manifest is here.
     """
     screen = Screen(as_json=as_json)
     environment = _environment(screen, files, policy_pin, at, home)
@@ -149,6 +152,7 @@ def _who_can_open(
         _show_rest(screen, environment)
 
     screen.result(view, words)
+    _require_manifests(environment)
 
 
 def _ever_held(
@@ -160,14 +164,15 @@ def _ever_held(
     """Answer: has anyone ever held a threshold of the shares of one key?
 
     Exit code 0: nobody has.  1: somebody has, and is named.  4: nobody has by what is here, but
-    manifests that are named here, or the first policy versions, are missing.
+    manifests that are named here, or the first policy versions, are missing, or no manifest is
+    here at all.
     """
     screen = Screen(as_json=as_json)
     environment = _environment(screen, files, policy_pin, None, home)
     found = ever_held(environment)
     ever = any(key.alone for key in found)
     known = environment.from_the_first
-    complete = known and not environment.absent and not environment.passed_over
+    complete = bool(found) and known and not environment.absent and not environment.passed_over
     view = HeldView(
         environment=environment.policy.environment,
         versions=tuple(statement.predicate.version for statement in environment.versions),
@@ -197,6 +202,7 @@ def _ever_held(
     screen.result(view, words)
     if ever:
         raise typer.Exit(EXIT_REFUSED)
+    _require_manifests(environment)
     if not complete:
         raise typer.Exit(EXIT_INCOMPLETE)
 
@@ -207,6 +213,18 @@ def _environment(
     digest = pinned(screen, pin, home)
     now = moment(at, option="--at")
     return read_environment(read_case(*files).documents, pin=digest, now=now)
+
+
+def _require_manifests(environment: Environment) -> None:
+    """Refuse to have answered for bundles none of which is here."""
+    if environment.sealings:
+        return
+    over = len(environment.passed_over)
+    raise Incomplete(
+        "no manifest that can be judged is here" if over else "no manifest is here",
+        missing=("manifests: bundles, or folders with their manifest.dsse",),
+        hint="name them beside the environment's folder",
+    )
 
 
 def _openers_view(openers: Openers) -> OpenersView:
@@ -275,18 +293,19 @@ def _openers_words(openers: Openers) -> Iterator[str]:
 def _allowed_words(openers: Openers) -> str:
     if openers.forbidden:
         return f"nobody: {openers.forbidden}"
-    if openers.allowed is None:
-        return "more sets than can be listed: its own tree and the one in force, both"
-    return " or ".join(", ".join(names) for names in openers.allowed)
+    tree, in_force = format_quorum(openers.sealing.tree), format_quorum(openers.in_force)
+    both = "" if tree == in_force else f", and by the policy in force {in_force}"
+    without = f", without {', '.join(openers.barred)}" if openers.barred else ""
+    return f"{tree}{both}{without}"
 
 
 def _held_words(view: HeldView) -> Iterator[str]:
-    manifests = sum(len(key.manifests) for key in view.keys)
     looked = (
-        f"{manifests} manifests of {len(view.keys)} keys,"
-        f" policy versions {view.versions[0]} to {view.versions[-1]}"
+        f"{count(sum(len(key.manifests) for key in view.keys), 'manifest')} of"
+        f" {count(len(view.keys), 'key')}, policy versions {view.versions[0]} to"
+        f" {view.versions[-1]}"
     )
-    if not view.ever:
+    if view.keys and not view.ever:
         rest = "" if view.complete else ", by what is here"
         yield f"no: nobody has ever held a threshold of shares of one key{rest} ({looked})"
     for key in view.keys:

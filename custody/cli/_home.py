@@ -151,14 +151,15 @@ def read_env(folders: Sequence[Path] | None, *more: Path) -> Documents:
 
 
 def moment(text: str | None, *, option: str = "TIME") -> datetime:
-    """Read a time that was given (RFC 3339 UTC), or the machine's clock."""
+    """Read a time that was given (RFC 3339 UTC, or a day, which begins there), or the clock."""
     if text is None:
         return utc_now()
     try:
-        return parse_time(text)
+        return parse_time(f"{text}T00:00:00Z" if len(text) == len("2027-01-05") else text)
     except Malformed as error:
         raise typer.BadParameter(
-            f"{text!r} is no UTC time as 2027-01-05T12:00:00Z", param_hint=option
+            f"{text!r} is no time: write 2027-01-05T12:00:00Z, or a day, 2027-01-05 (both UTC)",
+            param_hint=option,
         ) from error
 
 

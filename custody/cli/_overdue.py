@@ -89,6 +89,8 @@ def overdue(
     ]
 
     def words() -> None:
+        if not rows:
+            screen.show("nothing is late, and nothing ends within thirty days")
         for row in rows:
             state = "late" if row.due else "soon"
             screen.show(f"{state}  {format_time(row.since)}  {row.kind}  {plain(row.who)}")

@@ -119,7 +119,7 @@ def list_releases(
         for row in rows
     ]
     heads = ("request", "host", "outcome", "judged at", "time", "file")
-    screen.result(rows, lambda: show_table(screen, heads, cells))
+    screen.result(rows, lambda: show_table(screen, heads, cells, nothing="no release"))
     if is_broken(found) or not all(row.sound for row in rows):
         raise typer.Exit(EXIT_REFUSED)
 
@@ -223,13 +223,15 @@ def who_approved(
         for r in rows
     ]
     heads = ("at", "officer", "answer", "host", "request", "release", "why")
-    screen.result(rows, lambda: show_table(screen, heads, cells))
+    screen.result(rows, lambda: show_table(screen, heads, cells, nothing="no such answer is here"))
     if is_broken(found) or not all(row.sound for row in rows):
         raise typer.Exit(EXIT_REFUSED)
 
 
 def since(
-    time: Annotated[str, typer.Argument(help="A time, as 2027-01-05T12:00:00Z.", metavar="TIME")],
+    time: Annotated[
+        str, typer.Argument(help="A time, as 2027-01-05T12:00:00Z, or a day.", metavar="TIME")
+    ],
     archive: ArchiveArgument,
     until: Annotated[
         str | None, typer.Option("--until", help="And before this one.", metavar="TIME")
@@ -273,7 +275,9 @@ def since(
         for r in rows
     ]
     heads = ("at", "who", "what", "host", "request", "release", "note")
-    screen.result(rows, lambda: show_table(screen, heads, cells))
+    screen.result(
+        rows, lambda: show_table(screen, heads, cells, nothing="nothing happened in that time")
+    )
 
 
 def _standing(line: ActLine) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,6 +21,9 @@ from custody.cli._case import (
 from custody.cli._history import remembered, retired
 from custody.cli._home import HomeOption, PinFdOption, example, moment
 from custody.cli._ui import EXIT_REFUSED, Screen
+
+if TYPE_CHECKING:
+    from custody.report.period import Period
 
 
 def add_report(app: typer.Typer) -> None:
@@ -70,6 +73,7 @@ def report(
     The page needs no other file, no network and no script. It is written whatever the verdict;
     the exit code is 0 only if every check of every release holds.
     """
+    from custody.cli._audit_words import say_what_fails
     from custody.ops.landing import check_absent, write_new_file
     from custody.report.html import render_report
 
@@ -94,7 +98,7 @@ def report(
     )
     write_new_file(out, render_report(found))
     screen.made(out)
-    screen.say("sound" if found.sound else "NOT SOUND")
+    say_what_fails(screen, found)
     if not found.sound:
         raise typer.Exit(EXIT_REFUSED)
 
@@ -143,6 +147,21 @@ def _period(
     )
     write_new_file(out, render_page(page))
     screen.made(out)
+    _say_faults(screen, page)
     screen.say("sound" if page.sound else "NOT SOUND")
     if not page.sound:
         raise typer.Exit(EXIT_REFUSED)
+
+
+def _say_faults(screen: Screen, page: Period) -> None:
+    """Say what of a period does not hold."""
+    from custody.cli._words import plain
+
+    for file in page.unopened:
+        screen.say(f"unreadable {plain(file.name)}: {plain(file.reason)}")
+    for row in page.unsound:
+        fault = next(iter(row.faults), "its quorum was not complete")
+        screen.say(f"NOT SOUND  {plain(row.file)}: {plain(row.release.host)}: {plain(fault)}")
+    for ceremony in page.broken_ceremonies:
+        title = ceremony.judged.script.title
+        screen.say(f"NOT SOUND  ceremony {plain(title)}: {plain(ceremony.faults[0])}")

@@ -16,6 +16,7 @@ import msgspec
 import typer
 
 from custody.cli._hints import HINTS
+from custody.cli._streams import fitting
 from custody.crypto.secret import wipe
 from custody.encoding import Digest
 from custody.errors import CustodyError, Incomplete, Refused, Unavailable
@@ -48,7 +49,7 @@ class Screen:
     def result(self, value: object, words: Callable[[], None]) -> None:
         """Show what a command found: ``value`` as JSON, or what ``words`` writes."""
         if self.as_json:
-            typer.echo(to_json(value))
+            typer.echo(fitting(to_json(value), sys.stdout))
         else:
             words()
 
@@ -75,7 +76,9 @@ class Screen:
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Show rows under column heads, aligned; drawn by rich on a terminal."""
         if sys.stdout.isatty():
-            _draw(columns, rows)
+            from custody.cli._columns import draw
+
+            draw(columns, rows)
             return
         cells = [tuple(columns), *map(tuple, rows)]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -86,9 +89,7 @@ class Screen:
     def verdicts(self, verdicts: Sequence[Verdict]) -> None:
         """Show checks, one a line: outcome, stable id, subject, reason."""
         for verdict in verdicts:
-            subject = f"{verdict.subject}: " if verdict.subject else ""
-            words = _one_line(f"{subject}{verdict.reason}")
-            self.show(f"{_MARKS[verdict.outcome]:3} {verdict.check:32} {words}")
+            self.show(verdict_line(verdict))
 
     def confirm(self, question: str, *, yes: bool) -> None:
         """Ask before something that cannot be taken back; ``yes`` is an answer given beforehand."""
@@ -142,7 +143,7 @@ class Screen:
 
             def update(phase: str, done_bytes: int, total_bytes: int) -> None:
                 if phase not in tasks:
-                    tasks[phase] = bars.add_task(phase)
+                    tasks[phase] = bars.add_task(phase, total=total_bytes)
                 bars.update(tasks[phase], completed=done_bytes, total=total_bytes)
 
             yield update
@@ -183,6 +184,13 @@ class _Lines:
             typer.echo(f"{phase}: {done}, {_size(rate)}/s{waits}", err=True)
 
 
+def verdict_line(verdict: Verdict) -> str:
+    """Write a check in one line."""
+    subject = f"{verdict.subject}: " if verdict.subject else ""
+    words = _one_line(f"{subject}{verdict.reason}")
+    return f"{_MARKS[verdict.outcome]:3} {verdict.check:32} {words}"
+
+
 def _size(size_bytes: int) -> str:
     value = float(size_bytes)
     for unit in ("B", "KiB", "MiB", "GiB"):
@@ -197,20 +205,6 @@ def _lines(paths: Sequence[object]) -> None:
         typer.echo(str(path))
 
 
-def _draw(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        # What is cut cannot be copied: a digest goes on in the next line instead.
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*map(escape, row))
-    Console().print(table)
-
-
 def to_json(value: object) -> str:
     """Write a result as one line of JSON; bytes are base64, times RFC 3339, paths strings."""
     try:
@@ -223,7 +217,7 @@ def to_json(value: object) -> str:
 
 
 def _event(name: str, **fields: object) -> None:
-    typer.echo(to_json({"event": name, **fields}), err=True)
+    typer.echo(fitting(to_json({"event": name, **fields}), sys.stderr), err=True)
 
 
 def say(text: str, /) -> None:

@@ -10,6 +10,7 @@ import typer
 from custody.cli._home import JsonOption, example, read_digest
 from custody.cli._ui import EXIT_REFUSED, Screen
 from custody.encoding import Digest, Record
+from custody.errors import Incomplete
 from custody.rules.verdicts import Verdict
 
 
@@ -17,6 +18,7 @@ class CeremonyView(Record, frozen=True, kw_only=True):
     """What ``verify-ceremony --json`` shows."""
 
     sound: bool
+    """Every check holds, and what people wrote down was among them."""
     script: Digest
     last: Digest
     policy: Digest | None
@@ -60,8 +62,10 @@ def verify_ceremony(
     """Judge a ceremony by its files: script, order, tokens, signatures, and what was written down.
 
     Each file that a step wrote is verified by its signer's key and held to its record: admissions,
-    certificates, the policy, recovery records, wrapping keys, backups. Without --digest the files
-    agree with each other, and may all be somebody else's.
+    certificates, the policy, recovery records, wrapping keys, backups.
+
+    Exit code 0 only if every check holds. Without --digest the files can only agree with each
+    other, and may all be somebody else's: exit code 4.
     """
     from custody.ops.audit_ceremony import judge_ceremony
     from custody.ops.landing import check_absent, write_new_file
@@ -76,7 +80,7 @@ def verify_ceremony(
 
         write_new_file(out, render_ceremony(judged))
     view = CeremonyView(
-        sound=judged.sound,
+        sound=judged.sound and pin is not None,
         script=judged.held.digest,
         last=judged.lines[-1].digest,
         policy=judged.progress.policy,
@@ -86,9 +90,18 @@ def verify_ceremony(
 
     def words() -> None:
         screen.verdicts(view.verdicts)
-        screen.show("sound" if view.sound else "NOT SOUND")
+        if judged.sound and pin is None:
+            screen.show("its files agree with each other, and nothing says whose they are")
+        else:
+            screen.show("sound" if view.sound else "NOT SOUND")
         screen.show(f"its last record: {view.last}")
 
     screen.result(view, words)
     if not judged.sound:
         raise typer.Exit(EXIT_REFUSED)
+    if pin is None:
+        raise Incomplete(
+            "there is nothing to judge by",
+            missing=("the digest that people wrote down: of the last record, or of the policy",),
+            hint="ask somebody who was there, not the folder, and give it with --digest",
+        )

@@ -87,16 +87,19 @@ class Openers:
     """Who can open one bundle.
 
     ``forbidden`` says why nobody may by the rules of the moment, or nothing.  ``allowed`` are the
-    smallest sets of officers who can release it by those rules, and ``able`` the smallest sets of
-    people whose shares give its key whatever the rules say, of this manifest or of one in ``same``,
-    which carry that key too; None where there are too many to list.  In ``able`` one person is
-    one, by all his names.
+    smallest sets of officers who can release it by those rules: by its own tree and the one
+    ``in_force``, without those who are ``barred``, whose approval counts for nothing now.  ``able``
+    are the smallest sets of people whose shares give its key whatever the rules say, of this
+    manifest or of one in ``same``, which carry that key too; None where there are too many to
+    list.  In ``able`` one person is one, by all his names.
     """
 
     sealing: Sealing
     same: tuple[Sealing, ...]
     keepers: tuple[Keeper, ...]
     forbidden: str
+    in_force: Node
+    barred: tuple[str, ...]
     allowed: tuple[tuple[str, ...], ...] | None
     able: tuple[tuple[str, ...], ...] | None
 
@@ -219,9 +222,11 @@ def _living(environment: Environment) -> Mapping[str, str]:
 def _openers(sealing: Sealing, environment: Environment, living: Mapping[str, str]) -> Openers:
     forbidden = _forbidden(sealing, environment)
     able = frozenset(name for name, fault in living.items() if not fault)
-    allowed = () if forbidden else _allowed(sealing.tree, environment.policy.quorum, able)
+    in_force = environment.policy.quorum
+    allowed = () if forbidden else _allowed(sealing.tree, in_force, able)
     if not forbidden and allowed == ():
         forbidden = "too few of its officers are in force"
+    named = {leaf.principal for leaf in (*leaves(sealing.tree), *leaves(in_force))}
     same = tuple(
         other
         for other in environment.sealings
@@ -232,6 +237,8 @@ def _openers(sealing: Sealing, environment: Environment, living: Mapping[str, st
         same=same,
         keepers=tuple(_keeper(holding, environment) for holding in sealing.holdings),
         forbidden=forbidden,
+        in_force=in_force,
+        barred=tuple(sorted(named - able)),
         allowed=allowed,
         able=_able((sealing, *same), environment.hands),
     )

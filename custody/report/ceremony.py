@@ -74,6 +74,18 @@ class CeremonyPage:
     policy: DigestView | None
 
     @property
+    def word(self) -> str:
+        """The verdict.  Where nothing that people wrote down was compared, no more is known than
+        that the files are of one ceremony, whoever's.
+        """
+        if not self.judged.sound:
+            return "Not sound"
+        pinned = any(
+            v.check == "ceremony.pin" and v.outcome == "pass" for v in self.judged.verdicts
+        )
+        return "Sound" if pinned else "Its files agree"
+
+    @property
     def failures(self) -> tuple[Verdict, ...]:
         """The checks that do not hold."""
         return tuple(v for v in self.judged.verdicts if v.outcome == "fail")

@@ -126,7 +126,10 @@ def test_help_imports_no_role() -> None:
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
-    needed = ["custody", *(f"custody.cli{name}" for name in ("", "._help", "._later", "._plain"))]
+    needed = [
+        "custody",
+        *(f"custody.cli{name}" for name in ("", "._help", "._later", "._plain", "._streams")),
+    ]
     assert str(needed) == done.stderr.strip()
     assert all(f"  {role} " in done.stdout for role in ROLES)
 

@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+import rich.progress
 import typer
 
 from custody.cli import _ui
@@ -104,6 +105,24 @@ def test_progress_without_a_terminal_is_a_line_a_phase(
         "seal: 2.9 KiB, padding included",
         "check: 5.0 MiB, padding included",
     ] == capsys.readouterr().err.splitlines()
+
+
+def test_a_bar_begins_with_its_own_total(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its first frame says how much there is, and no hundred bytes that nobody counted."""
+    totals = list[float | None]()
+    add = rich.progress.Progress.add_task
+
+    def seen(
+        bars: rich.progress.Progress, phase: str, *, total: float | None = 100
+    ) -> rich.progress.TaskID:
+        totals.append(total)
+        return add(bars, phase, total=total)
+
+    monkeypatch.setattr(rich.progress.Progress, "add_task", seen)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    with Screen().progress() as progress:
+        progress("seal", 0, 3000)
+    assert [3000] == totals
 
 
 def test_progress_with_json_is_events(capsys: pytest.CaptureFixture[str]) -> None:

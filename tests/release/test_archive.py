@@ -129,6 +129,30 @@ def test_since_tells_what_happened_in_a_while(archive: Month, ask: Ask) -> None:
     assert "denial.given" not in hour
 
 
+def test_a_question_that_nothing_answers_says_so(
+    archive: Month,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No bare heads of columns, and no silence; a day is a time, from its beginning in UTC."""
+
+    def asked(*words: str) -> str:
+        said = run(
+            "auditor", *words, "--policy-pin", archive.pin, capsys=capsys, monkeypatch=monkeypatch
+        )
+        assert 0 == said.code, said.err
+        return said.out
+
+    place = str(archive.folder)
+    assert "no such answer is here\n" == asked("who-approved", place, "--officer", "nobody")
+    assert "nothing happened in that time\n" == asked("since", "2031-01-01", place)
+    assert asked("since", "2020-01-01", place) == asked("since", "2020-01-01T00:00:00Z", place)
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    assert asked("overdue", str(bare)).startswith("nothing is late")
+
+
 def test_overdue_shows_what_lingers(archive: Month, ask: Ask) -> None:
     """A key not shown to be dead, a request without an end, a superseded bundle, and what ends."""
     at = format_time(NOW + DAY)

@@ -165,8 +165,10 @@ class Desk:
         (self.folder / "vendor.pem").write_bytes(_vendor_root())
 
     def verify(self, *more: str, code: int = 0) -> str:
-        """Judge the ceremony's folder."""
-        return self.run("auditor", "verify-ceremony", FOLDER, *more, code=code).stdout
+        """Judge the ceremony's folder, by the digest of its last record unless another is given."""
+        last = decode_transcript(self.transcript.read_bytes())[-1].digest
+        pin = () if "--digest" in more else ("--digest", last)
+        return self.run("auditor", "verify-ceremony", FOLDER, *pin, *more, code=code).stdout
 
     @property
     def transcript(self) -> Path:
@@ -563,6 +565,20 @@ def test_a_transcript_that_was_edited_is_not_gone_on_with(pair: Desk) -> None:
     pair.transcript.write_bytes(whole.replace(b"not attested by", b"attested by   "))
     assert "follows another one" in pair.hold(1)
     assert "NOT SOUND" in pair.verify(code=1)
+
+
+def test_a_ceremony_is_not_called_sound_without_a_pin(pair: Desk) -> None:
+    """What lies in a folder agrees with itself, whoever made it: a person's digest lacks."""
+    pair.write(*STEPS)
+    pair.hold()
+    words = ("auditor", "verify-ceremony", FOLDER)
+    done = pair.run(*words, code=4)
+    assert "sound" not in done.stdout.lower().split()
+    assert "custody: missing: the digest that people wrote down" in done.stderr
+    assert json.loads(pair.run(*words, "--json", code=4).stdout)["sound"] is False
+    pair.run(*words, "--out", "page.html", code=4)
+    assert "Its files agree" in (pair.folder / "page.html").read_text()
+    assert "sound" in pair.verify().splitlines()
 
 
 def test_a_transcript_that_was_cut_starts_no_second_history(pair: Desk) -> None:

@@ -7,6 +7,7 @@ tests go on from each other, as years do.
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -286,6 +287,12 @@ def test_an_officer_leaves_and_another_joins(years: Years) -> None:
     assert [["sec1", "sec2"]] == first["allowed"]
     third = by_manifest[years.bundles["third"]]
     assert [["sec1", "sec2"], ["sec1", "sec4"], ["sec2", "sec4"]] == third["allowed"]
+    said = years.run("ida", "auditor", "who-can-open", "env", "--home", "homes/aud").stdout
+    sealed, in_force = "2 of (sec1, sec2, sec3)", "2 of (sec1, sec2, sec4)"
+    assert f"by the rules    {in_force}\n" in said
+    assert (
+        f"by the rules    {sealed}, and by the policy in force {in_force}, without sec3\n" in said
+    )
 
 
 def test_withdrawing_says_what_old_shares_can_do(years: Years) -> None:
@@ -463,6 +470,20 @@ def test_nobody_ever_held_a_threshold(years: Years) -> None:
     done = years.run("ida", "auditor", "ever-held", "env", *home, code=4)
     assert f"not here: manifest {years.bundles['first']}" in done.stdout
     assert "by what is here" in done.stdout
+
+
+def test_no_answer_is_given_for_no_manifest(years: Years) -> None:
+    """Without a manifest nothing is known of any key: no "nobody", and what lacks is said."""
+    bare = years.folder / "bare"
+    bare.mkdir()
+    for path in (years.folder / "env").iterdir():
+        if path.is_file() and "manifest" not in path.name:
+            shutil.copy(path, bare)
+    for verb in ("ever-held", "who-can-open"):
+        done = years.run("ida", "auditor", verb, "bare", "--home", "homes/aud", code=4)
+        assert "custody: error: no manifest is here" in done.stderr
+        assert "custody: missing: manifests" in done.stderr
+        assert "no: nobody" not in done.stdout
 
 
 def test_the_next_version_moves_no_key_to_another_name(years: Years) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
+from custody.encoding import Digest
 from custody.formats.transcript import Done, Event, Line
 from custody.ops.audit_ceremony import JudgedCeremony
 from custody.ops.spoken import spoken
@@ -17,11 +18,11 @@ from tests.report.test_page import check_structure, read
 from tests.unit.formats import ceremony_example as example
 
 
-def judged(lines: Sequence[Line]) -> JudgedCeremony:
+def judged(lines: Sequence[Line], *, pin: Digest | None = None) -> JudgedCeremony:
     """Judge the example's ceremony."""
     held = HeldScript(script=example.script(), digest=example.DIGEST, data=example.SCRIPT)
     verdicts = judge_transcript(
-        held.script, held.digest, lines, held.tokens, files=example.files(), pin=None
+        held.script, held.digest, lines, held.tokens, files=example.files(), pin=pin
     )
     return JudgedCeremony(
         held=held, lines=tuple(lines), progress=progress_of(lines), verdicts=verdicts
@@ -30,7 +31,7 @@ def judged(lines: Sequence[Line]) -> JudgedCeremony:
 
 def test_the_page_tells_every_step_and_digest() -> None:
     """Steps, tokens, keys, words to read aloud and signatures are on the page."""
-    page = read(render_ceremony(judged(example.lines())))
+    page = read(render_ceremony(judged(example.lines(), pin=example.lines()[-1].digest)))
     check_structure(page)
     text = page.text
     assert "✓ Sound" in text
@@ -49,6 +50,13 @@ def test_the_page_tells_every_step_and_digest() -> None:
     for line in spoken(example.lines()[-1].digest):
         assert line[10:] in text
     assert "begun more than once" not in text
+
+
+def test_it_is_not_sound_by_itself() -> None:
+    """Where nobody's digest was compared the page says no more than that the files agree."""
+    text = read(render_ceremony(judged(example.lines()))).text
+    assert "✓ Its files agree" in text
+    assert "✓ Sound" not in text
 
 
 def test_what_fails_is_on_top() -> None:
