@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from custody.ops.home import Home
     from custody.ops.resume import SealKeeper
     from custody.ops.seal import Sealed, SealOrder
+    from custody.rules.situation import Situation
 
 #: The folder of a publisher's home that has digests and fingerprints of what he sealed.
 _SEALED = "sealed"
@@ -187,7 +188,7 @@ def seal(
             base=_known_base(standing.home, model, base, base_model),
             compress=compress,
         )
-        _check_order(order, now)
+        _check_order(order, standing.situation)
         if until > (expires := standing.situation.trusted.policy.expires_at):
             screen.say(
                 f"the policy in force ends {expires:%Y-%m-%d}, this bundle {until:%Y-%m-%d}: "
@@ -235,12 +236,14 @@ def _memory_begun(model: Path, out: Path, *, known: bool) -> Iterator[Ahead | No
         yield ahead
 
 
-def _check_order(order: SealOrder, now: datetime) -> None:
-    """Name the option that is wrong, before a PIN is asked and anything is sealed."""
+def _check_order(order: SealOrder, situation: Situation) -> None:
+    """Name the option or officer that is wrong, before a PIN is asked and anything is sealed."""
+    from custody.ops.envelope_seal import check_officers
     from custody.ops.seal import check_order
 
+    check_officers(situation)
     try:
-        check_order(order, now=now)
+        check_order(order, now=situation.now)
     except Malformed as error:
         option = {"version": "--release"}.get(error.where or "", f"--{error.where}")
         raise typer.BadParameter(error.reason, param_hint=option.replace("_", "-")) from error
