@@ -124,10 +124,6 @@ class Documents:
         """Return the golden set with that statement digest."""
         return find(self.golden_sets, digest)
 
-    def name_of(self, digest: Digest) -> str:
-        """Return the name of the file a statement came in, or its digest's beginning."""
-        return next((name for known, name in self.names if digest == known), digest[:16])
-
 
 def documents_of(statements: Iterable[Statement[Predicate]]) -> Documents:
     """Return the heap of the requests among statements."""

@@ -25,8 +25,6 @@ from custody.errors import Malformed
 from custody.formats.envelope import PAYLOAD_TYPE, STATEMENT_TYPE, SubjectDigest, pae
 
 PREDICATE_TYPE: Final = "https://model_signing/signature/v1.0"
-#: Of versions 0.1 and 0.2, before there was a specification.
-OLD_PREDICATE_TYPE: Final = "https://model_signing/Digests/v0.1"
 MEDIA_TYPE: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
 MAX_SIGNATURE_BYTES = 1 << 28
 MAX_CHAIN = 8
@@ -87,6 +85,8 @@ class _ModelStatement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class _OldStatement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Of versions 0.1 and 0.2, before there was a specification."""
+
     type_: Literal["https://in-toto.io/Statement/v1"] = msgspec.field(name="_type")
     subject: tuple[_ModelSubject, ...]
     predicate_type: Literal["https://model_signing/Digests/v0.1"] = msgspec.field(

@@ -26,6 +26,7 @@ TrustClass = Literal["hardware", "firmware", "virtual", "software", "hsm-key"]
 #: What is known of where a key lives: a vendor's chain was verified, its holder says so, or in
 #: software.
 TokenClass = Literal["vendor-attested", "self-asserted", "software"]
+ATTESTED: TokenClass = "vendor-attested"
 Mode = Literal["once", "sealed", "sealed-updatable"]
 PartDigest = Literal["blake3", "sha256"]
 LogDemand = Literal["required", "optional"]

@@ -30,7 +30,7 @@ from custody.formats.ceremony import (
     SplitRecovery,
     Step,
 )
-from custody.formats.policy import Principal, RecoveryKey, ShareKey, SigningKey, TokenClass
+from custody.formats.policy import ATTESTED, Principal, RecoveryKey, ShareKey, SigningKey
 from custody.formats.policy_draft import Draft
 from custody.formats.policy_text import parse_quorum
 from custody.ops.policies import build_policy, read_draft
@@ -39,7 +39,6 @@ from custody.rules.ceremony_script import SHARING, admitted_by
 from custody.rules.policy import check_policy
 from custody.rules.verdicts import require
 
-ATTESTED: TokenClass = "vendor-attested"
 _STRONGEST: SuiteName = "MLKEM1024_P384"
 _MLKEM_BYTES = 1568
 _LIFE = timedelta(days=3650)
@@ -52,14 +51,12 @@ def rehearse(held: HeldScript, *, beside: Path, now: datetime) -> str:
     a draft that is not there `Incomplete`, but where people are brought: it may follow them.
     """
     steps = held.script.steps
-    at = next((n for n, step in enumerate(steps) if isinstance(step, MakePolicy)), None)
-    if at is None:
+    step = next((step for step in steps if isinstance(step, MakePolicy)), None)
+    if step is None:
         return ""
-    step = steps[at]
-    if not isinstance(step, MakePolicy):
-        raise AssertionError("internal: found as a policy step")
+    before = steps[: steps.index(step)]
     path = beside / step.draft
-    brought = any(isinstance(earlier, Admit) and earlier.files for earlier in steps[:at])
+    brought = any(isinstance(earlier, Admit) and earlier.files for earlier in before)
     if brought and not path.is_file():
         return f"{step.draft} is not here yet: it is judged at its step, with who is brought"
     if not path.is_file():
@@ -70,12 +67,12 @@ def rehearse(held: HeldScript, *, beside: Path, now: datetime) -> str:
             hint="the policy is tried out before any key is made",
         )
     draft = read_draft(path)
-    splits = [earlier for earlier in steps[:at] if isinstance(earlier, SplitRecovery)]
+    splits = [earlier for earlier in before if isinstance(earlier, SplitRecovery)]
     _check(draft, held.script, step, splits)
     if brought:
         parse_quorum(draft.quorum)
         return f"{step.draft} can be judged when all admissions that are brought are here"
-    people = [_stand_in(held.script, name, draft) for name in admitted_by(steps[:at])]
+    people = [_stand_in(held.script, name, draft) for name in admitted_by(before)]
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, AUTHORITY).write_bytes(_authority(now))
         policy = build_policy(

@@ -27,6 +27,8 @@ from custody.rules.history import is_by, logs_of
 from custody.rules.times import trusted_times
 from custody.rules.trust import judge_chain
 
+_USES = {"ca": "authority's key", "log": "log's key", "kek": "key-encryption key"}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gap:
@@ -58,8 +60,9 @@ def chronicle_of(
     tsa_roots: Sequence[bytes] = (),
     ceremonies: Sequence[JudgedCeremony] = (),
 ) -> Chronicle:
-    """Tell what the documents show up to ``now``, or all of it, and ``ceremonies``; nothing, where
-    no policy follows from ``pin``.
+    """Tell what the documents and ``ceremonies`` show up to ``now``, or all of it.
+
+    Where no policy follows from ``pin``, that is nothing.
     """
     start = next((p.predicate.issued_at for p in documents.policies if p.digest == pin), None)
     if start is None:
@@ -95,8 +98,9 @@ def chronicle_of(
 
 
 def is_tied(judged: JudgedCeremony, chain: Sequence[Statement[Policy]]) -> bool:
-    """Tell whether a ceremony is shown to have made a policy that everything is judged by: one of
-    a chain, or the first of its environment, however far back that is.
+    """Tell whether a ceremony is shown to have made a policy that everything is judged by.
+
+    That is one of a chain, or the first of its environment, however far back that is.
     """
     first = [p.predicate.genesis for p in chain[:1] if p.predicate.genesis]
     return judged.progress.policy in {*first, *(policy.digest for policy in chain)}
@@ -127,9 +131,6 @@ def _held(judged: JudgedCeremony, chain: Sequence[Statement[Policy]]) -> Deed:
         ),
         fault=faults[0] if faults else "",
     )
-
-
-_USES = {"ca": "authority's key", "log": "log's key", "kek": "key-encryption key"}
 
 
 def _once(deeds: Iterable[Deed]) -> Sequence[Deed]:

@@ -64,10 +64,10 @@ def check_may_consent(
     home: Home,
     signer: Signer,
 ) -> str:
-    """Return whose key ``signer`` is, if he may consent to these requests now; whether they are
-    sound is not asked.
+    """Return whose key ``signer`` is, if he may consent to these requests now.
 
-    Raises as `officer_of` and `check_may_answer`, and ``consent.kind`` for a TPM's request.
+    Whether they are sound is not asked.  Raises as `officer_of` and `check_may_answer`,
+    and ``consent.kind`` for a TPM's request.
     """
     officer = officer_of(signer, situation)
     for request in requests:

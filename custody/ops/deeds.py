@@ -24,7 +24,7 @@ MATTERS: tuple[Matter, ...] = (
 #: What a deed does: how it is drawn.
 Sign = Literal["vouch", "plus", "minus", "lost", "seal", "gone", "key"]
 #: What was done, by a stable id; where a release has the same act, by that one's (`ops.account`).
-Done = Literal[
+DeedId = Literal[
     "ceremony.held",
     "policy.issued",
     "policy.stray",
@@ -45,7 +45,7 @@ Done = Literal[
     "backup.key-made",
     "backup.made",
 ]
-_KINDS: Mapping[Done, tuple[Matter, Sign]] = {
+_KINDS: Mapping[DeedId, tuple[Matter, Sign]] = {
     "ceremony.held": ("ceremony", "vouch"),
     "policy.issued": ("policy", "vouch"),
     "policy.stray": ("policy", "vouch"),
@@ -89,7 +89,7 @@ class Deed:
     for, and ``vouched`` says who.
     """
 
-    done: Done
+    done: DeedId
     at: datetime
     who: tuple[str, ...]
     words: str
@@ -189,7 +189,7 @@ def _people(before: Policy, policy: Policy) -> Iterator[Deed]:
                 yield _deed("token.removed", policy, f"keys of {name} listed no more", gone)
 
 
-def _deed(done: Done, policy: Policy, words: str, details: tuple[str, ...]) -> Deed:
+def _deed(done: DeedId, policy: Policy, words: str, details: tuple[str, ...]) -> Deed:
     return Deed(done=done, at=policy.issued_at, who=(), words=words, details=details)
 
 

@@ -88,11 +88,10 @@ def check_may_approve(
     home: Home,
     signer: Signer,
 ) -> str:
-    """Return whose key ``signer`` is, if he may approve these requests now; whether they are sound
-    is not asked.
+    """Return whose key ``signer`` is, if he may approve these requests now.
 
-    Raises as `officer_of` and `check_may_answer`; `Incomplete` where consents are taken first and
-    are too few.
+    Whether they are sound is not asked.  Raises as `officer_of` and `check_may_answer`;
+    `Incomplete` where consents are taken first and are too few.
     """
     officer = officer_of(signer, situation)
     for request in requests:
@@ -105,8 +104,10 @@ def check_may_approve(
 def yes_before(
     officer: str, request: Statement[Asking], situation: Situation, home: Home
 ) -> tuple[type[Consent | Approval], ...]:
-    """Return in which ways an officer has said yes to the terms of a request, whether or not that
-    still counts: by his own home, and by the documents, as he may have used another token.
+    """Return in which ways an officer has said yes to the terms of a request.
+
+    Whether that still counts is not asked.  His own home tells, and the documents, as he may have
+    used another token.
     """
     terms = request.predicate.terms.digest().hex()
 

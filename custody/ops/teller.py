@@ -15,7 +15,7 @@ from custody.formats.envelope import Predicate, Statement
 from custody.formats.policy import Policy, Role
 from custody.formats.policy_text import format_quorum
 from custody.ops.account import first_fault
-from custody.ops.deeds import SHORT, Deed, Done, deeds_of_policies, key_words
+from custody.ops.deeds import SHORT, Deed, DeedId, deeds_of_policies, key_words
 from custody.rules.certificates import RevocationList, read_revocation_lists
 from custody.rules.disposal import check_disposal
 from custody.rules.trust import check_author, count_signers
@@ -141,7 +141,7 @@ class Teller:
             )
 
     def _vouched(
-        self, statement: Statement[P], done: Done, at: datetime, words: str, detail: str
+        self, statement: Statement[P], done: DeedId, at: datetime, words: str, detail: str
     ) -> Deed:
         policy = self._at(at)
         needs = policy.thresholds
@@ -278,7 +278,7 @@ class Teller:
         self,
         statement: Statement[P],
         role: Role,
-        done: Done,
+        done: DeedId,
         at: datetime,
         words: str,
         *details: str,

@@ -12,6 +12,7 @@ from custody.encoding import key_id
 from custody.errors import Malformed, Refused
 from custody.formats.admission import Admission, InvitationKeys
 from custody.formats.envelope import Statement
+from custody.formats.policy import ATTESTED
 from custody.formats.possession import KeptChallenge
 from custody.rules.verdicts import Ledger, Verdict
 
@@ -59,7 +60,7 @@ def check_admission(
     # for certificates to show (`rules.vendor`).
     ledger.add(
         "admission.token",
-        admission.token_class != "vendor-attested",  # noqa: S105  a class, no password
+        admission.token_class != ATTESTED,
         f"keys in a token of class {admission.token_class}, by the sender's word",
         otherwise="claims what a vendor's certificates have to show",
     )

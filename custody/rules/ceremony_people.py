@@ -19,7 +19,7 @@ from custody.formats.ceremony import (
     challenge_names,
 )
 from custody.formats.envelope import Statement
-from custody.formats.policy import Policy, Role
+from custody.formats.policy import ATTESTED, Policy, Role
 from custody.formats.possession import ShareAnswer, ShareChallenge
 from custody.formats.transcript import Done, Line
 from custody.rules.ceremony_seen import (
@@ -31,7 +31,7 @@ from custody.rules.ceremony_seen import (
     telling,
 )
 
-CERTIFICATE = ".cer"
+CERTIFICATE_SUFFIX = ".cer"
 _DAY = timedelta(days=1)
 
 
@@ -137,7 +137,7 @@ def admitted(step: Admit, event: Done, line: Line, seen: Seen) -> Iterator[str]:
         offered |= dict.fromkeys(keys, said.principal)
     issued = []
     for file in event.files:
-        if not file.name.endswith(CERTIFICATE):
+        if not file.name.endswith(CERTIFICATE_SUFFIX):
             continue
         with naming(file.name):
             certificate = read_certificate(seen.data(file.name))
@@ -178,5 +178,5 @@ def policy_made(event: Done, line: Line, seen: Seen) -> Iterator[str]:
         if not {key.spki for key in person.keys} <= allowed.get(person.id, set()):
             yield f"{POLICY} lists {person.id} with a key that nobody admitted"
         for key in person.keys:
-            if (key.token_class == "vendor-attested") != (key_id(key.spki) in seen.attested):  # noqa: S105
+            if (key.token_class == ATTESTED) != (key_id(key.spki) in seen.attested):
                 yield f"{POLICY} lists a key of {person.id} by another class than was shown here"

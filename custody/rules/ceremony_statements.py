@@ -44,7 +44,13 @@ from custody.rules.ceremony_keys import (
     trusted,
     wrapping_made,
 )
-from custody.rules.ceremony_people import CERTIFICATE, admitted, enrolled, invited, policy_made
+from custody.rules.ceremony_people import (
+    CERTIFICATE_SUFFIX,
+    admitted,
+    enrolled,
+    invited,
+    policy_made,
+)
 from custody.rules.ceremony_seen import Seen
 from custody.rules.ceremony_vendor import judge_vouched
 from custody.rules.verdicts import Ledger, Verdict
@@ -116,7 +122,7 @@ def _names_fault(step: Step, event: Done, seen: Seen) -> Iterator[str]:
 def _may_name(step: Step, name: str) -> bool:
     match step:
         case Admit():
-            return name.endswith(CERTIFICATE)
+            return name.endswith(CERTIFICATE_SUFFIX)
         case Enrol():
             return name in challenge_names(step.who)
         case _:
