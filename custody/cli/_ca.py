@@ -316,7 +316,7 @@ def revoke_certificates(
     if reason != "superseded":
         ders += tls_certificates.resting_on(where, ders)
     for der in ders:
-        screen.say(f"{whose(der)}: {reason}, since {format_time(when)}")
+        screen.say(f"{whose(where, der)}: {reason}, since {format_time(when)}")
     screen.confirm("revoke?", yes=yes)
     with open_token(ca.settings_of(where).token, pin_fd=pin_fd) as opened:
         authority = open_authority(where, opened)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -24,7 +25,7 @@ from custody.encoding import Digest, KeyId, Record, key_id
 from custody.formats.admission import Admission
 from custody.formats.envelope import decode_statement
 from custody.formats.policy import Role, SuiteName
-from custody.formats.state import Identity
+from custody.formats.state import Identity, ShareIdentity
 from custody.ops import admit as ops
 from custody.ops.landing import check_absent, write_new_file
 from custody.ops.pem import read_certificates
@@ -228,6 +229,7 @@ def enroll_as(
     write_new_file(out, admission)
     _tell_of_rsa(screen, home.identity())
     show_enrolled(screen, home.identity(), out, admission)
+    tell_of_half(screen, home.path, home.identity().shares)
     offer(screen, None, log, [admission])
 
 
@@ -240,6 +242,21 @@ def _tell_of_rsa(screen: Screen, identity: Identity) -> None:
             )
 
 
+def tell_of_half(screen: Screen, home: Path, shares: Sequence[ShareIdentity]) -> None:
+    """Say what no token keeps of somebody's share keys, and so nothing replaces."""
+    for share in shares:
+        if share.mlkem_seed_file is not None:
+            screen.say(
+                f"half of the share key is in {_shown(home)}/mlkem: back it up, nothing replaces it"
+            )
+
+
+def _shown(path: Path) -> str:
+    """Write a folder as people do whose own folder it is in."""
+    own = Path.home()
+    return f"~/{path.relative_to(own)}" if path.is_relative_to(own) else str(path)
+
+
 def show_enrolled(screen: Screen, identity: Identity, path: Path, admission: bytes) -> None:
     """Show whose keys were made, so that they can be compared by voice."""
     shown = Enrolled(
@@ -248,7 +265,7 @@ def show_enrolled(screen: Screen, identity: Identity, path: Path, admission: byt
         admission=str(path),
         digest=decode_statement(Admission, admission).digest,
         signing_key=key_id(identity.signing_spki),
-        share_keys=tuple(key_id(share.spki) for share in identity.shares),
+        share_keys=tuple(share.key_id for share in identity.shares),
     )
 
     def words() -> None:

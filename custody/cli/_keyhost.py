@@ -33,7 +33,7 @@ from custody.cli._home import (
 )
 from custody.cli._keystatus import key_place
 from custody.cli._log import LogOption, followed, offer
-from custody.cli._open import answers_shown, check_outputs, named_officer
+from custody.cli._open import answers_shown, check_not_asked, check_outputs, named_officer
 from custody.cli._opening import BaseOption, ReceiptOption, RequestArgument
 from custody.cli._session import Standing, site_keys, stand, unlocked
 from custody.cli._ui import Screen
@@ -141,6 +141,7 @@ def request_by_hsm(
 ) -> None:
     """Ask for a bundle by a key in an HSM, on a host without a TPM."""
     screen = Screen(as_json=as_json)
+    check_not_asked(out, bundle)
     check_new_file(out)
     standing = followed(screen, stand(home, env, "host"), log)
     with key_host(standing, pin_fd) as host:

@@ -20,16 +20,15 @@ from custody.cli._home import (
     HomeOption,
     JsonOption,
     OutOption,
-    TpmOption,
     example,
 )
 from custody.cli._log import LogOption, followed, offer
-from custody.cli._opening import Opening
+from custody.cli._opening import MaybeTpmOption, Opening, needed_tpm
 from custody.cli._session import Standing, site_keys, stand
 from custody.cli._ui import Screen
 from custody.cli._wiring import open_tpm
 from custody.encoding import MAX_STATEMENT_BYTES, Digest, Record
-from custody.errors import CustodyError, Incomplete
+from custody.errors import CustodyError, Incomplete, Refused
 from custody.formats.asking import Asking
 from custody.formats.envelope import Statement
 from custody.formats.policy import Mode, Policy
@@ -37,7 +36,7 @@ from custody.formats.receipt import BadShare
 from custody.formats.request import Request
 from custody.ops.ahead import Ahead
 from custody.ops.bundle import Bundle
-from custody.ops.folders import read_file, read_statement_file
+from custody.ops.folders import read_file, read_request_file, read_statement_file
 from custody.ops.home import Home
 from custody.ops.keys import ShareOpener
 from custody.ops.landing import check_new_file, unfinished_output, write_new_file
@@ -107,8 +106,8 @@ def _ledger_of(home: Home) -> Ledger:
 
 def request(
     bundle: BundleArgument,
-    tpm: TpmOption,
     out: OutOption,
+    tpm: MaybeTpmOption = None,
     env: EnvOption = None,
     event_log: EventLogOption = None,
     mode: ModeOption = "once",
@@ -121,12 +120,14 @@ def request(
     from custody.ops.request import request_release
 
     screen = Screen(as_json=as_json)
+    named = needed_tpm(tpm, home=home, instead="request-by-key")
+    check_not_asked(out, bundle)
     check_new_file(out)
     standing = followed(screen, stand(home, env, "host"), log)
     made = request_release(
         Bundle.at(bundle).statement,
         situation=standing.situation,
-        tpm=open_tpm(tpm),
+        tpm=open_tpm(named),
         place=place_of(standing.home),
         event_log=read_event_log(event_log),
         mode=mode,
@@ -140,6 +141,33 @@ def request(
         raise
     screen.made(out)
     offer(screen, standing.situation.trusted.policy, log, [made.data])
+
+
+def check_not_asked(out: Path, bundle: Path) -> None:
+    """Say of a request that is in the way, if it is for this bundle, that it is there to be
+    answered (``request.asked``): to ask again is seldom what is wanted.
+    """
+    if not out.is_file():
+        return
+    try:
+        asked = read_request_file(out)
+    except CustodyError:
+        return
+    if asked.predicate.terms.manifest != Bundle.at(bundle).statement.digest:
+        return
+    ends_at = asked.predicate.ends_at
+    when = (
+        f"until {_words.time(ends_at)}"
+        if ends_at is not None
+        else f"at {_words.time(asked.predicate.requested_at)}"
+    )
+    raise Refused(
+        f"this bundle was asked for already, {when}",
+        check="request.asked",
+        where=str(out),
+        hint="officers answer that request; custody host status tells whether it lives; to ask "
+        "once more, choose another name",
+    )
 
 
 def open_released(opening: Opening, ahead: Ahead) -> None:

@@ -17,10 +17,11 @@ from custody.cli._home import (
     OutOption,
     PinFdOption,
     SiteOption,
-    TpmOption,
     example,
+    open_home,
 )
 from custody.cli._log import LogOption
+from custody.errors import Refused
 from custody.ops.ahead import opening_ahead
 
 _PAYLOAD = "payload"
@@ -50,11 +51,27 @@ BaseOption = Annotated[
 ]
 
 
-def needed_tpm(tpm: str | None) -> str:
-    """Return the TPM that was named, where what is asked takes one."""
-    if tpm is None:
-        raise typer.BadParameter("name this host's TPM, as tpm:", param_hint="--tpm")
-    return tpm
+def needed_tpm(tpm: str | None, *, home: Path | None = None, instead: str = "") -> str:
+    """Return the TPM that was named, where what is asked takes one.
+
+    Whose ``home`` has keys in an HSM is told what to run ``instead`` (``host.by-key``).
+    """
+    if tpm is not None:
+        return tpm
+    if instead:
+        _refuse_by_key(home, instead)
+    raise typer.BadParameter("name this host's TPM, as tpm:", param_hint="--tpm")
+
+
+def _refuse_by_key(home: Path | None, instead: str) -> None:
+    from custody.cli._keystatus import is_key_host
+
+    if is_key_host(open_home(home, "host")):
+        raise Refused(
+            "this host has no TPM: its keys are in an HSM",
+            check="host.by-key",
+            hint=f"custody host {instead}",
+        )
 
 
 class Opening(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,8 +108,8 @@ def add_opening(app: typer.Typer) -> None:
 def open_bundle(
     bundle: BundleArgument,
     request: RequestArgument,
-    tpm: TpmOption,
     out: OutOption,
+    tpm: MaybeTpmOption = None,
     receipt: ReceiptOption = None,
     burn_receipt: BurnOption = None,
     answers: AnswersOption = None,
@@ -111,7 +128,7 @@ def open_bundle(
     opening = Opening(
         bundle=bundle,
         request=request,
-        tpm=tpm,
+        tpm=needed_tpm(tpm, home=home, instead="open-by-key"),
         out=out,
         receipt=receipt,
         burn_receipt=burn_receipt,

@@ -15,7 +15,6 @@ from custody.cli._home import (
     HomeOption,
     JsonOption,
     OutOption,
-    TpmOption,
     example,
     moment,
     open_home,
@@ -66,6 +65,7 @@ class OutstandingView(Record, frozen=True):
 
     request: Digest
     manifest: Digest
+    mode: Mode
     counter: str
     alive: bool
     died_of: Death | None
@@ -165,6 +165,7 @@ def _of_tpm(screen: Screen, where: Home, tpm: str, env: list[Path] | None, now: 
         OutstandingView(
             request=entry.request,
             manifest=entry.manifest,
+            mode=entry.mode,
             counter=f"{entry.counter_index:#010x}",
             alive=entry.request not in dead,
             died_of=dead[entry.request].cause if entry.request in dead else None,
@@ -194,8 +195,8 @@ def _show_requests(screen: Screen, views: tuple[OutstandingView, ...]) -> None:
     if not views:
         screen.show("no open requests")
         return
-    rows = [(v.request[:16], v.manifest[:16], state(v)) for v in views]
-    screen.table(("request", "manifest", "state"), rows)
+    rows = [(v.request[:16], v.manifest[:16], v.mode, state(v)) for v in views]
+    screen.table(("request", "manifest", "mode", "state"), rows)
     if not all(v.alive for v in views):
         screen.say("a dead request opens nothing; custody host receipt copies what shows it")
 
@@ -245,7 +246,7 @@ def _kept_state(view: KeptView) -> str:
 
 def cancel(
     request: NamedRequest,
-    tpm: TpmOption,
+    tpm: MaybeTpmOption = None,
     receipt: ReceiptOption = None,
     burn_receipt: BurnOption = None,
     log: LogOption = None,
@@ -264,7 +265,7 @@ def cancel(
             hint="custody host end-by-key says that it was not opened",
         )
     entry = place.find(digest)
-    burnt = give_up(entry, open_tpm(tpm), place, now=moment(None))
+    burnt = give_up(entry, open_tpm(needed_tpm(tpm)), place, now=moment(None))
     screen.result(
         {"request": entry.request, "counter": burnt.value},
         lambda: screen.show(f"given up {entry.request}"),

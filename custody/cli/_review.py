@@ -180,7 +180,7 @@ def deny(
     asked = read_requests(requests)
     standing = stand(home, env, "officer", more=answers or (), answers=out)
     officer = standing.home.identity().principal
-    paths = answer_paths(out, asked, officer, "denial")
+    paths = answer_paths(out, asked, standing, "denial")
     _warn_of_yes(screen, officer, asked, standing, yes=yes)
     with unlocked(standing.home, pin_fd) as keys:
         given = deny_requests(
@@ -212,6 +212,9 @@ def status(
     found = review_requests(Bundle.at(bundle), asked, situation=standing.situation)
     unreadable = standing.situation.documents.unreadable
     screen.result(_words.review_view(found), lambda: _words.show_status(screen, found, unreadable))
+    documents = standing.situation.documents
+    if not (answers or documents.consents or documents.approvals or documents.denials):
+        screen.say("no answers were looked at: --answers DIR")
 
 
 def _warn_of_yes(

@@ -13,20 +13,31 @@ import typer
 from custody.cli import _words
 from custody.cli._anew import judged_anew
 from custody.cli._log import followed, offer
-from custody.cli._session import Unlocked, read_requests, stand, unlocked
+from custody.cli._session import Standing, Unlocked, read_requests, stand, unlocked
 from custody.cli._ui import Screen
-from custody.errors import Refused
+from custody.errors import CustodyError, Refused
+from custody.formats.approval import Approval, Denial
 from custody.formats.asking import Asking
 from custody.formats.envelope import Statement
+from custody.formats.keyrequest import Consent
 from custody.formats.manifest import Manifest
-from custody.ops.answers import Answered
+from custody.ops.answers import Answered, own_answers
 from custody.ops.approve import Review, review_requests
 from custody.ops.bundle import Bundle
+from custody.ops.folders import read_statement_file
 from custody.ops.home import Home
 from custody.ops.keys import Signer
 from custody.ops.landing import check_absent, check_folder, disk_errors, write_new_file
 from custody.rules.situation import Situation
+from custody.rules.trust import check_author
+from custody.rules.verdicts import passed
 
+#: What an answer is, and what its author did.
+_ANSWERS: dict[str, tuple[type[Approval | Consent | Denial], str]] = {
+    "approval": (Approval, "approved"),
+    "consent": (Consent, "consented to"),
+    "denial": (Denial, "denied"),
+}
 #: Six minutes: less would be over before the answer is carried to the host.
 _LEAST_SECONDS = 360
 
@@ -107,7 +118,7 @@ def answer_reviewed(
     standing = followed(screen, standing, given.log)
     policy = standing.situation.trusted.policy
     lifetime = answer_lifetime(given.hours, longest=policy.limits.approval_seconds)
-    paths = answer_paths(given.out, asked, standing.home.identity().principal, kind)
+    paths = answer_paths(given.out, asked, standing, kind)
     with unlocked(standing.home, given.pin_fd) as keys:
         found = review_requests(
             opened,
@@ -162,13 +173,54 @@ def stop_if_unsound(found: Review) -> None:
 
 
 def answer_paths(
-    out: Path, asked: Sequence[Statement[Asking]], officer: str, kind: str
+    out: Path,
+    asked: Sequence[Statement[Asking]],
+    standing: Standing,
+    kind: Literal["approval", "consent", "denial"],
 ) -> list[Path]:
     """Name the files of answers, none of which may be there: sooner said than after the PIN."""
+    officer = standing.home.identity().principal
     paths = [out / f"{request.digest[:16]}.{officer}.{kind}.dsse" for request in asked]
-    for path in paths:
+    for request, path in zip(asked, paths, strict=True):
+        _check_unanswered(request, path, standing, kind)
         check_absent(path)
     return paths
+
+
+def _check_unanswered(
+    request: Statement[Asking],
+    path: Path,
+    standing: Standing,
+    kind: Literal["approval", "consent", "denial"],
+) -> None:
+    """Say of an answer that is in the way, if it holds, that it was given (``answer.given``)."""
+    if not path.is_file():
+        return
+    form, did = _ANSWERS[kind]
+    try:
+        statement = read_statement_file(form, path)
+    except CustodyError:
+        return
+    given, trusted = statement.predicate, standing.situation.trusted
+    _, author, shown = check_author(
+        statement, trusted.policy, role="officer", check="answer", subject="answer"
+    )
+    if author != standing.home.identity().principal or not passed(shown):
+        return
+    if given.request != request.digest or given.policy != trusted.digest:
+        return
+    until = None if isinstance(given, Denial) else given.expires_at
+    if until is not None and (
+        until <= standing.situation.now or own_answers(standing.home, Denial, request)
+    ):
+        return
+    when = "" if until is None else f" (until {_words.time(until)})"
+    raise Refused(
+        f"you have {did} this already{when}",
+        check="answer.given",
+        where=str(path),
+        hint="it counts as it is: carry it to the host; of several requests leave this one out",
+    )
 
 
 def write_answers(screen: Screen, given: Sequence[Answered], paths: Sequence[Path]) -> None:

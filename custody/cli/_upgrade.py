@@ -6,11 +6,12 @@ from pathlib import Path
 
 import typer
 
-from custody.cli._enroll import InvitationOption
+from custody.cli._enroll import InvitationOption, tell_of_half
 from custody.cli._home import HomeOption, JsonOption, OutOption, PinFdOption, example, open_home
 from custody.cli._ui import Screen
 from custody.cli._wiring import open_token
-from custody.encoding import Digest, KeyId, Record, key_id
+from custody.crypto.keyslots import recipient_id
+from custody.encoding import Digest, KeyId, Record
 from custody.formats.admission import Admission
 from custody.formats.envelope import decode_statement
 from custody.formats.state import Identity
@@ -56,10 +57,17 @@ def _upgrade_slot(
     check_absent(out)
     where = open_home(home, "officer")
     invited = ops.read_invitation(invitation)
+    ops.check_upgradable(where)
+    made_before = ops.hybrid_of(where.identity()) is not None
     with open_token(where.identity().token, pin_fd=pin_fd) as opened:
         admission = ops.upgrade(where, opened, invitation=invited)
     write_new_file(out, admission)
     _show(screen, where.identity(), where.path, out, admission)
+    if made_before:
+        screen.say(
+            "the key was made and offered before: an earlier admission of it waits, or is admitted;"
+            " a custodian needs one of them"
+        )
 
 
 def _show(screen: Screen, identity: Identity, home: Path, out: Path, data: bytes) -> None:
@@ -69,9 +77,9 @@ def _show(screen: Screen, identity: Identity, home: Path, out: Path, data: bytes
         principal=identity.principal,
         admission=str(out),
         digest=statement.digest,
-        share_key=key_id(share.spki),
+        share_key=recipient_id(share.spki, share.mlkem),
         suite=share.suite,
-        older_keys=tuple(key_id(s.spki) for s in identity.shares if s.spki != share.spki),
+        older_keys=tuple(s.key_id for s in identity.shares if s.spki != share.spki),
     )
 
     def words() -> None:
@@ -85,4 +93,4 @@ def _show(screen: Screen, identity: Identity, home: Path, out: Path, data: bytes
         screen.speak(shown.digest)
 
     screen.result(shown, words)
-    screen.say(f"half of the key is in {home}/mlkem: back it up, nothing replaces it")
+    tell_of_half(screen, home, [known for known in identity.shares if known.spki == share.spki])

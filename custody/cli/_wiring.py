@@ -53,14 +53,14 @@ def list_tokens(uri: str | None) -> tuple[tuple[SeenToken, ...], tuple[str, ...]
     )
 
 
-def probe_token(uri: str, *, pin_fd: int | None) -> ProbeReport:
-    """Measure the token a URI names."""
+def probe_token(uri: str, *, pin_fd: int | None, begun: Callable[[], None]) -> ProbeReport:
+    """Measure the token a URI names; ``begun`` is called when it is found and has taken the PIN."""
     parsed = parse_key_uri(uri)
     if isinstance(parsed, TpmUri):
         looked = _adapter("tpm_probe", "probe", library="tpm2-pytss", extra="tpm")
-        return cast("ProbeReport", looked(parsed))
+        return cast("ProbeReport", looked(parsed, begun=begun))
     measured = _adapter("pkcs11_probe", "probe", library="python-pkcs11", extra="pkcs11")
-    return cast("ProbeReport", measured(parsed, pin=pin_reader(pin_fd), notice=say))
+    return cast("ProbeReport", measured(parsed, pin=pin_reader(pin_fd), notice=say, begun=begun))
 
 
 def audit_token(uri: str, *, pin_fd: int | None) -> AuditReport:

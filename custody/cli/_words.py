@@ -75,6 +75,8 @@ class RequestView(Record, frozen=True):
     sound: bool
     complete: bool
     answers: tuple[AnswerView, ...]
+    unconsented: tuple[MissingView, ...]
+    """Whose consent is missing, where consents come first."""
     missing: tuple[MissingView, ...]
     checks: tuple[CheckView, ...]
 
@@ -171,6 +173,7 @@ def _request_view(request: ReviewedRequest) -> RequestView:
         sound=request.sound,
         complete=request.tally.complete,
         answers=answer_views(request.tally),
+        unconsented=missing_views(request.tally.unconsented),
         missing=missing_views(request.tally.missing),
         checks=check_views(request.verdicts),
     )
@@ -347,11 +350,16 @@ def show_tally(show: Callable[[str], None], tally: Tally) -> None:
     if tally.out_of_reach and not tally.complete:
         show("quorum     out of reach: it can be opened no more; the host must ask again")
         return
-    for gap in tally.unconsented if not tally.complete else ():
-        show(f"consents   {gap.needed} of {', '.join(gap.among)} must consent before approvals")
-    # Where nobody was heard, nothing shows that anybody failed to answer.
-    label = "needs  " if tally.unanswered else "missing"
-    for gap in tally.missing:
-        show(f"{label}    {gap.needed} of {', '.join(gap.among)}")
     if tally.complete:
         show("quorum     complete")
+        return
+    for gap in tally.unconsented:
+        show(f"consents   {gap.needed} of {', '.join(gap.among)} must consent before approvals")
+    if tally.consent_first and not tally.unconsented:
+        show("consents   complete: officers approve now")
+    # Where nobody was heard, nothing shows that anybody failed to answer.
+    label = "needs      " if tally.unanswered else "missing    "
+    if tally.consent_first:
+        label = "approvals  needed: " if tally.unanswered else "approvals  missing: "
+    for gap in tally.missing:
+        show(f"{label}{gap.needed} of {', '.join(gap.among)}")

@@ -30,7 +30,7 @@ from custody.cli._ui import Screen
 from custody.cli._wiring import open_token
 from custody.crypto.certificates import Reason
 from custody.crypto.der import MAX_CRL_BYTES
-from custody.encoding import format_time
+from custody.encoding import KeyId, format_time
 from custody.ops import admit as people
 from custody.ops import authority as ca
 from custody.ops.folders import read_file
@@ -42,6 +42,7 @@ from custody.ops.landing import (
     write_new_file,
 )
 from custody.ops.pem import read_certificates
+from custody.ops.policy_words import called
 from custody.ops.spoken import spoken
 
 
@@ -129,12 +130,18 @@ def admit(
     pinned = read_certificates(roots or ())
     if roots:
         checked = [people.attest(where, one, roots=pinned, now=moment(None)) for one in checked]
+    offered: set[KeyId] = set()
     for admission in checked:
         person = admission.principal
         kind = admission.statement.predicate.token_class
-        screen.say(f"{person.id}, {person.name}: {', '.join(person.roles)}; {kind} token")
+        screen.say(f"{called(person)}: {', '.join(person.roles)}; {kind} token")
         for key in admission.offered:
             screen.say(f"  {key.use:22} {key.key_id}")
+            if until := ca.certified_until(where, key.key_id):
+                screen.say(f"  {'':22} has a certificate already, until {format_time(until)}")
+            if key.key_id in offered:
+                screen.say(f"  {'':22} the same key as in another of these admissions")
+            offered.add(key.key_id)
             if shown := admission.standing(key.key_id):
                 screen.say(f"  {'':22} {shown}")
         for line in spoken(admission.statement.digest):
@@ -191,7 +198,7 @@ def revoke(
     check_new_file(out)
     ders = read_issued(where, which)
     for der in ders:
-        screen.say(f"{ca.whose(der)}: {reason}, since {format_time(when)}")
+        screen.say(f"{ca.whose(where, der)}: {reason}, since {format_time(when)}")
     screen.confirm("revoke?", yes=yes)
     with open_token(where.identity().token, pin_fd=pin_fd) as opened:
         new = ca.revoke(

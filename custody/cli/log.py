@@ -132,11 +132,10 @@ def init(
     screen = Screen(as_json=as_json)
     if "://" in origin:
         raise typer.BadParameter("a log's name has no scheme", param_hint="--origin")
-    store = open_store(log)
+    where, store = open_home(home, _ROLE), open_store(log)
+    logs.check_may_begin(where, store, origin=origin)
     with open_token(token, pin_fd=pin_fd) as opened:
-        key = logs.init_log(
-            open_home(home, _ROLE), store, opened, uri=token, origin=origin, label=label
-        )
+        key = logs.init_log(where, store, opened, uri=token, origin=origin, label=label)
     screen.result({"key": key.vkey}, lambda: screen.show(key.vkey))
 
 

@@ -115,8 +115,11 @@ def probe(
     if out is not None:
         check_absent(out)
     screen = Screen(as_json=as_json)
-    screen.say("making throw-away keys; RSA keys in a slow token take a while")
-    report = probe_token(uri, pin_fd=pin_fd)
+    report = probe_token(
+        uri,
+        pin_fd=pin_fd,
+        begun=lambda: screen.say("making throw-away keys; RSA keys in a slow token take a while"),
+    )
     if out is not None:
         write_new_file(out, (to_json(report) + "\n").encode())
     screen.result(report, lambda: _show_probe(screen, report))

@@ -13,8 +13,9 @@ from typing import Annotated, Literal
 import msgspec
 
 from custody.crypto.quorum import Node, leaves
-from custody.encoding import Digest, Name, Text, check_nesting, first_line
+from custody.encoding import Digest, Name, Text, check_nesting
 from custody.errors import Malformed
+from custody.formats.handwritten import decode_toml
 from custody.formats.policy import HpkeSuite, Role, SuiteName
 from custody.formats.policy_text import parse_quorum
 
@@ -380,10 +381,7 @@ def decode_script(data: bytes) -> Script:
     if len(data) > MAX_SCRIPT_BYTES:
         raise Malformed(f"larger than the {MAX_SCRIPT_BYTES} bytes allowed")
     check_nesting(data)
-    try:
-        return msgspec.toml.decode(data, type=Script)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise Malformed(f"not a valid script: {first_line(error)}") from error
+    return decode_toml(Script, data, what="script")
 
 
 def encode_script(script: Script) -> bytes:

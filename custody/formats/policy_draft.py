@@ -11,8 +11,9 @@ from typing import Annotated
 
 import msgspec
 
-from custody.encoding import Digest, KeyId, Name, first_line
+from custody.encoding import Digest, KeyId, Name
 from custody.errors import Malformed
+from custody.formats.handwritten import decode_toml
 from custody.formats.policy import (
     FurtherType,
     LogDemand,
@@ -88,7 +89,4 @@ def decode_draft(data: bytes) -> Draft:
     """Read a draft; an unknown word in it is `Malformed`, so that no typing error is a default."""
     if len(data) > MAX_DRAFT_BYTES:
         raise Malformed(f"larger than the {MAX_DRAFT_BYTES} bytes allowed")
-    try:
-        return msgspec.toml.decode(data, type=Draft)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise Malformed(f"not a valid draft: {first_line(error)}") from error
+    return decode_toml(Draft, data, what="draft")

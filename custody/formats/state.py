@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from custody.crypto.keyslots import recipient_id
 from custody.encoding import Count, Digest, KeyId, Moment, Name, Record, Text, TpmName
 from custody.formats.goldenset import Epoch
 from custody.formats.policy import Role, SuiteName
@@ -100,6 +101,11 @@ class ShareIdentity(Record, frozen=True):
     spki: bytes
     mlkem: bytes | None
     mlkem_seed_file: str | None
+
+    @property
+    def key_id(self) -> KeyId:
+        """What policies and key slots name it by."""
+        return recipient_id(self.spki, self.mlkem)
 
 
 class Identity(Record, frozen=True):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import pkcs11
-from pkcs11 import Mechanism
+from pkcs11 import Mechanism, TokenFlag
 
 from custody.crypto.secret import wipe
 from custody.errors import Malformed
@@ -43,9 +43,15 @@ _TRIES = 8
 
 
 def probe(
-    uri: Pkcs11Uri, *, pin: PinReader | None = None, notice: PinNotice | None = None
+    uri: Pkcs11Uri,
+    *,
+    pin: PinReader | None = None,
+    notice: PinNotice | None = None,
+    begun: Callable[[], None] | None = None,
 ) -> ProbeReport:
     """Measure the one token ``uri`` names.  Nothing is left in it; errors as `open_token`.
+
+    ``begun`` is called when it is found and has taken the PIN.
 
     The PIN is asked once and offered again only after the token has taken it: to keys that ask at
     each use, and in the child processes that try threads and fork.
@@ -55,6 +61,9 @@ def probe(
     profile = _profile(uri, connection)
     secret: bytearray | None = None
     try:
+        _try_pin(connection)
+        if begun is not None:
+            begun()
         kept = {item.id: item for item in measure_kept(token)}
         with connection.login(writing=True) as session:
             # As the token is now; the binding lists what the slot offers.
@@ -84,6 +93,13 @@ def probe(
         fitness=fitness(measured, profile),
         differences=differences(measured, names, profile),
     )
+
+
+def _try_pin(connection: Connection) -> None:
+    # A wrong one is told before there is talk of keys.  At a pad it is typed for each login.
+    if not connection.locate().flags & TokenFlag.PROTECTED_AUTHENTICATION_PATH:
+        with connection.login():
+            pass
 
 
 def _profile(uri: Pkcs11Uri, connection: Connection) -> Profile:

@@ -45,10 +45,15 @@ _MAY_DUPLICATE = sha256(EMPTY + TPM2_CC.PolicyCommandCode.to_bytes(4, "big")
 _NOT_ASKED = "not asked of a TPM"
 
 
-def probe(uri: TpmUri) -> ProbeReport:
-    """Measure the one TPM that ``uri`` names.  No PIN is asked, and nothing is left in it."""
+def probe(uri: TpmUri, *, begun: Callable[[], None] | None = None) -> ProbeReport:
+    """Measure the one TPM that ``uri`` names.  No PIN is asked, and nothing is left in it.
+
+    ``begun`` is called when the TPM is found.
+    """
     with open_token(uri) as token:
         info = token.info
+        if begun is not None:
+            begun()
         with token.connect("be measured") as link:
             measured = {id_: _measure(link, id_) for id_ in MEASURES}
     return ProbeReport(

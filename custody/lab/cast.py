@@ -117,6 +117,13 @@ class Lab:
         """Whether there is a lab here."""
         return self._mark.is_file()
 
+    def _elsewhere(self) -> str:
+        """Say where a lab is: whoever is one of its people stands in his own folder."""
+        for above in self.directory.parents:
+            if Lab(above).exists:
+                return f"this folder is of a lab: --lab {above}"
+        return "custody lab up makes one"
+
     def mark(self) -> Mark:
         """Read how far this lab is set up; no lab here: `Refused` (``lab.mark``)."""
         if not self.exists:
@@ -124,7 +131,7 @@ class Lab:
                 "is no lab: it has no mark of one",
                 check="lab.mark",
                 where=str(self.directory),
-                hint="custody lab up makes one",
+                hint=self._elsewhere(),
             )
         try:
             return msgspec.json.decode(self._mark.read_bytes(), type=Mark)

@@ -100,8 +100,22 @@ def create_log(store: Store, signer: LogSigner, ledger: Ledger) -> SignedCheckpo
     try:
         store.swap(CHECKPOINT_PATH, signed.encode(), version=None)
     except Refused as error:
-        raise Refused("there is a log already", check="log.exists") from error
+        raise _there_already() from error
     return signed
+
+
+def check_no_log(store: Store) -> None:
+    """Refuse (``log.exists``) a store in which there is a log."""
+    if store.look(CHECKPOINT_PATH, max_bytes=MAX_NOTE_BYTES) is not None:
+        raise _there_already()
+
+
+def _there_already() -> Refused:
+    return Refused(
+        "there is a log already",
+        check="log.exists",
+        hint="it goes on: custody log append; another one takes another place and another --home",
+    )
 
 
 class Writer:

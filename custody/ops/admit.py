@@ -20,7 +20,7 @@ from custody.formats.admission import Admission, Invitation, InvitationKeys, cla
 from custody.formats.envelope import Statement, decode_statement, encode_statement
 from custody.formats.policy import Principal, Role, ShareKey, SigningKey, SuiteName, TokenClass
 from custody.formats.possession import KeptChallenge, ShareAnswer, ShareChallenge
-from custody.formats.state import Identity
+from custody.formats.state import Identity, ShareIdentity
 from custody.formats.vendor import KeptAttestations, KeyAttestation
 from custody.keys.api import KeyRole, Token
 from custody.ops.actor import ShareKeyPair, find_share_key, make_share_key, signer_of
@@ -87,8 +87,10 @@ class CheckedAdmission:
 
     def standing(self, key: KeyId) -> str:
         """Say what a vendor's certificates show of where a key is; "" where there are none."""
+        # They are for what is in the token: of a hybrid key, for its half.
+        halves = {key_id(each.spki) for each in self.principal.keys if each.key_id == key}
         for attested in self.attested:
-            if attested.key == key:
+            if attested.key in halves:
                 return f"attested by its vendor: {attested.words()}"
         if self.statement.predicate.attestation and not self.attested:
             return "not verified: its vendor's certificates, by --attestation-root"
@@ -106,7 +108,7 @@ class CheckedAdmission:
         return tuple(
             OfferedKey(
                 use="sign" if isinstance(key, SigningKey) else f"share, {key.suite}",
-                key_id=key_id(key.spki),
+                key_id=key.key_id,
             )
             for key in self.principal.keys
         )
@@ -244,19 +246,13 @@ def upgrade(home: Home, token: Token, *, invitation: Invitation) -> bytes:
     """Make a hybrid share key beside those somebody has, and offer it; returns the admission.
 
     Done again it offers the same key, for a new invitation.  His other share keys stay: what was
-    sealed to them opens by them.  Who shares nothing: `Refused` (``upgrade.role``).
+    sealed to them opens by them.  Raises as `check_upgradable`.
     """
-    home.identity()
+    check_upgradable(home)
     with home.lock(), token.session():
         identity = home.identity()
-        if identity.role not in ("officer", "auditor"):
-            raise Refused(
-                f"nothing is sealed to the keys of a {identity.role}",
-                check="upgrade.role",
-                where=str(home.path),
-            )
         signer = signer_of(identity, token)
-        known = next((s for s in identity.shares if s.suite == _HYBRID), None)
+        known = hybrid_of(identity)
         if known is not None:
             pair = ShareKeyPair(known, find_share_key(token, identity.role, known))
         else:
@@ -273,6 +269,30 @@ def upgrade(home: Home, token: Token, *, invitation: Invitation) -> bytes:
             invitation=invitation,
             token_class=token.info.token_class,
         )
+
+
+def check_upgradable(home: Home) -> None:
+    """Refuse to `upgrade` who shares nothing (``upgrade.role``), and whose only key is hybrid
+    (``upgrade.done``).
+    """
+    identity = home.identity()
+    if identity.role not in ("officer", "auditor"):
+        raise Refused(
+            f"nothing is sealed to the keys of a {identity.role}",
+            check="upgrade.role",
+            where=str(home.path),
+        )
+    if identity.shares and all(share.suite == _HYBRID for share in identity.shares):
+        raise Refused(
+            f"nothing to upgrade: the share key is {_HYBRID}, and no suite is stronger",
+            check="upgrade.done",
+            where=str(home.path),
+        )
+
+
+def hybrid_of(identity: Identity) -> ShareIdentity | None:
+    """Return somebody's hybrid share key, if one was made."""
+    return next((share for share in identity.shares if share.suite == _HYBRID), None)
 
 
 def _check_apart(token: Token, role: Role) -> None:
@@ -479,3 +499,11 @@ def keep(home: Home, admission: CheckedAdmission) -> None:
     statement = admission.statement
     data = encode_statement(statement.predicate, statement.envelope.signatures)
     replace_file(home.folder(_ADMITTED) / f"{statement.digest}.dsse", data)
+
+
+def admitted(home: Home) -> tuple[Statement[Admission], ...]:
+    """Return every admission that was kept when certificates were issued for it."""
+    paths = sorted((home.path / _ADMITTED).glob("*.dsse"))
+    return tuple(
+        decode_statement(Admission, read_file(path, max_bytes=_MAX_BYTES)) for path in paths
+    )

@@ -7,7 +7,7 @@ that is stolen can stop releases, it cannot make one.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -30,12 +30,13 @@ from custody.crypto.certificates import (
     spki_of,
 )
 from custody.crypto.der import MAX_CERTIFICATE_BYTES, MAX_CRL_BYTES
+from custody.crypto.keyslots import recipient_id
 from custody.encoding import KeyId, format_time, key_id
 from custody.errors import Incomplete, Refused
 from custody.formats.policy import Principal, ShareKey, SigningKey
 from custody.keys.api import KeyRole, Token
 from custody.keys.wrapapi import make_recoverable
-from custody.ops.admit import CheckedAdmission
+from custody.ops.admit import CheckedAdmission, admitted
 from custody.ops.folders import read_file
 from custody.ops.home import Home
 from custody.ops.landing import replace_file, write_new_file
@@ -182,18 +183,38 @@ def issued_here(home: Home) -> tuple[bytes, ...]:
 
 def _file_name(person: Principal, key: SigningKey | ShareKey) -> str:
     use: Use = "sign" if isinstance(key, SigningKey) else "share"
-    return f"{person.id}.{use}-{key_id(key.spki)[:8]}.cer"
+    return f"{person.id}.{use}-{key.key_id[:8]}.cer"
 
 
 def certificates_of(home: Home, key: KeyId) -> tuple[bytes, ...]:
-    """Return every certificate this home has issued for a key."""
-    return tuple(der for der in issued_here(home) if key_id(spki_of(der)) == key)
+    """Return every certificate this home has issued for a key, by the id that policies have."""
+    names = _hybrids(home)
+    return tuple(der for der in issued_here(home) if key in _ids(der, names))
 
 
-def whose(certificate: bytes) -> str:
+def certified_until(home: Home, key: KeyId) -> datetime | None:
+    """Return when the last certificate that this home has issued for a key ends, if any was."""
+    ends = (read_certificate(der).not_valid_after_utc for der in certificates_of(home, key))
+    return max(ends, default=None)
+
+
+def whose(home: Home, certificate: bytes) -> str:
     """Say in words whose key a certificate is for, and which."""
     subject = read_certificate(certificate).subject.rfc4514_string()
-    return f"{subject}, key {key_id(spki_of(certificate))[:16]}…"
+    *_, key = _ids(certificate, _hybrids(home))
+    return f"{subject}, key {key[:16]}…"
+
+
+def _hybrids(home: Home) -> dict[bytes, KeyId]:
+    """Return the ids of hybrid share keys that were admitted here, by what is in a certificate."""
+    shares = (share for known in admitted(home) for share in known.predicate.shares)
+    return {share.spki: recipient_id(share.spki, share.mlkem) for share in shares}
+
+
+def _ids(certificate: bytes, hybrids: Mapping[bytes, KeyId]) -> tuple[KeyId, ...]:
+    """Return by what a certificate's key is named: half a key, by that half and by the whole."""
+    spki = spki_of(certificate)
+    return (key_id(spki), *([hybrids[spki]] if spki in hybrids else ()))
 
 
 def revoke(

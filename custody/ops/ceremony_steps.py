@@ -54,7 +54,7 @@ from custody.ops.ceremony_place import (
 from custody.ops.ceremony_vendor import vendor_words
 from custody.ops.folders import read_file, read_folder, reading
 from custody.ops.foresee import foresee
-from custody.ops.policy_words import describe
+from custody.ops.policy_words import called, describe
 from custody.ops.table import Table
 from custody.ops.transcript import Transcript
 from custody.rules.ceremony_script import SHARING
@@ -255,7 +255,7 @@ def _admit(place: Place, step: Admit) -> Outcome:
         by_vendor = [
             f"  key {x.key[:16]}… is {x.words()}, by its vendor" for x in admission.attested
         ]
-        place.table.show([f"  {person.id}, {person.name}: {roles}", *by_vendor])
+        place.table.show([f"  {called(person)}: {roles}", *by_vendor])
         place.table.speak(f"the admission of {person.id}", admission.statement.digest)
         outcome.said.append(
             f"{person.id} is admitted as {roles}, by the admission {admission.statement.digest}"

@@ -42,7 +42,7 @@ from custody.keys.api import KeyRole, Token
 from custody.log.storage import Source, Store
 from custody.log.tree import Tree
 from custody.log.witness import Answer, Post, Witness, ask_witnesses
-from custody.log.writer import Cosigning, Writer, create_log
+from custody.log.writer import Cosigning, Writer, check_no_log, create_log
 from custody.ops.folders import read_file, reading
 from custody.ops.heads import (
     keep_evidence,
@@ -132,7 +132,7 @@ def init_log(
 
     Run again after it was killed, it goes on with the key it made.
     """
-    check_name(origin)
+    check_may_begin(home, store, origin=origin)
     identity = load_record(home, LogIdentity, _LOG)
     if identity is None:
         _begin_log(home, origin)
@@ -142,11 +142,18 @@ def init_log(
             kind="custody/log/v1", origin=origin, token=uri, spki=signer.note_key.public
         )
         write_new_file(home.path / _LOG, encode(identity), mode=0o600)
-    elif identity.origin != origin:
-        raise Refused(f"this home keeps the log {identity.origin}", check="log.exists")
     signer = log_signer(home, token)
     create_log(store, signer, HomeLedger(home))
     return signer.note_key
+
+
+def check_may_begin(home: Home, store: Store, *, origin: str) -> None:
+    """Refuse (``log.exists``) to begin a log in a home that keeps another, or where one is."""
+    check_name(origin)
+    identity = load_record(home, LogIdentity, _LOG)
+    if identity is not None and identity.origin != origin:
+        raise Refused(f"this home keeps the log {identity.origin}", check="log.exists")
+    check_no_log(store)
 
 
 def _begin_log(home: Home, origin: str) -> None:

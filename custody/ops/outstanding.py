@@ -18,6 +18,7 @@ import msgspec
 from custody.encoding import Digest, Moment, Record, encode
 from custody.errors import Incomplete, Refused
 from custody.formats.envelope import Statement
+from custody.formats.policy import Mode
 from custody.formats.request import Request, Terms
 from custody.keys.hostapi import MAX_EK_SPKI_BYTES, Clock, HostKey, SealedSeed
 from custody.ops.files import read_record
@@ -65,6 +66,7 @@ class Outstanding(Record, frozen=True):
     request: Digest
     manifest: Digest
     terms: Digest
+    mode: Mode
     endorsement_key: Annotated[bytes, msgspec.Meta(max_length=MAX_EK_SPKI_BYTES)]
     """The enrolled EK (DER SPKI): to no other TPM is anything said of this request."""
     pcrs: tuple[Annotated[int, msgspec.Meta(ge=0, le=23)], ...]

@@ -251,7 +251,7 @@ def _certificates(ders: Iterable[bytes], policy: Policy, now: datetime) -> Itera
                     kind="overdue.certificate",
                     since=ends,
                     who=person.id,
-                    what=f"the certificate of key {key_id(key.spki)[:_SHORT]}… ends",
+                    what=f"the certificate of key {key.key_id[:_SHORT]}… ends",
                     do="custody custodian admit",
                 )
 

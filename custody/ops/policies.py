@@ -9,7 +9,7 @@ from pathlib import Path
 
 from custody.crypto.certificates import spki_of
 from custody.encoding import Digest, KeyId, key_id
-from custody.errors import Refused
+from custody.errors import Incomplete, Refused
 from custody.formats.envelope import Signature, Statement, encode_statement, statement_digest
 from custody.formats.logpolicy import MAX_POLICY_BYTES, canonical_lines, decode_log_policy
 from custody.formats.policy import HostRequirements, Limits, Policy, Principal, RecoveryKey
@@ -69,6 +69,13 @@ def build_policy(
     old = previous.predicate if previous else None
     if old is not None and old.environment != draft.environment:
         raise Refused("the previous version is of another environment", check="policy.environment")
+    principals = _gather(old.principals if old else (), people, draft)
+    if not principals:
+        raise Incomplete(
+            "nobody would be in it",
+            missing=("the admissions of its people",),
+            hint="name the admissions: *.admission.dsse",
+        )
     policy = well_formed(
         Policy(
             environment=draft.environment,
@@ -76,7 +83,7 @@ def build_policy(
             version=1 if old is None else old.version + 1,
             issued_at=now,
             expires_at=datetime.combine(draft.expires, time(), UTC),
-            principals=_gather(old.principals if old else (), people, draft),
+            principals=principals,
             token_classes=draft.token_classes,
             authorities=_certificates(folder, draft.authorities),
             quorum=parse_quorum(draft.quorum),

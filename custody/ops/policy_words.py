@@ -93,9 +93,14 @@ def _recovery(policy: Policy) -> Iterator[str]:
 
 
 def _person(person: Principal) -> Iterator[str]:
-    yield f"{person.id}, {person.name}: {', '.join(person.roles)}"
+    yield f"{called(person)}: {', '.join(person.roles)}"
     for key in person.keys:
         yield f"  {person.id} {_use(key)} key {key.key_id}, {key.token_class} token"
+
+
+def called(person: Principal) -> str:
+    """Say who somebody is: by his name in the policy, and by that for people if it is another."""
+    return person.id if person.name == person.id else f"{person.id}, {person.name}"
 
 
 def _use(key: SigningKey | ShareKey) -> str:

@@ -335,6 +335,7 @@ def _entry(
         request=statement.digest,
         manifest=terms.manifest,
         terms=terms.digest().hex(),
+        mode=terms.mode,
         endorsement_key=endorsement_key(enrolment),
         pcrs=pcrs,
         counter_index=counter.index,

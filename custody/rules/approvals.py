@@ -95,8 +95,10 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
     out_of_reach: tuple[Shortfall, ...] = ()
     """What would still be missing if everybody approved who has not denied these terms."""
     consents: tuple[JudgedConsent, ...] = ()
+    consent_first: bool = False
+    """Whether a quorum must consent before it approves."""
     unconsented: tuple[Shortfall, ...] = ()
-    """Whose consent is missing at the moment, where a quorum must consent before it approves."""
+    """Whose consent is missing at the moment, where consents come first."""
 
     @property
     def complete(self) -> bool:
@@ -329,6 +331,7 @@ def tally(
         missing=_without(deniers, lacking(set(counted), manifest, situation)),
         out_of_reach=lacking(_people(manifest, situation) - set(deniers), manifest, situation),
         consents=tuple(consents),
+        consent_first=request.predicate.CONSENT_FIRST,
         unconsented=_without(deniers, lacking(agreed, manifest, situation))
         if request.predicate.CONSENT_FIRST
         else (),

@@ -109,7 +109,7 @@ def _certificate(
     lapsed = known is not None and known <= papers.now
     return Ending(
         kind="certificate",
-        subject=f"{person.id}'s {use} key {key_id(key.spki)[:16]}…",
+        subject=f"{person.id}'s {use} key {key.key_id[:16]}…",
         at=None if faults and not lapsed else known,
         reason=faults[0].reason if faults else "",
         remedy="the next policy without this key"

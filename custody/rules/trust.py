@@ -14,7 +14,7 @@ from typing import TypeVar
 import msgspec
 
 from custody.crypto.signature import verify
-from custody.encoding import Digest, KeyId, format_time, key_id
+from custody.encoding import Digest, KeyId, format_time
 from custody.errors import Refused
 from custody.formats.envelope import Authored, Envelope, Predicate, Statement
 from custody.formats.policy import Policy, Principal, Role, SigningKey
@@ -269,7 +269,7 @@ def check_step(old: Policy, new: Policy) -> tuple[Verdict, ...]:
     # One token under two names, one after the other, would in time hold two leaves' shares.
     owners = {token_key(key.spki): person.id for person in old.principals for key in person.keys}
     moved = [
-        f"key {key_id(key.spki)[:16]}… of {owners[token_key(key.spki)]} would be {person.id}'s"
+        f"key {key.key_id[:16]}… of {owners[token_key(key.spki)]} would be {person.id}'s"
         for person in new.principals
         for key in person.keys
         if owners.get(token_key(key.spki), person.id) != person.id

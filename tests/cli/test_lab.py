@@ -168,6 +168,19 @@ def test_down_leaves_what_is_no_lab(tmp_path: Path) -> None:
     assert "mine" == precious.read_text()
 
 
+def test_who_stands_inside_a_lab_is_told_which(tmp_path: Path) -> None:
+    """In the folder of one of its people nobody is sent to make another lab."""
+    place = Lab(tmp_path / "lab")
+    (place.directory / "sec1").mkdir(parents=True)
+    with pytest.raises(Refused) as nowhere:
+        Lab(place.directory / "sec1" / "lab").mark()
+    assert "custody lab up makes one" == nowhere.value.hint
+    (place.directory / ".custody-lab").write_bytes(b"{}")
+    with pytest.raises(Refused) as inside:
+        Lab(place.directory / "sec1" / "lab").mark()
+    assert f"this folder is of a lab: --lab {place.directory}" == inside.value.hint
+
+
 def test_up_leaves_what_is_no_lab(tmp_path: Path) -> None:
     """A directory that holds anything else does not become a lab."""
     (tmp_path / "precious").write_text("mine")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from custody.keys.probe import MEASURES, ProbeReport
 from custody.keys.profiles import profile_named
 from custody.keys.uri import Pkcs11Uri
 from tests.cli.transcript import run
-from tests.device.conftest import Bench
+from tests.device.conftest import USER_PIN, Bench
 
 #: What our duties need, as SoftHSM's configuration names it.
 RICH = (
@@ -135,8 +136,24 @@ def test_a_wrong_pin_is_tried_once(uri: Pkcs11Uri) -> None:
 
     bare = Pkcs11Uri(token=uri.token, serial=uri.serial, module_name=uri.module_name)
     with pytest.raises(Refused) as caught:
-        probe(bare, pin=reader)
+        probe(bare, pin=reader, begun=lambda: asked.append("begun"))
     assert ("token.pin", 1) == (caught.value.check, len(asked))
+
+
+def test_keys_are_spoken_of_when_the_pin_was_taken(uri: Pkcs11Uri) -> None:
+    """Nothing is said to be made in a token that is not there, or before it took the PIN."""
+    heard: list[str] = []
+    bare = Pkcs11Uri(token=uri.token, serial=uri.serial, module_name=uri.module_name)
+
+    def reader(_: str, /) -> bytearray:
+        heard.append("asked")
+        return bytearray(USER_PIN)
+
+    with pytest.raises(Unavailable):
+        probe(replace(bare, token="nobody"), pin=reader, begun=lambda: heard.append("begun"))
+    assert [] == heard
+    probe(bare, pin=reader, begun=lambda: heard.append("begun"))
+    assert ["asked", "begun"] == heard
 
 
 def test_tokens_are_listed_without_a_pin(bench: Bench) -> None:

@@ -191,7 +191,9 @@ def test_an_output_in_the_way_costs_nothing(cast: Cast, run: Run) -> None:
         said = run("host", "open", *words, *answers, "--receipt", receipt)
         assert code == said.code, said.err
         assert not (cast.folder / "out").exists()
-    assert "alive until" in run("host", "status").out
+    shown = run("host", "status").out
+    assert ("request", "manifest", "mode", "state") == tuple(shown.split()[:4])
+    assert "  once  alive until" in shown
     assert 0 == run("host", "open", *words, *answers).code
     assert "mine" == taken.read_text()
 
