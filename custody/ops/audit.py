@@ -200,25 +200,12 @@ def _audit_one(request: Statement[Asking], auditing: Auditing) -> AuditedRelease
     chosen = moment_of(request, documents, followed, times, at=auditing.at)
     moment = chosen.at
     chain = _judge_policies(ledger, auditing, named, moment=moment)
-    manifest = _manifest_of(request, documents, chain)
-    ledger.add(
-        "case.manifest",
-        manifest is not None,
-        "its manifest is here",
-        otherwise="its manifest is not in the case",
-    )
+    manifest = _manifest_of(ledger, request, documents, chain)
     tally: Tally | None = None
     situation: Situation | None = None
     logged: tuple[JudgedLogged, ...] = ()
     if chain is not None and passed(chain.verdicts) and manifest is not None:
-        situation = Situation(
-            trusted=chain.trusted(),
-            documents=documents,
-            memory=_fresh_memory(auditing.pin, chain.trusted().genesis, auditing.retired, moment),
-            now=moment,
-            seen=_seen_of(chain.trusted(), auditing.seen),
-            links=auditing.links_by(chain.trusted().policy),
-        )
+        situation = _situation_of(chain.trusted(), auditing, now=moment)
         answers = Answers(
             approvals=[a for a in documents.approvals if a.predicate.request == request.digest],
             denials=documents.denials,
@@ -309,14 +296,23 @@ def _judge_policies(
 
 
 def _manifest_of(
-    request: Statement[Asking], documents: Documents, chain: JudgedChain | None
+    ledger: Ledger, request: Statement[Asking], documents: Documents, chain: JudgedChain | None
 ) -> Statement[Manifest] | None:
-    """Return the manifest a request names; of several copies, one whose signature is good."""
+    """Judge whether the manifest a request names is here; return its best copy.
+
+    That is, of several, one whose signature is good.
+    """
     wanted = request.predicate.terms.manifest
     copies = [m for m in documents.manifests if m.digest == wanted]
     if chain is not None and chain.statements:
         policy = chain.statements[-1].predicate
         copies.sort(key=lambda manifest: not is_published(manifest, policy))
+    ledger.add(
+        "case.manifest",
+        bool(copies),
+        "its manifest is here",
+        otherwise="its manifest is not in the case",
+    )
     return copies[0] if copies else None
 
 
@@ -340,6 +336,17 @@ def _judge_account(
         named <= counting.keys() and not lacking(officers, judgement.manifest, situation),
         "the approvals it names are here and satisfy the quorum",
         otherwise="it names approvals that are not here, do not count, or are too few",
+    )
+
+
+def _situation_of(trusted: TrustedPolicy, auditing: Auditing, *, now: datetime) -> Situation:
+    return Situation(
+        trusted=trusted,
+        documents=auditing.documents,
+        memory=_fresh_memory(auditing.pin, trusted.genesis, auditing.retired, now),
+        now=now,
+        seen=_seen_of(trusted, auditing.seen),
+        links=auditing.links_by(trusted.policy),
     )
 
 
