@@ -16,8 +16,10 @@ from custody.encoding import key_id
 from custody.errors import Refused, Unavailable
 from custody.keys import pkcs11, tpm
 from custody.keys.api import KeyRole, PinReader, Token
+from custody.keys.pin import read_pin_source
 from custody.keys.uri import TpmUri
 from tests.device.conftest import USER_PIN
+from tests.device.named import cleared, officers_token
 
 Opener = Callable[[PinReader], Token]
 P256 = ec.SECP256R1()
@@ -28,14 +30,29 @@ def right(_prompt: str, /) -> bytearray:
     return bytearray(USER_PIN)
 
 
-@pytest.fixture(params=["softhsm", "tpm"])
-def opener(request: pytest.FixtureRequest) -> Opener:
+@pytest.fixture(params=["softhsm", "tpm", "named"])
+def opener(request: pytest.FixtureRequest) -> Iterator[Opener]:
     """How to open a fresh token of one kind; whoever opens it types the PIN."""
     if request.param == "softhsm":
         uri = replace(request.getfixturevalue("bench").token("alice"), pin_source=None)
-        return lambda pin: pkcs11.open_token(uri, pin=pin)
-    there = TpmUri(tcti=request.getfixturevalue("machine").tcti)
-    return lambda pin: tpm.open_token(there, pin=pin)
+        yield lambda pin: pkcs11.open_token(uri, pin=pin)
+    elif request.param == "tpm":
+        there = TpmUri(tcti=request.getfixturevalue("machine").tcti)
+        yield lambda pin: tpm.open_token(there, pin=pin)
+    else:
+        given = officers_token()
+        source = str(given.pin_source)
+
+        def typed(pin: PinReader) -> Token:
+            # Its PIN lies in a file; whoever types the tests' own types that.
+            def read(prompt: str, /) -> bytearray:
+                text = pin(prompt)
+                return read_pin_source(source) if text == USER_PIN else text
+
+            return pkcs11.open_token(replace(given, pin_source=None), pin=read)
+
+        with cleared(given):
+            yield typed
 
 
 @pytest.fixture
