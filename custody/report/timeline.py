@@ -36,6 +36,8 @@ _KINDS: dict[Act, Kind] = {
 }
 #: More do not fit a page; the table has all.
 MAX_DRAWN = 60
+#: So many signs lie beside each other in the width of a phone.
+_MOST_ABREAST = 12
 _LANE_CHARS = 16
 _COLUMN, _FOOT = 62, 40
 
@@ -74,6 +76,11 @@ class Timeline:
     width: int
     height: int
     axis: int
+
+    @property
+    def fits(self) -> bool:
+        """Whether its signs are few enough to lie beside each other on a phone."""
+        return len(self.marks) <= _MOST_ABREAST
 
 
 def draw_timeline(release: AuditedRelease) -> Timeline:

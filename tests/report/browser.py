@@ -76,7 +76,8 @@ CONTRAST = """
 #: Texts of pictures that run out of their box or over each other.
 CROWDED = """
 [...document.querySelectorAll('.picture svg')].flatMap(svg => {
-  const boxes = [...svg.querySelectorAll('text')].map(t => [t, t.getBoundingClientRect()]);
+  const boxes = [...svg.querySelectorAll('text')].map(t => [t, t.getBoundingClientRect()])
+    .filter(([t, b]) => b.width);
   const frame = svg.getBoundingClientRect();
   const out = boxes.filter(([t, b]) => b.right > frame.right + 1 || b.left < frame.left - 1);
   const over = boxes.filter(([t, b], i) => boxes.some(([u, c], j) => j > i
@@ -87,6 +88,23 @@ CROWDED = """
   });
   return [...out, ...over, ...wide].map(([t]) => t.textContent);
 })
+"""
+#: Pictures that neither fit their box nor say that they move, and cells of a table whose heading
+#: is not seen and who do not say themselves what they are.
+LOST = """
+[...document.querySelectorAll('.picture')].filter(box => {
+  const hint = box.parentElement.querySelector('.hint');
+  return box.scrollWidth > box.clientWidth && !(hint && hint.getClientRects().length);
+}).map(box => box.textContent.trim().split('\\n')[0]).concat(
+  [...document.querySelectorAll('table')].filter(table => {
+    const head = table.querySelector('thead');
+    return head && head.getBoundingClientRect().right < 0;
+  }).flatMap(table => {
+    const heads = [...table.querySelectorAll('thead th')].length;
+    return [...table.querySelectorAll('tbody td')].filter(cell => heads > 2 && cell.cellIndex > 0
+      && cell.textContent.trim() && !cell.dataset.label && !cell.matches('.mark, .check')
+      && cell.colSpan === 1 && !cell.querySelector('.badge'));
+  }).map(cell => cell.textContent.trim()))
 """
 
 

@@ -17,7 +17,7 @@ from tests.release.cast import NOW, Cast
 from tests.release.conftest import running
 from tests.release.expect import audit
 from tests.release.logged import Log, LoggedCast, witness
-from tests.report.browser import CONTRAST, CROWDED, Browser, browser, program
+from tests.report.browser import CONTRAST, CROWDED, LOST, Browser, browser, program
 from tests.report.stories import eventful, keep_apart, logged, unsound
 
 pytestmark = pytest.mark.skipif(
@@ -68,11 +68,12 @@ def pages(cast: Cast, tmp_path: Path, logged_page: Path) -> list[Path]:
 
 def test_it_can_be_read_on_any_screen(chromium: Browser, pages: list[Path]) -> None:
     """Wide and narrow, light and dark: no complaint, nothing asked for, no sideways scrolling,
-    contrast of 4.5 to 1 at least, and pictures whose words keep to their places.
+    contrast of 4.5 to 1 at least, pictures whose words keep to their places and that fit or say
+    that they move, and no cell without a heading.
     """
     grounds = set()
     for page in pages:
-        for width in (1280, 390):
+        for width in (1280, 820, 375):
             for scheme in ("light", "dark"):
                 chromium.show(page, width=width, scheme=scheme)
                 assert [] == chromium.complaints()
@@ -81,6 +82,7 @@ def test_it_can_be_read_on_any_screen(chromium: Browser, pages: list[Path]) -> N
                 ratio, text = chromium.value(CONTRAST)
                 assert ratio >= 4.5, (page.name, scheme, text)
                 assert [] == chromium.value(CROWDED), page.name
+                assert [] == chromium.value(LOST), page.name
                 grounds.add(chromium.value("getComputedStyle(document.body).backgroundColor"))
                 assert chromium.picture(height=400).startswith(b"\x89PNG")
     assert {"rgb(255, 255, 255)", "rgb(20, 24, 29)"} == grounds

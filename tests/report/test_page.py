@@ -230,7 +230,10 @@ def test_the_command_writes_the_page(
     out = tmp_path / "report.html"
     words = ("auditor", "report", str(folder), "--policy-pin", cast.pin, "--out", str(out))
     said = run(*words, capsys=capsys, monkeypatch=monkeypatch)
-    assert (1, f"{out}\n", "NOT SOUND\n") == (said.code, said.out, said.err)
+    assert (1, f"{out}\n") == (said.code, said.out)
+    failed, verdict, hint = said.err.splitlines()[-3:]
+    assert failed.endswith("there is no request to judge")
+    assert ("NOT SOUND", "hint: name the host's request.dsse") == (verdict, hint[:34])
     assert "there is no request to judge" in read(out.read_bytes()).text
     again = run(*words, capsys=capsys, monkeypatch=monkeypatch)
     assert 1 == again.code

@@ -115,4 +115,6 @@ def test_the_command_writes_the_page_of_a_period(
     shutil.copy(out, archive.folder / "junk.case")
     again = tmp_path / "again.html"
     said = run(*words, "--out", str(again), capsys=capsys, monkeypatch=monkeypatch)
-    assert (1, "NOT SOUND\n") == (said.code, said.err)
+    unreadable, verdict = said.err.splitlines()
+    assert (1, "NOT SOUND") == (said.code, verdict)
+    assert unreadable.startswith("unreadable junk.case: ")
