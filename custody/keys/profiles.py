@@ -19,11 +19,15 @@ from custody.errors import Malformed, Unavailable
 
 AttributeName = Annotated[str, msgspec.Meta(pattern=r"\A[A-Z][A-Z0-9_]{1,40}\Z")]
 Words = Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
-#: Where a claim is from: measured here, read in a named document, or from hearsay.
+#: Where a claim is from: measured on a version that is named, read in a document whose address is
+#: (and what of it, after a comma or in parentheses), or from hearsay.
 Source = Annotated[
     str,
     msgspec.Meta(
-        pattern=r"\A(probed on [^\n]{3,200}|from the (manual|source): [^\n]{3,300}|unverified)\Z"
+        pattern=r"\A(probed on [A-Za-z][^\n0-9]{0,80}[0-9][^\n]{0,100}"
+        r"|from the (manual|source): [a-z0-9-]+(\.[a-z0-9-]+)+/[A-Za-z0-9./_-]{1,100}"
+        r"((, | \()[^\n]{2,100})?"
+        r"|unverified)\Z"
     ),
 ]
 
