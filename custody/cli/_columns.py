@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 
 import typer
@@ -22,15 +23,15 @@ def draw(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console(highlight=False)
+    # A terminal that calls itself dumb has a width too, whatever rich makes of it.
+    room = shutil.get_terminal_size().columns
+    console = Console(width=room, height=len(rows) + 1, highlight=False)
     cells = [[cell_len(cell) for cell in column] for column in zip(columns, *rows, strict=True)]
     words = [
         [cell_len(word) for cell in column for word in cell.split()] or [0]
         for column in zip(columns, *rows, strict=True)
     ]
-    widths = fit(
-        [max(column) for column in cells], [max(column) for column in words], console.width
-    )
+    widths = fit([max(column) for column in cells], [max(column) for column in words], room)
     if widths is None:
         _write_entries(columns, rows)
         return

@@ -59,6 +59,7 @@ def test_what_is_copied_is_never_broken(drawn: Callable[[int], str], width: int)
     for whole in (URI, "opened-and-burned", TIME):
         assert 2 == len(re.findall(rf"(?<!\S){re.escape(whole)}(?!\S)", shown)), shown
     assert "judged at" in shown
+    assert (width >= 160) == (f"{URI}  SoftHSM v2  opened-and-burned  {TIME}  said in" in shown)
 
 
 @given(
