@@ -119,3 +119,14 @@ def test_json_says_the_same_in_every_encoding(encoding: str) -> None:
 def test_latin_1_has_dots_for_an_ellipsis() -> None:
     """The sign that almost every digest ends with is readable where it cannot be written."""
     assert said("latin-1")[0].startswith(b"a... \\u20ac ")
+
+
+def test_the_program_itself_speaks_latin_1() -> None:
+    """`custody` begins by making its streams take everything: an example in a help text has dots."""
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    words = ("-m", "custody", "auditor", "verify", "--help")
+    done = subprocess.run(
+        [sys.executable, *words], capture_output=True, env=environment, check=False
+    )
+    assert 0 == done.returncode, done.stderr
+    assert b"--policy-pin 3f9c...e1" in done.stdout

@@ -323,6 +323,13 @@ def test_an_audit_says_what_is_lacking_and_who_has_it(cast: Cast, run: Run) -> N
         assert (bool(words), words) == (bool(said.code), words if words in said.err else said.err)
         hints = [line for line in said.err.splitlines() if line.startswith("hint: ")]
         assert len(hints) == len(set(hints))
+        # Who writes the page instead is told as much beside it.
+        page = cast.folder / f"{len(list(cast.folder.glob('*.html')))}.html"
+        told = run("auditor", "report", *case, *pin, "--out", page)
+        assert (said.code, f"{page}\n") == (told.code, told.out)
+        assert hints == [line for line in told.err.splitlines() if line.startswith("hint: ")]
+        failures = [line for line in said.out.splitlines() if line.startswith("NO ")]
+        assert failures == [line for line in told.err.splitlines() if line.startswith("NO ")]
     said = run("auditor", "verify", *whole, "--policy-pin", "ab" * 32)
     assert "ask a custodian for the digest again" in said.err
     events = run("auditor", "verify", request, manifest, *pin, "--json").err.splitlines()
