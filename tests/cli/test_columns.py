@@ -122,7 +122,7 @@ def test_latin_1_has_dots_for_an_ellipsis() -> None:
 
 
 def test_the_program_itself_speaks_latin_1() -> None:
-    """`custody` begins by making its streams take everything: an example in a help text has dots."""
+    """`custody` begins by making its streams take everything: help has dots in its example."""
     environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
     words = ("-m", "custody", "auditor", "verify", "--help")
     done = subprocess.run(
