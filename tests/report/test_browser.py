@@ -104,7 +104,8 @@ def test_its_policy_holds(chromium: Browser, pages: list[Path]) -> None:
 def test_it_prints(chromium: Browser, pages: list[Path]) -> None:
     """Printed, even by a reader who likes it dark, it is black on white, with several pages."""
     for page in pages:
-        chromium.show(page, scheme="dark")
+        # As wide as what is printed of a sheet.
+        chromium.show(page, width=700, scheme="dark")
         pdf = chromium.paper()
         assert pdf.startswith(b"%PDF-")
         assert pdf.count(b"/Type /Page\n") + pdf.count(b"/Type /Page/") >= 2
@@ -114,6 +115,7 @@ def test_it_prints(chromium: Browser, pages: list[Path]) -> None:
         )
         assert "rgb(0, 0, 0)" == chromium.value("getComputedStyle(document.body).color")
         assert "none" == chromium.value("getComputedStyle(document.querySelector('nav')).display")
+        assert [] == chromium.value(CROWDED), page.name
         assert "visible" == chromium.value(
             "getComputedStyle(document.querySelector('.picture')).overflowX"
         )
