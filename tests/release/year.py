@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 
+from custody.crypto.keyslots import recipient_id
 from custody.encoding import key_id, utc_now
 from custody.formats.envelope import decode_statement
 from custody.formats.policy import Policy
@@ -310,11 +311,11 @@ class Year:
     def certificates(self, token: str) -> list[str]:
         """Name the certificates of the keys of one home."""
         found = Home(self.folder / "homes" / token).identity()
-        keys = [found.signing_spki, *(share.spki for share in found.shares)]
+        shares = (recipient_id(share.spki, share.mlkem) for share in found.shares)
         return sorted(
             str(path)
-            for key in keys
-            for path in (self.folder / "env").glob(f"*-{key_id(key)[:8]}.cer")
+            for key in (key_id(found.signing_spki), *shares)
+            for path in (self.folder / "env").glob(f"*-{key[:8]}.cer")
         )
 
     def list_revoked(self, *words: str) -> None:
