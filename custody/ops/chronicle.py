@@ -115,8 +115,13 @@ def faults_of(judged: JudgedCeremony, chain: Sequence[Statement[Policy]]) -> tup
 
 
 def _held(judged: JudgedCeremony, chain: Sequence[Statement[Policy]]) -> Deed:
-    """Tell a ceremony as one deed, by the moment it began."""
+    """Tell a ceremony as one deed, by the moment it began.
+
+    One that no policy ties to the pin is not believed: its files agree, and may all be somebody's.
+    """
     faults = faults_of(judged, chain)
+    if not faults and not is_tied(judged, chain):
+        faults = ("not tied: no policy of the chain from the pin came of it",)
     keys = [key for key in judged.progress.keys if key.use in _USES]
     steps = len(judged.script.steps)
     return Deed(
