@@ -25,9 +25,9 @@ is ours divided by the peer's: below 1 we take less.
 - `verify_model_*`: `custody auditor verify-model` and `model_signing verify key` check the same
   signature, by the reference, of the same files; start-up counts.
 - `*_disk_*`: the same, and the engine alone beside `dd`, from a disk to the same disk: what is read
-  is not in memory, and what is written has been synced, by `sync` where a tool does not. Both read
-  and write every byte once, so neither can be faster than `dd`, which does nothing else: what it
-  takes of age's time, in the note, is the least that a ratio to age can be on that disk.
+  is not in memory, and what is written has been synced, by `sync` where a tool does not. `dd` only
+  copies as many bytes; what it takes of age's time is in the note. It works in pages of 4 KiB where
+  ours asks for huge ones, which a virtual disk moves in fewer trips, so it can be the slower one.
 - `*_bound_fraction`: the bound is what all cores need for the steps that no byte can do without
   (read, SHA-256 for the model signature, AES-256-GCM, BLAKE3 of ciphertext, write),
   at rates measured between the turns of the same run, each on all cores at once.
